@@ -1,0 +1,74 @@
+"""The errors a run can end with, each with the exit code that schedulers and people see.
+
+The codes are those of sysexits.h where it has a fitting one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from n6_stateful.message import Undelivered
+
+
+class N6StatefulError(Exception):
+    """Base of every error this package raises on purpose: one clear text, no traceback needed."""
+
+    exit_code = 1
+
+
+class ConfigError(N6StatefulError):
+    """The configuration is missing, incomplete or wrong; the text lists every problem found."""
+
+    exit_code = 78
+
+
+class StateError(N6StatefulError):
+    """The state could not be read or written; the state file is what it was."""
+
+    exit_code = 74
+
+
+class StateLockedError(StateError):
+    """Another run holds the state: try again later."""
+
+    exit_code = 75
+
+
+class PublishError(N6StatefulError):
+    """Not everything was taken by the output.
+
+    Args:
+        text: what happened and what to do.
+        undelivered: the messages that are not known to have arrived (not confirmed,
+            returned or refused), in the order in which they were published.
+    """
+
+    exit_code = 69
+
+    SHOWN = 5
+
+    def __init__(self, text: str, undelivered: Sequence[Undelivered] = ()) -> None:
+        self.undelivered = tuple(undelivered)
+        super().__init__(text + self._listing())
+
+    def _listing(self) -> str:
+        if not self.undelivered:
+            return ""
+        lines = [f"\n  {item}" for item in self.undelivered[: self.SHOWN]]
+        more = len(self.undelivered) - self.SHOWN
+        if more > 0:
+            lines.append(f"\n  ... and {more} more")
+        return f"\n{len(self.undelivered)} not delivered:" + "".join(lines)
+
+
+class NotFilledInError(N6StatefulError):
+    """A method that the collector's author has to write is still as the template made it."""
+
+
+class Terminated(BaseException):
+    """SIGTERM arrived. Like KeyboardInterrupt it is no Exception, so that `except Exception` in a
+    collector does not swallow it."""
+
+    exit_code = 143

@@ -1,0 +1,52 @@
+"""What the command line (or a test) asked of this run: a value that any room may read.
+
+It is no configuration: that comes from files (see `n6_stateful.config`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from n6_stateful.output import Output
+
+
+class Settings:
+    """
+    Args:
+        config_paths: configuration files or directories, in reading order; empty means
+            `N6_CONFIG`, else `/etc/n6` and `~/.n6`.
+        output: an output's URL, or an output itself (tests); None means as configured.
+        dry_run: download and show, but publish nothing and save nothing.
+    """
+
+    def __init__(
+        self,
+        config_paths: tuple[str, ...] = (),
+        output: str | Output | None = None,
+        dry_run: bool = False,
+    ) -> None:
+        self.config_paths = config_paths
+        self.output = output
+        self.dry_run = dry_run
+
+
+_current: ContextVar[Settings] = ContextVar("n6_stateful_settings", default=Settings())
+
+
+def current() -> Settings:
+    """The settings in force."""
+    return _current.get()
+
+
+@contextmanager
+def use(settings: Settings) -> Iterator[Settings]:
+    """Put `settings` in force for the length of a `with` block."""
+    token = _current.set(settings)
+    try:
+        yield settings
+    finally:
+        _current.reset(token)

@@ -63,8 +63,18 @@ class PublishError(N6StatefulError):
         return f"\n{len(self.undelivered)} not delivered:" + "".join(lines)
 
 
-class NotFilledInError(N6StatefulError):
+class CollectorError(N6StatefulError):
+    """The collector's class, or what it made, breaks a rule of n6: a wrong `type`, a source that does
+    not match n6's pattern, a body that is not bytes."""
+
+
+class NotFilledInError(CollectorError):
     """A method that the collector's author has to write is still as the template made it."""
+
+
+class NothingNew(Exception):  # noqa: N818 - it reports no error
+    """Raise it from anything that `start_publishing` calls when the source has nothing new: the run
+    ends well, having published no more than it had by then."""
 
 
 class Terminated(BaseException):

@@ -20,6 +20,7 @@ class Settings:
         config_paths: configuration files or directories, in reading order; empty means
             `N6_CONFIG`, else `/etc/n6` and `~/.n6`.
         output: an output's URL, or an output itself (tests); None means as configured.
+        with_output: whether the run publishes at all; without it no output has to be configured.
         dry_run: download and show, but publish nothing and save nothing.
     """
 
@@ -27,10 +28,12 @@ class Settings:
         self,
         config_paths: tuple[str, ...] = (),
         output: str | Output | None = None,
+        with_output: bool = True,
         dry_run: bool = False,
     ) -> None:
         self.config_paths = config_paths
         self.output = output
+        self.with_output = with_output
         self.dry_run = dry_run
 
 

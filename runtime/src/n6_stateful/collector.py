@@ -1,0 +1,238 @@
+"""n6's collector classes: the template methods from input data to a message.
+
+The names, their order and what each is given are n6's
+(https://n6.readthedocs.io/guides/new_source/collectors/).
+"""
+
+from __future__ import annotations
+
+import re
+import time
+from textwrap import dedent
+
+from n6_stateful import settings
+from n6_stateful.config import ConfigFiles, ConfigSection, load, section_names
+from n6_stateful.errors import CollectorError, ConfigError
+from n6_stateful.queue import QueuedBase, as_body
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any, ClassVar, NoReturn
+
+    from n6_stateful.output import Output
+
+RAW_TYPES = ("stream", "file", "blacklist")
+SOURCE_MAX_LENGTH = 32
+_SOURCE_PART = re.compile(r"[a-z0-9-]+")
+
+
+class AbstractBaseCollector:
+    """What every collector has: a way to be run as a script."""
+
+    @classmethod
+    def run_script(cls) -> NoReturn:
+        """The console command: parse the command line, do what it says, and exit with its code."""
+        from n6_stateful.command import main
+
+        raise SystemExit(main(cls))
+
+    @classmethod
+    def get_script_init_kwargs(cls) -> dict[str, Any]:
+        """Keyword arguments with which a script makes the collector."""
+        return {}
+
+    def run_handling(self) -> None:
+        """`run()`; on Ctrl+C `stop()`, and the interruption goes on to the caller."""
+        try:
+            self.run()
+        except KeyboardInterrupt:
+            self.stop()
+            raise
+
+    def run(self) -> None:
+        """Collect, publish, end."""
+        raise NotImplementedError
+
+    def stop(self) -> None:
+        """Clean up after an interrupted `run()`."""
+        raise NotImplementedError
+
+
+class BaseCollector(QueuedBase, AbstractBaseCollector):
+    """Base of collectors.
+
+    Attributes:
+        type: n6's raw type: `stream`, `file` or `blacklist`.
+        content_type: MIME type of the body; needed for `file` and `blacklist`.
+        raw_format_version_tag: `YYYYMM`, once the format of the raw data has changed; part of the
+            routing key.
+        config_spec: the options of the collector, in n6's notation; its first section is the
+            collector's own.
+        extra_config_options: option lines that a base class or a mixin adds to that section.
+        config: the collector's own section, converted.
+        config_full: all sections of `config_spec`, by name.
+
+    Raises:
+        ConfigError: from the constructor, with everything that is wrong with the configuration.
+        CollectorError: from the constructor, if `type` or `content_type` is wrong.
+    """
+
+    output_queue: ClassVar[Any] = {"exchange": "raw", "exchange_type": "topic"}
+    raw_format_version_tag: str | None = None
+    type: str | None = None
+    content_type: str | None = None
+    config_spec: str
+    extra_config_options = ""
+
+    config: ConfigSection
+    config_full: dict[str, ConfigSection]
+
+    def __init__(self, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self._check_type()
+        self.set_configuration()
+
+    # Configuration
+
+    def set_configuration(self) -> None:
+        """Read the configuration files and set `config` and `config_full`."""
+        spec = getattr(self, "config_spec", None)
+        names = section_names(spec) if spec else []
+        if not spec or not names:
+            raise CollectorError(
+                f"{type(self).__name__}.config_spec declares no section: give it a '[section]' line "
+                "with the collector's options below it"
+            )
+        files = ConfigFiles.read(settings.current().config_paths)
+        problems = []
+        output_specs: list[str] = []
+        try:
+            output_specs = self._output_specs(files)
+        except ConfigError as exc:
+            problems.append(str(exc))
+        try:
+            self.config_full = load([spec, *self._extra_specs(names[0]), *output_specs], files)
+        except ConfigError as exc:
+            problems.insert(0, str(exc))
+        if problems:
+            raise ConfigError("\n".join(problems))
+        self.config = self.config_full[names[0]]
+
+    def _extra_specs(self, section: str) -> list[str]:
+        added = (vars(cls).get("extra_config_options") for cls in type(self).__mro__)
+        return [f"[{section}]\n{dedent(options)}" for options in added if options]
+
+    def _output_specs(self, files: ConfigFiles) -> list[str]:
+        wanted = settings.current()
+        if wanted.dry_run or not wanted.with_output or not isinstance(wanted.output, str | None):
+            return []
+        from n6_stateful.output import config_specs
+
+        return config_specs(files, wanted.output)
+
+    def make_output(self) -> Output:
+        """The output that the command line or the configuration names."""
+        wanted = settings.current()
+        if wanted.dry_run:
+            from n6_stateful.output.dry_run import DryRunOutput
+
+            return DryRunOutput()
+        if not isinstance(wanted.output, str | None):
+            return wanted.output
+        from n6_stateful.output import make_output
+
+        return make_output(self.config_full, wanted.output)
+
+    # From input data to a message
+
+    def get_output_components(self, **input_data: Any) -> tuple[str, bytes, dict[str, Any]]:
+        """What `publish_output` takes: routing key, body and AMQP properties.
+
+        Calls, in this order: `process_input_data`, `get_source_channel`, `get_source`,
+        `get_output_rk`, `get_output_data_body`, `get_output_prop_kwargs`.
+        """
+        processed_data = self.process_input_data(**input_data)
+        source_channel = self.get_source_channel(**processed_data)
+        source = self.get_source(source_channel=source_channel, **processed_data)
+        self._check_source(source)
+        output_rk = self.get_output_rk(source=source, **processed_data)
+        output_data_body = as_body(self.get_output_data_body(source=source, **processed_data))
+        output_prop_kwargs = self.get_output_prop_kwargs(
+            source=source, output_data_body=output_data_body, **processed_data
+        )
+        return output_rk, output_data_body, output_prop_kwargs
+
+    def process_input_data(self, **input_data: Any) -> dict[str, Any]:
+        """Keyword arguments for the methods below, from those of `get_output_components`."""
+        return input_data
+
+    def get_source_channel(self, **processed_data: Any) -> str:
+        """The part of the source after the dot. To be written in each collector."""
+        raise NotImplementedError(f"{type(self).__name__}.get_source_channel() is not written yet")
+
+    def get_source(self, *, source_channel: str, **processed_data: Any) -> str:
+        """The source, `<provider>.<channel>`; the provider is the option `source`."""
+        return f"{self.config['source']}.{source_channel}"
+
+    def get_output_rk(self, *, source: str, **processed_data: Any) -> str:
+        """The routing key: the source, and the `raw_format_version_tag` if there is one."""
+        if self.raw_format_version_tag is None:
+            return source
+        return f"{source}.{self.raw_format_version_tag}"
+
+    def get_output_data_body(self, *, source: str, **processed_data: Any) -> Any:
+        """The body, as `publish_output` takes it. To be written in each collector."""
+        raise NotImplementedError(f"{type(self).__name__}.get_output_data_body() is not written yet")
+
+    def get_output_prop_kwargs(
+        self, *, source: str, output_data_body: bytes, **processed_data: Any
+    ) -> dict[str, Any]:
+        """AMQP properties by their pika names: `message_id`, `type`, `timestamp` (seconds), `headers`,
+        and `content_type` for `file` and `blacklist`."""
+        created_timestamp = int(time.time())
+        properties = {
+            "message_id": self.get_output_message_id(
+                source=source,
+                created_timestamp=created_timestamp,
+                output_data_body=output_data_body,
+                **processed_data,
+            ),
+            "type": self.type,
+            "timestamp": created_timestamp,
+            "headers": {},
+        }
+        if self.type in ("file", "blacklist"):
+            properties["content_type"] = self.content_type
+        return properties
+
+    def get_output_message_id(
+        self, *, source: str, created_timestamp: int, output_data_body: bytes, **processed_data: Any
+    ) -> str:
+        """The message id, 32 hex digits; see `n6_stateful.message_id` for what it depends on."""
+        return self._message_ids.next(source, self.state_generation, output_data_body)
+
+    # Rules of n6
+
+    def _check_type(self) -> None:
+        name = type(self).__name__
+        if self.type not in RAW_TYPES:
+            raise CollectorError(f"{name}.type is {self.type!r}; it has to be one of {', '.join(RAW_TYPES)}")
+        if self.type != "stream" and not self.content_type:
+            raise CollectorError(
+                f"{name}.content_type is not set; a collector of type {self.type!r} needs it, "
+                "for instance content_type = 'text/csv'"
+            )
+
+    def _check_source(self, source: str) -> None:
+        provider, _, channel = source.partition(".")
+        if not (_SOURCE_PART.fullmatch(provider) and _SOURCE_PART.fullmatch(channel)):
+            problem = "n6 wants lowercase ASCII letters, digits and hyphens around one dot"
+        elif len(source) > SOURCE_MAX_LENGTH:
+            problem = f"n6 wants at most {SOURCE_MAX_LENGTH} characters, these are {len(source)}"
+        else:
+            return
+        text = (
+            f"the source {source!r} breaks n6's rule: {problem}; nothing was published. "
+            f"It is made of the option 'source' and {type(self).__name__}.get_source_channel()"
+        )
+        raise (CollectorError if _SOURCE_PART.fullmatch(provider) else ConfigError)(text)

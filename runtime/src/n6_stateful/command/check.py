@@ -1,0 +1,49 @@
+"""`check`: everything that can be tried without publishing."""
+
+from __future__ import annotations
+
+from n6_stateful.errors import N6StatefulError
+from n6_stateful.queue import QueuedBase
+from n6_stateful.state import CollectorWithStateMixin
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from argparse import Namespace
+    from collections.abc import Callable
+
+    from n6_stateful.collector import AbstractBaseCollector
+
+
+def check(collector_class: type[AbstractBaseCollector], args: Namespace) -> int:
+    """Try the configuration, the state and the output, and print a line for each.
+
+    Returns:
+        0, or the exit code of the first thing that fails; the others are tried all the same.
+    """
+    collector = collector_class(**collector_class.get_script_init_kwargs())
+    print("configuration: ok")
+    code = 0
+    if isinstance(collector, CollectorWithStateMixin):
+        code = _try("state", lambda: _state(collector))
+    if isinstance(collector, QueuedBase):
+        code = _try("output", lambda: _output(collector)) or code
+    return code
+
+
+def _try(name: str, look: Callable[[], str]) -> int:
+    try:
+        print(f"{name}: ok, {look()}")
+    except N6StatefulError as exc:
+        print(f"{name}: {exc}")
+        return exc.exit_code
+    return 0
+
+
+def _state(collector: CollectorWithStateMixin) -> str:
+    collector.load_state()
+    return f"generation {collector.state_generation[:8]}" if collector.state_generation else "none saved yet"
+
+
+def _output(collector: QueuedBase) -> str:
+    collector.try_output()
+    return collector.output_where

@@ -1,0 +1,148 @@
+"""The command line: every option and subcommand in one place."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Sequence
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
+
+    from n6_stateful.collector import AbstractBaseCollector
+
+EPILOG = """\
+exit codes:
+  0    done, or nothing new
+  1    the collector's own code failed
+  2    usage
+  69   the broker cannot be reached, or did not take everything
+  74   the state cannot be read or written
+  75   another run is on its way: try later
+  78   configuration
+  130  interrupted (143: terminated); nothing was saved that was not delivered
+"""
+
+
+def parse(
+    prog: str, collector_class: type[AbstractBaseCollector], argv: Sequence[str]
+) -> argparse.Namespace:
+    """The parsed command line; `handler` in it names the function to call, as `module:function`.
+
+    Raises:
+        SystemExit: 2 for wrong usage, 0 for `--help` and `--version`.
+    """
+    return _parser(prog, collector_class).parse_args(argv)
+
+
+def _parser(prog: str, collector_class: type[AbstractBaseCollector]) -> argparse.ArgumentParser:
+    common = argparse.ArgumentParser(add_help=False, argument_default=argparse.SUPPRESS)
+    common.add_argument(
+        "--config",
+        action="append",
+        metavar="FILE|DIR",
+        help="read the configuration here (repeatable; default: $N6_CONFIG, else /etc/n6 and ~/.n6)",
+    )
+    common.add_argument(
+        "--log-level",
+        choices=["debug", "info", "warning", "error"],
+        help="log what is at least this grave to standard error (default: info)",
+    )
+    output = argparse.ArgumentParser(add_help=False, argument_default=argparse.SUPPRESS)
+    output.add_argument(
+        "--output",
+        metavar="URL",
+        help="publish there, whatever the configuration says: amqp://..., amqps://... or spool:PATH",
+    )
+    dry = argparse.ArgumentParser(add_help=False, argument_default=argparse.SUPPRESS)
+    dry.add_argument(
+        "--dry-run", action="store_true", help="download and show; publish nothing, save nothing"
+    )
+
+    parser = argparse.ArgumentParser(
+        prog=prog,
+        description=f"Run {collector_class.__name__}, a stateful n6 collector. Without a subcommand: run.",
+        epilog=EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        parents=[common, output, dry],
+    )
+    parser.set_defaults(
+        config=[],
+        log_level="info",
+        output=None,
+        dry_run=False,
+        with_output=True,
+        handler="n6_stateful.command.run:run",
+    )
+    parser.add_argument("--version", action=_Version, collector_class=collector_class)
+    commands = parser.add_subparsers(metavar="COMMAND", title="subcommands")
+
+    add = commands.add_parser("run", parents=[common, output, dry], help="collect and publish what is new")
+    add.set_defaults(handler="n6_stateful.command.run:run")
+    add = commands.add_parser(
+        "check", parents=[common, output], help="try configuration, state and output; publish nothing"
+    )
+    add.set_defaults(handler="n6_stateful.command.check:check")
+
+    state = commands.add_parser("state", help="look at the state, change it").add_subparsers(
+        metavar="ACTION", required=True
+    )
+
+    def add_state(name: str, help: str, function: str | None = None) -> argparse.ArgumentParser:
+        action = state.add_parser(name, parents=[common], help=help, description=help)
+        action.set_defaults(handler=f"n6_stateful.command.state:{function or name}", with_output=False)
+        return action
+
+    add = add_state("show", "show the state and where it is")
+    add.add_argument("--json", action="store_true", help="as JSON")
+    add = add_state("history", "list the generations that are kept")
+    add.add_argument("--json", action="store_true", help="as JSON")
+    add = add_state("reset", "start again from the default state; the old one is kept")
+    add.add_argument("--yes", action="store_true", help="do not ask")
+    add = add_state("restore", "go back to an earlier generation")
+    add.add_argument("generation", nargs="?", metavar="GENERATION", help="as `history` lists it")
+    add.add_argument("--yes", action="store_true", help="do not ask")
+    add = add_state("export", "write the state to a file")
+    add.add_argument("file", metavar="FILE", help="*.json for JSON, else a pickle; - for standard output")
+    add = add_state("import", "take over a state from a file, for instance one of n6's", "import_")
+    add.add_argument("file", metavar="FILE", help="a pickle, *.json or n6's *.txt; - for standard input")
+    add.add_argument("--yes", action="store_true", help="do not ask")
+    add_state("edit", "edit the state as JSON in $EDITOR")
+
+    spool = commands.add_parser("spool", help="look at the spool, send it on").add_subparsers(
+        metavar="ACTION", required=True
+    )
+
+    def add_spool(name: str, help: str, function: str | None = None) -> argparse.ArgumentParser:
+        action = spool.add_parser(name, parents=[common, output], help=help, description=help)
+        action.set_defaults(handler=f"n6_stateful.command.spool:{function or name}")
+        return action
+
+    add = add_spool("list", "list the messages that wait in the spool", "list_")
+    add.add_argument("--json", action="store_true", help="as JSON, one message a line")
+    add.add_argument("--limit", type=int, metavar="N", help="at most N messages")
+    add = add_spool("show", "write one message's body to standard output")
+    add.add_argument("message_id", metavar="MESSAGE_ID", help="as `list` shows it")
+    add = add_spool("forward", "send the messages on to RabbitMQ, and drop what it has confirmed")
+    add.add_argument("--to", metavar="URL", help="amqp://... or amqps://... (default: as configured)")
+    return parser
+
+
+class _Version(argparse.Action):
+    """`--version`: that of the collector's distribution and that of the runtime."""
+
+    def __init__(
+        self, option_strings: Sequence[str], dest: str, collector_class: type[AbstractBaseCollector]
+    ) -> None:
+        super().__init__(option_strings, argparse.SUPPRESS, nargs=0, help="show the versions and exit")
+        self._collector_class = collector_class
+
+    def __call__(self, parser: argparse.ArgumentParser, *args: Any) -> None:
+        from importlib.metadata import packages_distributions, version
+
+        from n6_stateful import __version__
+
+        package = self._collector_class.__module__.partition(".")[0]
+        names = packages_distributions().get(package, [])
+        own = "".join(f"{name} {version(name)}, " for name in dict.fromkeys(names))
+        parser.exit(0, f"{parser.prog}: {own}n6-stateful-runtime {__version__}\n")

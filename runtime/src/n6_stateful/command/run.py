@@ -1,0 +1,47 @@
+"""`run`: what cron calls."""
+
+from __future__ import annotations
+
+import time
+
+from n6_stateful.queue import QueuedBase
+from n6_stateful.state import CollectorWithStateMixin
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from argparse import Namespace
+
+    from n6_stateful.collector import AbstractBaseCollector
+
+
+def run(collector_class: type[AbstractBaseCollector], args: Namespace) -> int:
+    """Run the collector; on success print one closing line."""
+    started = time.monotonic()
+    collector = collector_class(**collector_class.get_script_init_kwargs())
+    collector.run_handling()
+    print(closing_line(collector, time.monotonic() - started))
+    return 0
+
+
+def closing_line(collector: AbstractBaseCollector, seconds: float) -> str:
+    """What a run has done, in one line."""
+    parts = []
+    if isinstance(collector, QueuedBase):
+        count = collector.published_count
+        what = f"published {count:,} message{'' if count == 1 else 's'}"
+        if count:
+            what += f" ({size(collector.published_bytes)}) to {collector.output_where}"
+        parts.append(what)
+    if isinstance(collector, CollectorWithStateMixin):
+        parts.append(f"state generation {collector.state_generation[:8] or 'none'}")
+    return "; ".join([*parts, f"{seconds:.1f} s"])
+
+
+def size(count: int) -> str:
+    """`count` bytes in the unit that suits a reader."""
+    amount = float(count)
+    for unit in ("bytes", "KiB", "MiB", "GiB"):
+        if amount < 1024 or unit == "GiB":
+            break
+        amount /= 1024
+    return f"{count} bytes" if unit == "bytes" else f"{amount:.1f} {unit}"

@@ -1,0 +1,188 @@
+"""n6's template methods: which are called, with what, and the rules of n6 that they keep."""
+
+from __future__ import annotations
+
+import time
+from typing import Any
+
+import pytest
+
+from n6_stateful import BaseCollector, CollectorError, ConfigError
+from n6_stateful.errors import N6StatefulError
+from n6_stateful.testing import MemoryOutput
+from tests.runtime.conftest import InForce
+
+CONFIG = """
+[a_collector]
+source = my-provider
+"""
+
+
+class Collector(BaseCollector):
+    type = "stream"
+    config_spec = """
+        [a_collector]
+        source :: str
+    """
+    body: Any = b"a record"
+    channel = "my-channel"
+
+    def start_publishing(self) -> None:
+        self.publish_output(*self.get_output_components())
+        self.inner_stop()
+
+    def get_source_channel(self, **processed_data: Any) -> str:
+        return self.channel
+
+    def get_output_data_body(self, *, source: str, **processed_data: Any) -> Any:
+        return self.body
+
+
+def variant(**attributes: Any) -> type[Collector]:
+    return type("Variant", (Collector,), attributes)
+
+
+def test_the_properties_are_those_of_n6(in_force: InForce, memory: MemoryOutput) -> None:
+    before = int(time.time())
+    with in_force(CONFIG):
+        Collector().run()
+    (message,) = memory.delivered
+    properties = dict(message.properties)
+    assert before <= properties.pop("timestamp") <= time.time()
+    assert len(properties.pop("message_id")) == 32
+    assert properties == {"delivery_mode": 2, "type": "stream"}
+    assert (message.exchange, message.routing_key) == ("raw", "my-provider.my-channel")
+
+
+@pytest.mark.parametrize("raw_type", ["file", "blacklist"])
+def test_files_and_blacklists_have_a_content_type(
+    raw_type: str, in_force: InForce, memory: MemoryOutput
+) -> None:
+    with in_force(CONFIG):
+        variant(type=raw_type, content_type="text/csv")().run()
+    (message,) = memory.delivered
+    assert (message.properties["type"], message.properties["content_type"]) == (raw_type, "text/csv")
+
+
+def test_a_format_version_tag_ends_the_routing_key(in_force: InForce, memory: MemoryOutput) -> None:
+    with in_force(CONFIG):
+        variant(raw_format_version_tag="202601")().run()
+    (message,) = memory.delivered
+    assert message.routing_key == "my-provider.my-channel.202601"
+
+
+def test_input_data_reaches_every_method(in_force: InForce) -> None:
+    class Curious(Collector):
+        def process_input_data(self, **input_data: Any) -> dict[str, Any]:
+            return {"row": input_data["number"] + 1}
+
+        def get_source_channel(self, *, row: int, **processed_data: Any) -> str:
+            return f"channel-{row}"
+
+        def get_output_rk(self, *, source: str, **processed_data: Any) -> str:
+            return f"{source}.{processed_data['row']}"
+
+        def get_output_data_body(self, *, source: str, **processed_data: Any) -> bytes:
+            return f"{source} {processed_data['row']}".encode()
+
+        def get_output_message_id(self, **kwargs: Any) -> str:
+            return f"{kwargs['source']} {kwargs['row']} {kwargs['output_data_body']}"
+
+        def get_output_prop_kwargs(self, **kwargs: Any) -> dict[str, Any]:
+            return {**super().get_output_prop_kwargs(**kwargs), "app_id": str(kwargs["row"])}
+
+    with in_force(CONFIG):
+        rk, body, properties = Curious().get_output_components(number=6)
+    assert rk == "my-provider.channel-7.7"
+    assert body == b"my-provider.channel-7 7"
+    assert properties["app_id"] == "7"
+    assert properties["message_id"] == "my-provider.channel-7 7 b'my-provider.channel-7 7'"
+
+
+@pytest.mark.parametrize(
+    ("attributes", "told"),
+    [
+        ({"type": None}, "type is None"),
+        ({"type": "strem"}, "stream, file, blacklist"),
+        ({"type": "file"}, "content_type is not set"),
+        ({"type": "blacklist", "content_type": ""}, "content_type is not set"),
+        ({"config_spec": ""}, "declares no section"),
+    ],
+)
+def test_a_class_that_breaks_a_rule_is_refused_when_it_is_made(
+    attributes: dict[str, Any], told: str, in_force: InForce
+) -> None:
+    with in_force(CONFIG), pytest.raises(CollectorError, match=told):
+        variant(**attributes)()
+
+
+@pytest.mark.parametrize("channel", ["", "Upper", "under_score", "two.dots", "ż", "space d", "x" * 21, "a\n"])
+def test_a_channel_that_breaks_n6s_pattern_is_refused_and_nothing_is_published(
+    channel: str, in_force: InForce, memory: MemoryOutput
+) -> None:
+    with in_force(CONFIG), pytest.raises(CollectorError, match="breaks n6's rule"):
+        variant(channel=channel)().run()
+    assert not memory.delivered
+
+
+def test_a_source_of_32_characters_is_accepted(in_force: InForce, memory: MemoryOutput) -> None:
+    with in_force(CONFIG):
+        variant(channel="x" * 20)().run()
+    assert len(memory.delivered[0].routing_key) == 32
+
+
+def test_a_provider_that_breaks_n6s_pattern_is_an_error_of_the_configuration(in_force: InForce) -> None:
+    with in_force("[a_collector]\nsource = My_Provider"), pytest.raises(ConfigError, match="My_Provider"):
+        Collector().run()
+
+
+def test_the_source_is_checked_before_anything_is_downloaded(in_force: InForce) -> None:
+    class Downloading(Collector):
+        channel = "WRONG"
+
+        def get_output_data_body(self, *, source: str, **processed_data: Any) -> Any:
+            pytest.fail("it downloaded all the same")
+
+    with in_force(CONFIG), pytest.raises(N6StatefulError):
+        Downloading().run()
+
+
+def test_classes_may_add_options_to_the_collectors_section(in_force: InForce) -> None:
+    class Mixin:
+        extra_config_options = """
+            flavour = plain :: str
+            count = 3 :: int
+        """
+
+    class Mixed(Mixin, Collector):
+        pass
+
+    with in_force(CONFIG + "flavour = sweet\n"):
+        collector = Mixed()
+    assert (collector.config["flavour"], collector.config["count"]) == ("sweet", 3)
+
+
+def test_a_spec_may_have_further_sections(in_force: InForce) -> None:
+    spec = Collector.config_spec + "\n[other]\nkey = 1 :: int"
+    with in_force(CONFIG + "[other]\nkey = 2\n"):
+        collector = variant(config_spec=spec)()
+    assert collector.config_full["other"]["key"] == 2
+    assert collector.config["source"] == "my-provider"
+
+
+def test_an_interrupted_run_is_stopped_and_the_interruption_goes_on(in_force: InForce) -> None:
+    class Interrupted(Collector):
+        stopped = False
+
+        def start_publishing(self) -> None:
+            raise KeyboardInterrupt
+
+        def stop(self) -> None:
+            self.stopped = True
+            super().stop()
+
+    with in_force(CONFIG):
+        collector = Interrupted()
+        with pytest.raises(KeyboardInterrupt):
+            collector.run_handling()
+    assert collector.stopped

@@ -1,0 +1,255 @@
+"""The console command, from outside: what it prints, and the code it exits with."""
+
+from __future__ import annotations
+
+import os
+import pty
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.runtime import sample_collector
+
+PROGRAM = Path(sample_collector.__file__)
+CONFIG = """
+[sample]
+source = my-provider
+cache_dir = {directory}/cache
+url = {directory}/feed
+
+[output]
+url = spool:{directory}/spool
+"""
+
+
+class Host:
+    """A directory with a configuration, a feed, and a way to run the command there."""
+
+    def __init__(self, directory: Path) -> None:
+        self.directory = directory
+        self.config = directory / "60_sample.conf"
+        self.config.write_text(CONFIG.format(directory=directory))
+        self.feed = directory / "feed"
+        self.feed.write_text("one\ntwo\n")
+        self.env = {"HOME": str(directory), "PATH": os.environ["PATH"]}
+        for name in ("PYTHONPATH", "COVERAGE_PROCESS_START", "COVERAGE_PROCESS_CONFIG", "COVERAGE_FILE"):
+            if name in os.environ:
+                self.env[name] = os.environ[name]
+
+    def change_config(self, old: str, new: str) -> None:
+        text = self.config.read_text()
+        assert old in text
+        self.config.write_text(text.replace(old, new))
+
+    def start(self, *argv: str) -> subprocess.Popen[str]:
+        return subprocess.Popen(
+            [sys.executable, PROGRAM, *argv],
+            env=self.env,
+            cwd=self.directory,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+
+    def run(self, *argv: str, config: bool = True) -> subprocess.CompletedProcess[str]:
+        process = self.start(*argv, *(["--config", str(self.config)] if config else []))
+        out, err = process.communicate(timeout=60)
+        return subprocess.CompletedProcess(argv, process.returncode, out, err)
+
+
+@pytest.fixture
+def host(tmp_path: Path) -> Host:
+    return Host(tmp_path)
+
+
+def one_clear_error(done: subprocess.CompletedProcess[str], code: int, *told: str) -> None:
+    assert done.returncode == code, done.stderr
+    assert "Traceback" not in done.stderr
+    errors = [line for line in done.stderr.splitlines() if line.startswith("n6collector_sample: error: ")]
+    assert len(errors) == 1, done.stderr
+    for each in told:
+        assert each in done.stderr
+
+
+def test_without_arguments_it_runs_with_the_configuration_of_the_environment(host: Host) -> None:
+    host.env["N6_CONFIG"] = str(host.config)
+    done = host.run(config=False)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.startswith("published 2 messages (6 bytes) to ")
+    assert done.stdout.count("\n") == 1
+
+
+def test_the_second_run_publishes_nothing_and_the_third_what_is_new(host: Host) -> None:
+    host.run()
+    assert host.run().stdout.startswith("published 0 messages; ")
+    host.feed.write_text("one\ntwo\nthree\n")
+    assert host.run().stdout.startswith("published 1 message (5 bytes) to ")
+
+
+def test_the_closing_line_tells_the_state_generation_that_was_saved(host: Host) -> None:
+    generation = host.run().stdout.split("state generation ")[1].split(";")[0]
+    assert generation in host.run("state", "show").stdout
+
+
+def test_under_cron_only_what_is_wrong_is_logged_at_level_warning(host: Host) -> None:
+    host.run()
+    assert host.run("--log-level", "warning").stderr == ""
+
+
+def test_options_may_stand_before_or_after_the_subcommand(host: Host) -> None:
+    for argv in (["--config", str(host.config), "run"], ["run", "--config", str(host.config)]):
+        assert host.run(*argv, config=False).returncode == 0
+
+
+def test_output_on_the_command_line_wins_over_the_configuration(host: Host) -> None:
+    done = host.run("--output", f"spool:{host.directory}/other")
+    assert done.returncode == 0, done.stderr
+    assert (host.directory / "other").exists()
+    assert not (host.directory / "spool").exists()
+
+
+def test_a_dry_run_shows_the_messages_and_changes_nothing(host: Host) -> None:
+    done = host.run("--dry-run")
+    assert done.returncode == 0, done.stderr
+    assert "raw my-provider.lines (3 bytes)" in done.stdout
+    assert "| one" in done.stdout
+    assert not (host.directory / "spool").exists()
+    assert host.run().stdout.startswith("published 2 messages")
+
+
+def test_a_dry_run_needs_no_output(host: Host) -> None:
+    host.change_config(f"[output]\nurl = spool:{host.directory}/spool\n", "")
+    assert host.run("--dry-run").returncode == 0
+
+
+def test_check_tries_everything_and_publishes_nothing(host: Host) -> None:
+    done = host.run("check")
+    assert done.returncode == 0, done.stderr
+    assert [line.split(":")[0] for line in done.stdout.splitlines()] == ["configuration", "state", "output"]
+    assert host.run().stdout.startswith("published 2 messages")
+
+
+def test_check_tells_what_fails_and_tries_the_rest(host: Host) -> None:
+    (host.directory / "cache").write_text("a file stands where the directory belongs")
+    done = host.run("check")
+    assert done.returncode == 74
+    assert "output: ok" in done.stdout
+
+
+def test_version_names_the_runtime(host: Host) -> None:
+    from n6_stateful import __version__
+
+    done = host.run("--version", config=False)
+    assert done.returncode == 0
+    assert f"n6-stateful-runtime {__version__}" in done.stdout
+
+
+def test_help_tells_the_exit_codes(host: Host) -> None:
+    done = host.run("--help", config=False)
+    assert done.returncode == 0
+    for code in ("69", "74", "75", "78", "130"):
+        assert f"\n  {code}" in done.stdout
+
+
+@pytest.mark.parametrize(
+    "argv", [["--no-such-option"], ["no-such-command"], ["state"], ["--log-level", "loud"], ["spool", "show"]]
+)
+def test_wrong_usage_exits_with_2(host: Host, argv: list[str]) -> None:
+    assert host.run(*argv, config=False).returncode == 2
+
+
+def test_a_missing_configuration_file_is_named(host: Host) -> None:
+    host.env["N6_CONFIG"] = str(host.directory / "no-such.conf")
+    one_clear_error(host.run(config=False), 78, "no-such.conf")
+
+
+def test_a_missing_section_is_named_and_shown(host: Host) -> None:
+    host.config.write_text("")
+    one_clear_error(host.run(), 78, "[sample]", "source", "cache_dir")
+
+
+def test_all_problems_of_the_configuration_are_told_at_once(host: Host) -> None:
+    host.config.write_text("[sample]\ncache_dir = relative\nurll = /feed\n")
+    one_clear_error(host.run(), 78, "source", "cache_dir", "urll", "[output]", "[rabbitmq]")
+
+
+def test_a_collector_whose_own_code_fails_leaves_a_traceback_and_exits_with_1(host: Host) -> None:
+    host.feed.unlink()
+    done = host.run()
+    assert done.returncode == 1
+    assert "Traceback" in done.stderr
+    assert "FileNotFoundError" in done.stderr
+    assert done.stderr.splitlines()[-1].startswith("n6collector_sample: error: ")
+    assert done.stdout == ""
+
+
+def test_an_unwritable_cache_dir_is_one_clear_error_and_nothing_is_published(host: Host) -> None:
+    (host.directory / "cache").write_text("a file stands where the directory belongs")
+    one_clear_error(host.run(), 74, str(host.directory / "cache"))
+    assert not (host.directory / "spool").exists()
+
+
+def test_a_broker_that_is_down_is_one_clear_error_and_the_state_stays(host: Host) -> None:
+    host.run()
+    before = host.run("state", "export", "-").stdout
+    host.feed.write_text("one\ntwo\nthree\n")
+    one_clear_error(host.run("--output", "amqp://127.0.0.1:9/"), 69, "127.0.0.1:9")
+    assert host.run("state", "export", "-").stdout == before
+
+
+def test_passwords_in_urls_are_never_shown(host: Host) -> None:
+    done = host.run("--log-level", "debug", "--output", "amqp://user:hunter2@127.0.0.1:9/")
+    assert done.returncode == 69
+    assert "hunter2" not in done.stdout + done.stderr
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_an_interrupted_run_exits_at_once_and_saves_nothing(
+    host: Host, number: signal.Signals, code: int
+) -> None:
+    host.feed.unlink()
+    os.mkfifo(host.feed)  # the collector waits in its own code until somebody writes
+    process = host.start("--config", str(host.config))
+    writer = os.open(host.feed, os.O_WRONLY)  # returns once the collector has opened the other end
+    process.send_signal(number)
+    out, err = process.communicate(timeout=60)
+    os.close(writer)
+    assert process.returncode == code, err
+    assert "Traceback" not in err
+    assert out == ""
+    assert not list((host.directory / "cache").glob("*.pickle"))
+
+
+def test_a_reader_that_goes_away_is_no_error(host: Host) -> None:
+    host.feed.write_text("x" * 150 + "\n" + "".join(f"{number}\n" for number in range(5_000)))
+    process = host.start("--dry-run", "--config", str(host.config))
+    assert process.stdout is not None
+    assert process.stderr is not None
+    process.stdout.readline()
+    process.stdout.close()
+    assert "Traceback" not in process.stderr.read()
+    process.stderr.close()
+    assert process.wait(timeout=60) == 0
+
+
+def test_a_long_run_shows_its_progress_on_a_terminal_only(host: Host) -> None:
+    code = (
+        "from n6_stateful import progress; progress.FIRST_AFTER_SECONDS = progress.SECONDS_BETWEEN = 0\n"
+        "from tests.runtime.sample_collector import SampleCollector; SampleCollector.run_script()"
+    )
+    argv = [sys.executable, "-c", code, "--config", str(host.config)]
+    root = str(PROGRAM.parents[2])
+    env = {**host.env, "PYTHONPATH": root}
+    main, terminal = pty.openpty()
+    done = subprocess.run(argv, env=env, stdout=subprocess.PIPE, stderr=terminal, text=True, timeout=60)
+    os.close(terminal)
+    shown = os.read(main, 100_000).decode()
+    os.close(main)
+    assert done.returncode == 0, shown
+    assert "published 2 messages, 0.0 MiB" in shown
+
+    silent = subprocess.run(argv, env=env, capture_output=True, text=True, timeout=60)
+    assert "MiB" not in silent.stderr

@@ -1,0 +1,124 @@
+"""The harness that generated projects test with: it passes what is right, and fails what is wrong."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from n6_stateful import BaseCollector, CollectorWithStateMixin, Download, NothingNew
+from n6_stateful.testing import CollectorHarness, MakeCollectorHarness
+
+CONFIG = """
+[feed]
+source = my-provider
+cache_dir = /nowhere
+"""
+OLD = Download(b"old", time_utc=1)
+NEW = Download(b"new", time_utc=2)
+
+
+class FeedCollector(CollectorWithStateMixin, BaseCollector):
+    type = "stream"
+    config_spec = """
+        [feed]
+        source :: str
+        cache_dir :: path
+    """
+
+    def make_default_state(self) -> dict[str, Any]:
+        return {}
+
+    def run(self) -> None:
+        self.state = self.load_state()
+        super().run()
+        self.save_state(self.state)
+
+    def start_publishing(self) -> None:
+        self.publish_output(*self.get_output_components())
+        self.inner_stop()
+
+    def get_source_channel(self, **processed_data: Any) -> str:
+        return "my-channel"
+
+    def get_output_data_body(self, *, source: str, **processed_data: Any) -> bytes:
+        download = self._download(self.state.get("last_utc"))
+        if download is None:
+            raise NothingNew
+        self.state["last_utc"] = download.time_utc
+        return download
+
+    def _download(self, only_newer_than: Any) -> Download | None:
+        return Download(b"the real thing", time_utc=3)
+
+
+class SavesTooEarly(FeedCollector):
+    def run(self) -> None:
+        self.state = self.load_state()
+        self.save_state({"last_utc": 1})
+        super().run()
+
+
+class ForgetsEverything(FeedCollector):
+    def run(self) -> None:
+        self.state = {}
+        BaseCollector.run(self)
+
+
+class MakesRandomIds(FeedCollector):
+    made = 0
+
+    def get_output_message_id(self, **kwargs: Any) -> str:
+        MakesRandomIds.made += 1
+        return f"{MakesRandomIds.made:032x}"
+
+
+@pytest.fixture
+def harness(make_collector_harness: MakeCollectorHarness) -> CollectorHarness:
+    return make_collector_harness(FeedCollector, CONFIG)
+
+
+def test_a_run_tells_messages_state_exit_code_and_text(harness: CollectorHarness) -> None:
+    assert harness.state is None
+    result = harness.run(OLD)
+    assert (result.bodies, result.exit_code, harness.state) == ([b"old"], 0, {"last_utc": 1})
+    assert "published 1 message" in result.text
+
+
+def test_a_download_is_handed_over_only_if_it_is_newer(harness: CollectorHarness) -> None:
+    assert [harness.run(each).bodies for each in (OLD, OLD, NEW)] == [[b"old"], [], [b"new"]]
+
+
+def test_a_download_may_be_an_error(harness: CollectorHarness) -> None:
+    result = harness.run(TimeoutError("the source is slow"))
+    assert (result.exit_code, harness.state) == (1, None)
+
+
+def test_a_download_may_be_a_function(harness: CollectorHarness) -> None:
+    harness.run(OLD)
+    asked = []
+    harness.run(asked.append)
+    assert asked == [1]
+
+
+def test_the_real_download_can_stay_in_place(harness: CollectorHarness) -> None:
+    assert harness.run(...).bodies == [b"the real thing"]
+
+
+def test_a_failed_delivery_is_exit_code_69_and_leaves_the_state(harness: CollectorHarness) -> None:
+    harness.run(OLD)
+    result = harness.run(NEW, fail_delivery=True)
+    assert (result.exit_code, result.messages, harness.state) == (69, [], {"last_utc": 1})
+
+
+def test_the_contract_passes_a_collector_that_keeps_it(harness: CollectorHarness) -> None:
+    harness.assert_stateful_contract(OLD, NEW)
+
+
+@pytest.mark.parametrize("collector_class", [SavesTooEarly, ForgetsEverything, MakesRandomIds])
+def test_the_contract_fails_a_collector_that_breaks_it(
+    collector_class: type[BaseCollector], make_collector_harness: MakeCollectorHarness
+) -> None:
+    harness = make_collector_harness(collector_class, CONFIG)
+    with pytest.raises(AssertionError):
+        harness.assert_stateful_contract(OLD, NEW)

@@ -37,12 +37,12 @@ class Settings:
         self.dry_run = dry_run
 
 
-_current: ContextVar[Settings] = ContextVar("n6_stateful_settings", default=Settings())
+_current: ContextVar[Settings] = ContextVar("n6_stateful_settings")
 
 
 def current() -> Settings:
     """The settings in force."""
-    return _current.get()
+    return _current.get(None) or Settings()
 
 
 @contextmanager

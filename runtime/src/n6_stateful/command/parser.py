@@ -24,9 +24,7 @@ exit codes:
 """
 
 
-def parse(
-    prog: str, collector_class: type[AbstractBaseCollector], argv: Sequence[str]
-) -> argparse.Namespace:
+def parse(prog: str, collector_class: type[AbstractBaseCollector], argv: Sequence[str]) -> argparse.Namespace:
     """The parsed command line; `handler` in it names the function to call, as `module:function`.
 
     Raises:

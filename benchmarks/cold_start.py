@@ -146,6 +146,7 @@ def main() -> None:
         config = Path(directory, "10_one.conf")
         config.write_text(f"[one]\nsource = n6-stateful\ncache_dir = {directory}/cache\n")
         env = {**os.environ, "N6_CONFIG": str(config)}
+        env.pop("PYTHONDONTWRITEBYTECODE", None)  # an installed package has its bytecode on disk
         script = Path(directory, "one.py")
         script.write_text(COLLECTOR)
 

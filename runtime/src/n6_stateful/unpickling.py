@@ -1,0 +1,249 @@
+"""What may come out of a pickle: plain data, the collector's own classes, and nothing that acts.
+
+A pickle is a program. This module runs it with a vocabulary of data types only, so that whoever can write
+a state file (a backup restored from elsewhere, a shared disk, another user) cannot run code through it.
+See https://docs.python.org/3/library/pickle.html#restricting-globals for the mechanism.
+"""
+
+from __future__ import annotations
+
+import pickle
+import sys
+from collections.abc import Callable, Iterable
+from importlib import import_module
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any, BinaryIO
+
+# Calling one of these, with any arguments, makes an object and does nothing else.
+PLAIN_CLASSES = {
+    "builtins": "bool bytearray bytes complex dict float frozenset int list object range set slice str tuple",
+    "collections": "Counter OrderedDict defaultdict deque",
+    "datetime": "date datetime time timedelta timezone",
+    "decimal": "Decimal",
+    "fractions": "Fraction",
+    "ipaddress": "IPv4Address IPv4Interface IPv4Network IPv6Address IPv6Interface IPv6Network",
+    "pathlib": "Path PosixPath PurePath PurePosixPath PureWindowsPath",
+    "time": "struct_time",
+    "types": "SimpleNamespace",
+    "uuid": "SafeUUID UUID",
+    "zoneinfo": "ZoneInfo ZoneInfo._unpickle",
+}
+_PLAIN = frozenset((module, name) for module, names in PLAIN_CLASSES.items() for name in names.split())
+
+# Other names under which pickles have them: of Python 2, and of other versions of Python 3.
+_RENAMED_MODULES = {"__builtin__": "builtins", "copy_reg": "copyreg", "pathlib._local": "pathlib"}
+_RENAMED = {
+    ("builtins", "long"): ("builtins", "int"),
+    ("builtins", "unicode"): ("builtins", "str"),
+    ("builtins", "xrange"): ("builtins", "range"),
+}
+
+_IMMUTABLE_TYPE = 1 << 8  # Py_TPFLAGS_IMMUTABLETYPE
+
+
+class RefusedError(pickle.UnpicklingError):
+    """The pickle asks for something that is not admitted, or not there; it may be sound all the same."""
+
+
+def load(file: BinaryIO, packages: Iterable[str] = (), classes: Iterable[str] = (), **py2_kwargs: str) -> Any:
+    """The object that the pickle in `file` describes; reads up to its end.
+
+    Args:
+        file: open for reading; what follows the pickle in it stays unread.
+        packages: top-level packages; every class defined in one of them is admitted.
+        classes: further classes that are admitted, as `module.Class`.
+        py2_kwargs: `encoding` and `errors`, as `pickle.load` takes them, for a pickle of Python 2. Unlike
+            `pickle.load` this loads dates and decimals with any encoding.
+
+    Raises:
+        RefusedError: something is not admitted, or cannot be imported.
+        Exception: the pickle is broken; what exactly is raised depends on how.
+    """
+    # With "bytes" dates load, and what was `str` can be told from what was `unicode`.
+    unpickler = _Unpickler(file, packages, classes, encoding="bytes" if py2_kwargs else "ASCII")
+    try:
+        loaded = unpickler.load()
+    finally:
+        unpickler.undo_changes_to_classes()
+    if not py2_kwargs or py2_kwargs.get("encoding") == "bytes":
+        return loaded
+    return _decoded(loaded, py2_kwargs.get("encoding", "ASCII"), py2_kwargs.get("errors", "strict"), {})
+
+
+class _Unpickler(pickle.Unpickler):
+    def __init__(
+        self, file: BinaryIO, packages: Iterable[str], classes: Iterable[str], encoding: str
+    ) -> None:
+        super().__init__(file, encoding=encoding)
+        self._packages = frozenset(packages)
+        self._classes = frozenset(classes)
+        self._py2 = encoding == "bytes"
+        self._before: dict[type, dict[str, Any]] = {}
+
+    def find_class(self, module: str, name: str) -> Any:
+        module = _RENAMED_MODULES.get(module, module)
+        module, name = _RENAMED.get((module, name), (module, name))
+        if (module, name) in _HELPERS:
+            return _HELPERS[module, name]
+        if (module, name) in _PLAIN:
+            found = _resolve(module, name)
+            return _decoding_arguments(found) if self._py2 and module == "decimal" else found
+        if f"{module}.{name}" not in self._classes and module.partition(".")[0] not in self._packages:
+            raise RefusedError(f"the class {module}.{name} is not admitted")
+        found = _resolve(module, name)
+        # Not a function (a call of it could do anything), not a name that a module only imports.
+        if not isinstance(found, type) or (found.__module__, found.__qualname__) != (module, name):
+            raise RefusedError(f"{module}.{name} is no class defined in {module}")
+        if not found.__flags__ & _IMMUTABLE_TYPE:
+            self._before.setdefault(found, dict(vars(found)))
+        return found
+
+    def persistent_load(self, pid: Any) -> Any:
+        raise RefusedError("a persistent id is not admitted")
+
+    def undo_changes_to_classes(self) -> None:
+        """Raise if the pickle has set attributes of a class (BUILD can), after taking that back."""
+        changed = [cls for cls, before in self._before.items() if dict(vars(cls)) != before]
+        for cls in changed:
+            before = self._before[cls]
+            for name in set(vars(cls)) - set(before):
+                delattr(cls, name)
+            for name, value in before.items():
+                if vars(cls).get(name) is not value:
+                    setattr(cls, name, value)
+        if changed:
+            raise RefusedError(f"it tried to change the class {changed[0].__module__}.{changed[0].__name__}")
+
+
+def _resolve(module: str, name: str) -> Any:
+    try:
+        found: Any = sys.modules.get(module) or import_module(module)
+        for part in name.split("."):
+            found = getattr(found, part)
+    except (ImportError, AttributeError) as exc:
+        raise RefusedError(f"the class {module}.{name} cannot be imported ({exc})") from exc
+    return found
+
+
+# Functions that pickles of old protocols call, in versions that can do no more than they are meant for.
+
+
+def _reconstructor(cls: Any, base: Any, state: Any) -> Any:
+    if not isinstance(cls, type) or not isinstance(base, type) or not issubclass(cls, base):
+        raise RefusedError("copyreg._reconstructor is admitted for classes only")
+    made: Any = base.__new__
+    return made(cls) if base is object else made(cls, state)
+
+
+def _newobj(cls: Any, *args: Any) -> Any:
+    if not isinstance(cls, type):
+        raise RefusedError("copyreg.__newobj__ is admitted for classes only")
+    return cls.__new__(cls, *args)
+
+
+def _encode(text: Any, encoding: Any) -> bytes:
+    if not isinstance(text, str) or encoding != "latin1":
+        raise RefusedError("_codecs.encode is admitted for latin1 only")
+    return text.encode("latin1")
+
+
+_HELPERS: dict[tuple[str, str], Callable[..., Any]] = {
+    ("copyreg", "_reconstructor"): _reconstructor,
+    ("copyreg", "__newobj__"): _newobj,
+    ("_codecs", "encode"): _encode,
+}
+
+
+# Python 2
+
+
+def _decoding_arguments(cls: Callable[..., Any]) -> Callable[..., Any]:
+    def make(*args: Any) -> Any:
+        return cls(*(arg.decode("ascii") if isinstance(arg, bytes) else arg for arg in args))
+
+    return make
+
+
+def _decoded(found: Any, encoding: str, errors: str, done: dict[int, Any]) -> Any:
+    """`found` with every bytes in it decoded: they were Python 2's `str`."""
+    if id(found) in done:
+        return done[id(found)]
+
+    def deeper(item: Any) -> Any:
+        return _decoded(item, encoding, errors, done)
+
+    if isinstance(found, bytes):
+        return found.decode(encoding, errors)
+    if isinstance(found, tuple):
+        return tuple.__new__(type(found), map(deeper, found))
+    if isinstance(found, frozenset):
+        return type(found)(map(deeper, found))
+    done[id(found)] = found
+    if isinstance(found, dict):
+        items = [(deeper(key), deeper(value)) for key, value in found.items()]
+        found.clear()
+        found.update(items)
+    elif isinstance(found, list):
+        found[:] = map(deeper, found)
+    elif isinstance(found, set):
+        items = list(map(deeper, found))
+        found.clear()
+        found.update(items)
+    if hasattr(found, "__dict__") and not isinstance(found, type):
+        deeper(vars(found))
+    return found
+
+
+# For looking at a state whose classes are not there
+
+
+class StandIn:
+    """An object of a class that was not looked for: what it was made from, and nothing more."""
+
+    name = "?"
+
+    def __new__(cls, *args: Any, **kwargs: Any) -> StandIn:
+        made = super().__new__(cls)
+        made.contents = list(args)
+        return made
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        self.contents: list[Any]
+
+    def __setstate__(self, state: Any) -> None:
+        self.contents.append(state)
+
+    def append(self, item: Any) -> None:
+        """What a list would do, called by pickles of such classes."""
+        self.contents.append(item)
+
+    def __setitem__(self, key: Any, value: Any) -> None:
+        self.contents.append((key, value))
+
+    def __hash__(self) -> int:
+        return id(self)
+
+    def __repr__(self) -> str:
+        return f"<{self.name}: {', '.join(map(repr, self.contents))}>"
+
+
+class _LookingUnpickler(pickle.Unpickler):
+    def find_class(self, module: str, name: str) -> Any:
+        module = _RENAMED_MODULES.get(module, module)
+        module, name = _RENAMED.get((module, name), (module, name))
+        if (module, name) in _HELPERS:
+            return _HELPERS[module, name]
+        if (module, name) in _PLAIN:
+            return _resolve(module, name)
+        return type("StandIn", (StandIn,), {"name": f"{module}.{name}"})
+
+    def persistent_load(self, pid: Any) -> Any:
+        return f"<persistent id {pid!r}>"
+
+
+def look(file: BinaryIO) -> Any:
+    """The same as `load` for eyes only: every class that is not plain data becomes a `StandIn`, and none
+    of the collector's own code is imported or called."""
+    return _LookingUnpickler(file, encoding="latin1").load()

@@ -17,7 +17,7 @@ from n6_stateful.queue import QueuedBase, as_body
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from typing import Any, ClassVar, NoReturn
+    from typing import Any, NoReturn
 
     from n6_stateful.output import Output
 
@@ -77,7 +77,7 @@ class BaseCollector(QueuedBase, AbstractBaseCollector):
         CollectorError: from the constructor, if `type` or `content_type` is wrong.
     """
 
-    output_queue: ClassVar[Any] = {"exchange": "raw", "exchange_type": "topic"}
+    output_queue: dict[str, str] | list[dict[str, str]] | None = {"exchange": "raw", "exchange_type": "topic"}
     raw_format_version_tag: str | None = None
     type: str | None = None
     content_type: str | None = None
@@ -190,7 +190,7 @@ class BaseCollector(QueuedBase, AbstractBaseCollector):
         """AMQP properties by their pika names: `message_id`, `type`, `timestamp` (seconds), `headers`,
         and `content_type` for `file` and `blacklist`."""
         created_timestamp = int(time.time())
-        properties = {
+        properties: dict[str, Any] = {
             "message_id": self.get_output_message_id(
                 source=source,
                 created_timestamp=created_timestamp,

@@ -1,0 +1,38 @@
+"""Tells where in a state the thing is that does not pickle."""
+
+from __future__ import annotations
+
+import pickle
+from collections.abc import Iterator
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
+
+
+def culprit(state: object, path: str = "state") -> str:
+    """The path to the innermost object that does not pickle, for instance `state['session'].lock`."""
+    for below, item in _items(state, path):
+        if not _pickles(item):
+            return culprit(item, below) if path.count(".") + path.count("[") < 20 else below
+    return f"{path} (a {type(state).__name__})"
+
+
+def _pickles(item: object) -> bool:
+    try:
+        pickle.dumps(item)
+    except Exception:  # whatever a class's __reduce__ raises
+        return False
+    return True
+
+
+def _items(state: Any, path: str) -> Iterator[tuple[str, object]]:
+    if isinstance(state, dict):
+        for key, value in state.items():
+            yield f"{path} key {key!r}", key
+            yield f"{path}[{key!r}]", value
+    elif isinstance(state, (list, tuple, set, frozenset)):
+        for number, item in enumerate(state):
+            yield f"{path}[{number}]", item
+    for name, value in getattr(state, "__dict__", {}).items():
+        yield f"{path}.{name}", value

@@ -36,6 +36,12 @@ class StateLockedError(StateError):
     exit_code = 75
 
 
+class BusyError(N6StatefulError):
+    """Another process does just that: try again later."""
+
+    exit_code = 75
+
+
 class PublishError(N6StatefulError):
     """Not everything was taken by the output.
 
@@ -56,7 +62,10 @@ class PublishError(N6StatefulError):
     def _listing(self) -> str:
         if not self.undelivered:
             return ""
-        lines = [f"\n  {item}" for item in self.undelivered[: self.SHOWN]]
+        lines = [
+            f"\n  {each.routing_key} {each.message_id} ({each.size:,} bytes): {each.reason}"
+            for each in self.undelivered[: self.SHOWN]
+        ]
         more = len(self.undelivered) - self.SHOWN
         if more > 0:
             lines.append(f"\n  ... and {more} more")

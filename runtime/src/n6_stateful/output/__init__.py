@@ -1,14 +1,20 @@
-"""Outputs: where messages go, behind one small protocol."""
+"""Outputs: where messages go, behind one small protocol, and which of them a configuration names."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from n6_stateful.config import ConfigFiles, ConfigSection, load
+from n6_stateful.errors import ConfigError
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Protocol
 
     from n6_stateful.message import Exchange, Message
+    from n6_stateful.output.amqp import AmqpOutput
+    from n6_stateful.output.spool import Spool
 
     class Output(Protocol):
         """One transport. The calls come as `open`, any number of `publish` and `flush`, then
@@ -39,3 +45,140 @@ if TYPE_CHECKING:
 
         def abort(self) -> None:
             """End at once, without waiting and without raising; what has not arrived is given up."""
+
+
+OUTPUT_SPEC = """
+[output]
+url = :: str                      ; amqp://user:password@host:port/vhost, amqps://... or spool:PATH
+unroutable = error :: str         ; a message that no queue takes is an `error`, or only a `warn`ing
+declare = true :: bool            ; declare the exchanges; needs the right to configure them
+heartbeat = 60 :: int             ; seconds
+connect_timeout = 15 :: float     ; seconds, until the broker is ready for the first message
+progress_timeout = 60 :: float    ; seconds without any confirmation, or blocked by an alarm
+window_messages = 1000 :: int     ; at most so many messages unconfirmed
+window_bytes = 16777216 :: int    ; and at most so many bytes, unless a single message is larger
+ssl_ca_certs = :: str             ; for amqps: file of CA certificates (default: the system's)
+ssl_certfile = :: str             ; for amqps: client certificate; it logs in unless the URL has a user
+ssl_keyfile = :: str
+spool_when_down = :: str          ; keep messages in this spool until the broker has confirmed them
+spool_max_mib = 4096 :: int       ; the largest size of the spool, MiB
+"""
+
+# As n6 has it; there the first four have no defaults.
+RABBITMQ_SPEC = """
+[rabbitmq]
+host :: str
+port = 5672 :: int
+heartbeat_interval = 60 :: int
+ssl = false :: bool
+ssl_ca_certs = :: str
+ssl_certfile = :: str
+ssl_keyfile = :: str
+password_auth = false :: bool
+username = :: str
+password = :: str
+...
+"""
+
+NO_OUTPUT = """\
+no output is configured, and none is assumed, since a wrong guess would lose data. Write either
+
+      [output]
+      url = spool:~/.n6cache/my_collector.spool
+
+to keep messages in a file on this machine (`spool forward` sends them on later), or n6's own
+
+      [rabbitmq]
+      host = localhost
+      port = 5671
+      ssl = true
+      ssl_ca_certs = /etc/n6/ssl/ca.pem
+      password_auth = true
+      username = ...
+      password = ...
+
+or give --output URL"""
+
+
+def config_specs(files: ConfigFiles, override: str | None) -> list[str]:
+    """The specs of the sections that the output is made from.
+
+    Args:
+        files: the configuration.
+        override: a URL that comes before the configuration.
+
+    Raises:
+        ConfigError: no section names an output.
+    """
+    if override or (files.has_option("output", "url") and files.raw_value("output", "url")):
+        return [OUTPUT_SPEC]
+    if files.has_section("rabbitmq"):
+        return [OUTPUT_SPEC, RABBITMQ_SPEC]
+    raise ConfigError(NO_OUTPUT)
+
+
+def make_output(sections: Mapping[str, ConfigSection], override: str | None = None) -> Output:
+    """The output that `override` names, else `[output] url`, else `[rabbitmq]`.
+
+    Raises:
+        ConfigError: what is said there makes no output.
+    """
+    options = sections["output"]
+    url = override or options["url"]
+    if url.startswith("spool:"):
+        return _spool(url.removeprefix("spool:"), options)
+    amqp = amqp_output(url, sections)
+    if options["spool_when_down"]:
+        from n6_stateful.output.fallback import SpoolFirstOutput
+
+        return SpoolFirstOutput(_spool(options["spool_when_down"], options), amqp)
+    return amqp
+
+
+def amqp_output(url: str, sections: Mapping[str, ConfigSection]) -> AmqpOutput:
+    """The AMQP output at `url`, or the one of `[rabbitmq]` if `url` is empty."""
+    from n6_stateful.output.amqp import AmqpOutput, Login
+
+    options = sections["output"]
+    if options["unroutable"] not in ("error", "warn"):
+        raise ConfigError(f"[output] unroutable = {options['unroutable']}: neither error nor warn")
+    login = Login.from_url(url, options) if url else Login.from_rabbitmq_section(sections["rabbitmq"])
+    return AmqpOutput(login, options)
+
+
+def find_spool(sections: Mapping[str, ConfigSection], override: str | None = None) -> Spool:
+    """The spool that the output is, or that `spool_when_down` names.
+
+    Raises:
+        ConfigError: there is none.
+    """
+    options = sections["output"]
+    url = override or options["url"]
+    if url.startswith("spool:"):
+        return _spool(url.removeprefix("spool:"), options)
+    if options["spool_when_down"]:
+        return _spool(options["spool_when_down"], options)
+    raise ConfigError("no spool is configured: neither [output] url = spool:PATH nor spool_when_down = PATH")
+
+
+def find_broker(sections: Mapping[str, ConfigSection], files: ConfigFiles, url: str | None) -> AmqpOutput:
+    """The broker that a spool is forwarded to: at `url`, else `[output] url`, else `[rabbitmq]`.
+
+    Raises:
+        ConfigError: there is none.
+    """
+    url = url or sections["output"]["url"]
+    if not url.startswith("spool:"):
+        return amqp_output(url, sections)
+    if not files.has_section("rabbitmq"):
+        raise ConfigError("no broker is configured: give --to amqp://..., or write a [rabbitmq] section")
+    return amqp_output("", {**sections, **load([RABBITMQ_SPEC], files)})
+
+
+def _spool(path: str, options: ConfigSection) -> Spool:
+    from n6_stateful.output.spool import Spool
+
+    absolute = Path(path).expanduser()
+    if not absolute.is_absolute():
+        raise ConfigError(f"the spool's path {path!r} has to begin with / or ~")
+    return Spool(absolute, options["spool_max_mib"])

@@ -1,0 +1,61 @@
+"""Store and forward: messages go to a spool first, and from there to the broker, now or at a later run."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+
+from n6_stateful.errors import BusyError, PublishError
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from n6_stateful.message import Exchange, Message
+    from n6_stateful.output import Output
+    from n6_stateful.output.spool import Spool
+
+LOGGER = logging.getLogger(__name__)
+
+
+class SpoolFirstOutput:
+    """The output of `spool_when_down`.
+
+    A message has arrived when it is in the spool. Closing forwards the spool, what earlier runs have left
+    first, in order; if the broker cannot be reached or does not take everything, that is a warning, and the
+    rest stays in the spool.
+    """
+
+    def __init__(self, spool: Spool, broker: Output) -> None:
+        self.where = f"{broker.where} (by way of {spool.where})"
+        self._spool = spool
+        self._broker = broker
+
+    def open(self, exchanges: Sequence[Exchange], owner: str, generations: Sequence[str]) -> None:
+        """Open the spool."""
+        self._spool.open(exchanges, owner, generations)
+
+    def publish(self, message: Message) -> None:
+        """Put the message into the spool."""
+        self._spool.publish(message)
+
+    def flush(self) -> None:
+        """Commit what is in the spool."""
+        self._spool.flush()
+
+    def close(self) -> None:
+        """Commit, then forward what the broker will take."""
+        self._spool.close()
+        try:
+            self._spool.forward(self._broker)
+        except (PublishError, BusyError) as exc:
+            count, size = self._spool.summary()
+            LOGGER.warning(
+                "%s\n%d messages (%d bytes) wait in %s; the next run forwards them first",
+                exc,
+                count,
+                size,
+                self._spool.where,
+            )
+
+    def abort(self) -> None:
+        """Roll back what is not committed."""
+        self._spool.abort()

@@ -1,0 +1,364 @@
+"""The spool: messages in one SQLite file on this machine, until they are forwarded.
+
+What a run publishes between two saves of its state is one transaction: it appears all together or not at
+all. A message id is there once, so a run that is repeated adds nothing twice; the ids of messages that were
+forwarded are remembered as long as such a run may still come.
+
+The journal is SQLite's rollback journal, not a WAL: the spool then is a single file while nobody writes, and
+`synchronous = EXTRA` makes a commit survive a power cut (https://sqlite.org/pragma.html#pragma_synchronous).
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sqlite3
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+from n6_stateful.errors import BusyError, CollectorError, PublishError
+from n6_stateful.message import Exchange, Message, Undelivered
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any, NamedTuple
+
+    from n6_stateful.output import Output
+
+    class Spooled(NamedTuple):
+        number: int
+        spooled: float
+        size: int
+        message: Message
+else:
+    from collections import namedtuple
+
+    Spooled = namedtuple("Spooled", "number spooled size message")
+
+APPLICATION_ID = 0x6E365350  # "n6SP"
+VERSION = 1
+BUSY_SECONDS = 30.0
+FORWARD_MESSAGES = 1000
+FORWARD_BYTES = 16 << 20
+
+_SCHEMA = """
+CREATE TABLE message (
+    number INTEGER PRIMARY KEY AUTOINCREMENT,
+    message_id TEXT NOT NULL UNIQUE,
+    owner TEXT NOT NULL,
+    generation TEXT NOT NULL,
+    exchange TEXT NOT NULL,
+    routing_key TEXT NOT NULL,
+    properties TEXT NOT NULL,
+    spooled REAL NOT NULL,
+    body BLOB NOT NULL
+);
+CREATE TABLE exchange (name TEXT PRIMARY KEY, type TEXT NOT NULL) WITHOUT ROWID;
+CREATE TABLE forwarded (
+    message_id TEXT PRIMARY KEY,
+    owner TEXT NOT NULL,
+    generation TEXT NOT NULL
+) WITHOUT ROWID;
+"""
+_INSERT = """
+INSERT OR IGNORE INTO message
+    (message_id, owner, generation, exchange, routing_key, properties, spooled, body)
+SELECT ?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8
+WHERE NOT EXISTS (SELECT 1 FROM forwarded WHERE message_id = ?1)
+"""
+_SOME_ARE_OVER = """
+SELECT 1 FROM forwarded
+WHERE owner = ? AND generation NOT IN (SELECT value FROM json_each(?)) LIMIT 1
+"""
+_FORGET = "DELETE FROM forwarded WHERE owner = ? AND generation NOT IN (SELECT value FROM json_each(?))"
+
+
+class Spool:
+    """The spool at `path`, an `Output`.
+
+    Args:
+        path: the file; it and its directory are made if need be.
+        max_mib: its largest size, MiB; a message that does not fit is an error, none is ever dropped.
+    """
+
+    def __init__(self, path: Path, max_mib: int = 4096) -> None:
+        self.path = path
+        self.where = f"the spool {path}"
+        self._max_mib = max_mib
+        self._database: sqlite3.Connection | None = None
+        self._owner = ""
+        self._properties: dict[str, Any] = {}
+        self._properties_json = "{}"
+
+    # Output
+
+    def open(self, exchanges: Sequence[Exchange], owner: str, generations: Sequence[str]) -> None:
+        """Open the file, make it if need be, and forget what needs to be remembered no longer."""
+        self._owner = owner
+        with self._telling():
+            self._database = database = self._connect()
+            known = set(database.execute("SELECT name, type FROM exchange"))
+            over = (owner, json.dumps(list(generations)))
+            if database.execute(_SOME_ARE_OVER, over).fetchone() or not known.issuperset(exchanges):
+                database.execute("BEGIN IMMEDIATE")
+                database.executemany("INSERT OR REPLACE INTO exchange VALUES (?, ?)", exchanges)
+                database.execute(_FORGET, over)
+                database.execute("COMMIT")
+
+    def publish(self, message: Message) -> None:
+        """Add the message to the transaction, unless its id is there or was forwarded already."""
+        database = self._opened()
+        message_id, properties = self._split(message.properties)
+        with self._telling(message):
+            if not database.in_transaction:
+                database.execute("BEGIN IMMEDIATE")
+            database.execute(
+                _INSERT,
+                (
+                    message_id,
+                    self._owner,
+                    message.generation,
+                    message.exchange,
+                    message.routing_key,
+                    properties,
+                    time.time(),
+                    message.body,
+                ),
+            )
+
+    def flush(self) -> None:
+        """Commit."""
+        database = self._opened()
+        with self._telling():
+            if database.in_transaction:
+                database.execute("COMMIT")
+
+    def close(self) -> None:
+        """Commit, and close the file."""
+        self.flush()
+        self._opened().close()
+        self._database = None
+
+    def abort(self) -> None:
+        """Roll back, and close the file."""
+        with suppress(sqlite3.Error):
+            if self._database is not None:
+                self._database.close()  # an open transaction is rolled back
+        self._database = None
+
+    # For people, and for forwarding
+
+    def messages(self, limit: int | None = None, *, bodies: bool = True) -> Iterator[Spooled]:
+        """The messages that wait, oldest first.
+
+        Args:
+            limit: at most so many.
+            bodies: whether to read the bodies, too.
+        """
+        body = "body" if bodies else "x''"
+        yield from self._select(
+            f"SELECT {_COLUMNS}, {body} FROM message ORDER BY number LIMIT ?", limit or -1
+        )
+
+    def message(self, message_id: str) -> Spooled | None:
+        """The message with that id, or whose id alone begins so."""
+        pattern = message_id.replace("*", "").replace("?", "").replace("[", "") + "*"
+        query = f"SELECT {_COLUMNS}, body FROM message WHERE message_id GLOB ? LIMIT 2"
+        found = list(self._select(query, pattern))
+        return found[0] if len(found) == 1 else None
+
+    def summary(self) -> tuple[int, int]:
+        """How many messages wait, and how many bytes their bodies have."""
+        with self._reading() as database, self._telling():
+            count, size = database.execute("SELECT count(*), total(length(body)) FROM message").fetchone()
+        return count, int(size)
+
+    def forward(self, output: Output) -> int:
+        """Send the messages to `output`, oldest first, and drop those that have arrived.
+
+        Returns:
+            How many were sent.
+
+        Raises:
+            BusyError: another process is forwarding this spool.
+            PublishError: the output did not take them all; those that it took are dropped.
+        """
+        import fcntl
+
+        lock_path = self.path.with_name(self.path.name + ".lock")
+        lock = os.open(lock_path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        try:
+            try:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                raise BusyError(
+                    f"{self.where} is being forwarded by another process; nothing was sent"
+                ) from None
+            return self._forward(output)
+        finally:
+            os.close(lock)
+
+    def _forward(self, output: Output) -> int:
+        if not self.path.exists() or not self.summary()[0]:
+            return 0
+        with self._reading() as database, self._telling():
+            exchanges = [Exchange(*row) for row in database.execute("SELECT name, type FROM exchange")]
+        sent = 0
+        try:
+            output.open(exchanges, "", ())
+            while batch := self._batch():
+                for spooled in batch:
+                    output.publish(spooled.message)
+                output.flush()
+                self._drop(batch)
+                sent += len(batch)
+            output.close()
+        except BaseException:
+            output.abort()
+            raise
+        return sent
+
+    def _batch(self) -> list[Spooled]:
+        batch: list[Spooled] = []
+        size = 0
+        for spooled in self.messages(FORWARD_MESSAGES):
+            size += spooled.size
+            if batch and size > FORWARD_BYTES:
+                break
+            batch.append(spooled)
+        return batch
+
+    def _drop(self, batch: Sequence[Spooled]) -> None:
+        with self._reading() as database, self._telling():
+            database.execute("BEGIN IMMEDIATE")
+            numbers = [(spooled.number,) for spooled in batch]
+            database.executemany(
+                "INSERT OR IGNORE INTO forwarded "
+                "SELECT message_id, owner, generation FROM message WHERE number = ?",
+                numbers,
+            )
+            database.executemany("DELETE FROM message WHERE number = ?", numbers)
+            database.execute("COMMIT")
+
+    def _select(self, query: str, parameter: Any) -> Iterator[Spooled]:
+        if not self.path.exists():
+            return
+        with self._reading() as database, self._telling():
+            for row in database.execute(query, (parameter,)):
+                number, spooled, size, message_id, generation, exchange, routing_key, properties, body = row
+                message = Message(
+                    exchange,
+                    routing_key,
+                    body,
+                    {"message_id": message_id, **json.loads(properties)},
+                    generation,
+                )
+                yield Spooled(number, spooled, size, message)
+
+    # The file
+
+    @contextmanager
+    def _reading(self) -> Iterator[sqlite3.Connection]:
+        with self._telling():
+            database = self._connect()
+        try:
+            yield database
+        finally:
+            database.close()
+
+    def _opened(self) -> sqlite3.Connection:
+        if self._database is None:
+            raise PublishError(f"{self.where} is not open")
+        return self._database
+
+    def _connect(self) -> sqlite3.Connection:
+        self.path.parent.mkdir(0o700, parents=True, exist_ok=True)
+        # SQLite would make it readable for others.
+        os.close(os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600))
+        database = sqlite3.connect(self.path, timeout=BUSY_SECONDS, isolation_level=None)
+        try:
+            self._prepare(database)
+        except BaseException:
+            database.close()
+            raise
+        return database
+
+    def _prepare(self, database: sqlite3.Connection) -> None:
+        database.execute("PRAGMA synchronous = EXTRA")
+        (page_size,) = database.execute("PRAGMA page_size").fetchone()
+        database.execute(f"PRAGMA max_page_count = {(self._max_mib << 20) // page_size}")
+        if self._is_empty(database):
+            database.execute("BEGIN EXCLUSIVE")
+            if self._is_empty(database):  # nobody was faster
+                for statement in _SCHEMA.split(";"):
+                    database.execute(statement)
+                database.execute(f"PRAGMA application_id = {APPLICATION_ID}")
+                database.execute(f"PRAGMA user_version = {VERSION}")
+            database.execute("COMMIT")
+        (application,) = database.execute("PRAGMA application_id").fetchone()
+        (version,) = database.execute("PRAGMA user_version").fetchone()
+        if application != APPLICATION_ID:
+            raise PublishError(f"{self.path} is an SQLite file, but no spool; nothing was published")
+        if version != VERSION:
+            raise PublishError(
+                f"{self.where} was written by a newer n6-stateful-runtime (format {version}, this one knows "
+                f"{VERSION}); nothing was published; upgrade the runtime"
+            )
+
+    @staticmethod
+    def _is_empty(database: sqlite3.Connection) -> bool:
+        return not database.execute("SELECT 1 FROM sqlite_schema LIMIT 1").fetchone()
+
+    def _split(self, properties: dict[str, Any]) -> tuple[str, str]:
+        """The message id, and the other properties as JSON; they seldom change from message to message."""
+        others = dict(properties)
+        message_id = others.pop("message_id")
+        if others != self._properties:
+            try:
+                self._properties_json = json.dumps(others)
+            except TypeError as exc:
+                raise CollectorError(
+                    f"the message's properties cannot be kept in a spool: {exc}; nothing was published"
+                ) from exc
+            self._properties = others
+        return message_id, self._properties_json
+
+    @contextmanager
+    def _telling(self, message: Message | None = None) -> Iterator[None]:
+        try:
+            yield
+        except OSError as exc:
+            raise PublishError(f"{self.where} cannot be used: {exc.strerror}; nothing was published") from exc
+        except sqlite3.DataError as exc:
+            raise self._error(f"does not take so large a message ({exc})", message) from exc
+        except sqlite3.Error as exc:
+            raise self._error(self._reason(exc), message) from exc
+
+    def _reason(self, exc: sqlite3.Error) -> str:
+        code = getattr(exc, "sqlite_errorcode", 0) & 0xFF
+        if code == sqlite3.SQLITE_BUSY:
+            return f"is locked by another process for more than {BUSY_SECONDS:.0f} s; try again later"
+        if code == sqlite3.SQLITE_FULL:
+            return (
+                f"is full: it may have {self._max_mib} MiB (spool_max_mib), or the disk has no space left; "
+                "forward it (`spool forward`), or make room"
+            )
+        if code in (sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_CORRUPT):
+            return f"is damaged or no spool ({exc}); move it away, and look at it with sqlite3's `.recover`"
+        return f"failed: {exc}"
+
+    def _error(self, reason: str, message: Message | None) -> PublishError:
+        undelivered = []
+        if message is not None:
+            message_id = message.properties["message_id"]
+            undelivered = [Undelivered(message.routing_key, message_id, len(message.body), "not spooled")]
+        return PublishError(
+            f"{self.where} {reason}; what this run has published since its last save is rolled back, "
+            "and the state stays as it was",
+            undelivered,
+        )
+
+
+_COLUMNS = "number, spooled, length(body), message_id, generation, exchange, routing_key, properties"

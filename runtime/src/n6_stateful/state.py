@@ -118,6 +118,15 @@ class CollectorWithStateMixin:
         if settings.current().dry_run:
             LOGGER.info("dry run: the state was not saved")
             return
+        self.save_as_new(state, self._state_number + 1)
+
+    def save_as_new(self, state: Any, number: int) -> None:
+        """Save `state` as generation `number`, whatever is in force and on its way.
+
+        Raises:
+            StateLockedError: another run is on its way.
+            StateError: it cannot be pickled or written; the state stays as it was.
+        """
         self.state_file.lock()
 
         def dump(file: Any) -> None:
@@ -132,7 +141,7 @@ class CollectorWithStateMixin:
                     f"the state does not pickle: {culprit(state)}: {exc}; the state file is what it was"
                 ) from exc
 
-        footer = self.state_file.write(dump, self._state_number + 1)
+        footer = self.state_file.write(dump, number)
         self._in_force(footer)
         LOGGER.info("saved the state to %s (%s)", self.state_file.path, _described(footer))
 

@@ -11,6 +11,16 @@ if TYPE_CHECKING:
 
     from n6_stateful.collector import AbstractBaseCollector
 
+# Not given to the parsers themselves: a subcommand's own defaults would hide what stands before it.
+DEFAULTS: dict[str, Any] = {
+    "config": [],
+    "log_level": "info",
+    "output": None,
+    "dry_run": False,
+    "with_output": True,
+    "handler": "n6_stateful.command.run:run",
+}
+
 EPILOG = """\
 exit codes:
   0    done, or nothing new
@@ -30,7 +40,7 @@ def parse(prog: str, collector_class: type[AbstractBaseCollector], argv: Sequenc
     Raises:
         SystemExit: 2 for wrong usage, 0 for `--help` and `--version`.
     """
-    return _parser(prog, collector_class).parse_args(argv)
+    return _parser(prog, collector_class).parse_args(argv, argparse.Namespace(**DEFAULTS))
 
 
 def _parser(prog: str, collector_class: type[AbstractBaseCollector]) -> argparse.ArgumentParser:
@@ -63,14 +73,6 @@ def _parser(prog: str, collector_class: type[AbstractBaseCollector]) -> argparse
         epilog=EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
         parents=[common, output, dry],
-    )
-    parser.set_defaults(
-        config=[],
-        log_level="info",
-        output=None,
-        dry_run=False,
-        with_output=True,
-        handler="n6_stateful.command.run:run",
     )
     parser.add_argument("--version", action=_Version, collector_class=collector_class)
     commands = parser.add_subparsers(metavar="COMMAND", title="subcommands")
@@ -143,4 +145,5 @@ class _Version(argparse.Action):
         package = self._collector_class.__module__.partition(".")[0]
         names = packages_distributions().get(package, [])
         own = "".join(f"{name} {version(name)}, " for name in dict.fromkeys(names))
-        parser.exit(0, f"{parser.prog}: {own}n6-stateful-runtime {__version__}\n")
+        print(f"{parser.prog}: {own}n6-stateful-runtime {__version__}")
+        parser.exit()

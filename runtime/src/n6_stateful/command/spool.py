@@ -1,0 +1,88 @@
+"""`spool list`, `spool show`, `spool forward`."""
+
+from __future__ import annotations
+
+import json
+import logging
+import sys
+import time
+
+from n6_stateful import settings
+from n6_stateful.config import ConfigFiles, load
+from n6_stateful.errors import N6StatefulError
+from n6_stateful.output import OUTPUT_SPEC, find_broker, find_spool
+from n6_stateful.output.spool import Spool, Spooled
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from argparse import Namespace
+
+    from n6_stateful.collector import AbstractBaseCollector
+
+LOGGER = logging.getLogger(__name__)
+
+
+def list_(collector_class: type[AbstractBaseCollector], args: Namespace) -> int:
+    """Print a line for each message that waits, oldest first, and a line that sums them up."""
+    spool = _spool()
+    shown = 0
+    for spooled in spool.messages(args.limit, bodies=False):
+        print(json.dumps(_as_json(spooled)) if args.json else _as_line(spooled))
+        shown += 1
+    if not args.json:
+        count, size = spool.summary()
+        more = f", {count - shown:,} of them not shown" if shown < count else ""
+        print(f"{count:,} message{'' if count == 1 else 's'} ({size:,} bytes) in {spool.where}{more}")
+    return 0
+
+
+def show(collector_class: type[AbstractBaseCollector], args: Namespace) -> int:
+    """Write one message's body, as it is, to standard output, and its properties to standard error."""
+    spool = _spool()
+    spooled = spool.message(args.message_id)
+    if spooled is None:
+        raise N6StatefulError(
+            f"no message with the id {args.message_id}, or more than one, in {spool.where}; see `spool list`"
+        )
+    print(json.dumps(_as_json(spooled), indent=2), file=sys.stderr)
+    sys.stdout.flush()
+    sys.stdout.buffer.write(spooled.message.body)
+    sys.stdout.buffer.flush()
+    return 0
+
+
+def forward(collector_class: type[AbstractBaseCollector], args: Namespace) -> int:
+    """Send what waits to the broker."""
+    files = ConfigFiles.read(settings.current().config_paths)
+    spool = _spool()
+    broker = find_broker(load([OUTPUT_SPEC], files), files, args.to)
+    sent = spool.forward(broker)
+    print(f"forwarded {sent:,} message{'' if sent == 1 else 's'} from {spool.where} to {broker.where}")
+    return 0
+
+
+def _spool() -> Spool:
+    wanted = settings.current()
+    override = wanted.output if isinstance(wanted.output, str) else None
+    return find_spool(load([OUTPUT_SPEC], ConfigFiles.read(wanted.config_paths)), override)
+
+
+def _as_line(spooled: Spooled) -> str:
+    when = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(spooled.spooled))
+    message = spooled.message
+    return (
+        f"{when}  {message.properties['message_id']}  {message.exchange}  {message.routing_key}  "
+        f"{spooled.size:,} bytes"
+    )
+
+
+def _as_json(spooled: Spooled) -> dict[str, object]:
+    message = spooled.message
+    return {
+        "spooled": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(spooled.spooled)),
+        "exchange": message.exchange,
+        "routing_key": message.routing_key,
+        "size": spooled.size,
+        "generation": message.generation,
+        "properties": message.properties,
+    }

@@ -1,0 +1,252 @@
+"""`state show`, `history`, `reset`, `restore`, `export`, `import` and `edit`.
+
+Those that change the state take its lock, so they cannot race a run. Those that only look say so when a run
+is on its way; what they read is whole all the same, since a save replaces the file in one step.
+"""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+import pickle
+import pprint
+import sys
+from pathlib import Path
+
+from n6_stateful.command import state_json
+from n6_stateful.errors import N6StatefulError, StateError, StateLockedError
+from n6_stateful.state import CollectorWithStateMixin
+from n6_stateful.unpickling import look
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from argparse import Namespace
+    from typing import Any
+
+    from n6_stateful.collector import AbstractBaseCollector
+    from n6_stateful.statefile import Footer
+
+
+def show(collector_class: type[AbstractBaseCollector], args: Namespace) -> int:
+    """Print the state, even if its classes cannot be imported any more."""
+    collector = _collector(collector_class)
+    path = collector.state_file.path
+    _note_a_run(collector)
+    try:
+        state, footer = collector.state_file.read(look)
+    except FileNotFoundError:
+        print("null" if args.json else f"no state yet in {path}")
+        return 0
+    about = _about(path, footer)
+    if args.json:
+        print(json.dumps({**about, "state": state_json.dump(state)}, indent=2))
+        return 0
+    for name, value in about.items():
+        print(f"{name:11} {value}")
+    print()
+    pprint.pp(state, width=100)
+    return 0
+
+
+def history(collector_class: type[AbstractBaseCollector], args: Namespace) -> int:
+    """List the generations that are there, the one in force first, and the broken files."""
+    collector = _collector(collector_class)
+    _note_a_run(collector)
+    found = [_about(path, footer) for path, footer in _generations(collector)]
+    broken = sorted(collector.state_file.path.parent.glob(f"{collector.state_file.path.name}*.broken-*"))
+    if args.json:
+        print(json.dumps({"generations": found, "broken": [str(path) for path in broken]}, indent=2))
+        return 0
+    for about in found:
+        print("  ".join(str(about[name]) for name in ("generation", "number", "saved", "size", "file")))
+    for path in broken:
+        print(f"broken  {path}")
+    if not found and not broken:
+        print(f"no state yet in {collector.state_file.path}")
+    return 0
+
+
+def reset(collector_class: type[AbstractBaseCollector], args: Namespace) -> int:
+    """Save the default state as a new generation."""
+    collector = _locked(collector_class)
+    _confirm(
+        args, "Everything that the source still shows will be taken again. Start from the default state?"
+    )
+    _save(collector, collector.make_default_state())
+    return 0
+
+
+def restore(collector_class: type[AbstractBaseCollector], args: Namespace) -> int:
+    """Save an earlier generation as a new one."""
+    collector = _locked(collector_class)
+    wanted = args.generation or ""
+    candidates = [
+        (path, footer)
+        for path, footer in _generations(collector)
+        if (footer and footer.generation.startswith(wanted) if wanted else path != collector.state_file.path)
+    ]
+    if len(candidates) != 1:
+        raise N6StatefulError(
+            f"{'no' if not candidates else 'more than one'} earlier generation"
+            + (f" begins with {wanted}" if wanted else " is kept")
+            + "; nothing was changed; see `state history`"
+        )
+    ((path, footer),) = candidates
+    state, _ = collector.state_file.read(collector.load_pickle, path)
+    about = _about(path, footer)
+    _confirm(args, f"What was taken since {about['saved']} will be taken again. Go back to that state?")
+    _save(collector, state)
+    return 0
+
+
+def export(collector_class: type[AbstractBaseCollector], args: Namespace) -> int:
+    """Write the state to a file, as JSON if its name ends in `.json`, else as a plain pickle."""
+    collector = _collector(collector_class)
+    _note_a_run(collector)
+    try:
+        state, _ = collector.state_file.read(collector.load_pickle)
+    except FileNotFoundError:
+        raise StateError(f"there is no state yet in {collector.state_file.path}") from None
+    if args.file.endswith(".json"):
+        data = (json.dumps(state_json.dump(state), indent=2) + "\n").encode()
+    else:
+        data = pickle.dumps(state, collector.pickle_protocol)
+    if args.file == "-":
+        sys.stdout.flush()
+        sys.stdout.buffer.write(data)
+        sys.stdout.buffer.flush()
+        return 0
+    try:
+        descriptor = os.open(args.file, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+        with os.fdopen(descriptor, "wb") as file:
+            file.write(data)
+    except OSError as exc:
+        raise StateError(f"{args.file}: cannot be written: {exc.strerror}") from exc
+    print(f"exported the state to {args.file} ({len(data):,} bytes)")
+    return 0
+
+
+def import_(collector_class: type[AbstractBaseCollector], args: Namespace) -> int:
+    """Save what is in a file as a new generation: JSON, a text of n6's oldest mixins, or a pickle."""
+    collector = _locked(collector_class)
+    try:
+        data = sys.stdin.buffer.read() if args.file == "-" else Path(args.file).read_bytes()
+    except OSError as exc:
+        raise StateError(f"{args.file}: cannot be read: {exc.strerror}; nothing was changed") from exc
+    state = _imported(collector, args.file, data)
+    if args.file != "-":
+        _confirm(args, f"Take over this state?\n{pprint.pformat(state, width=100, compact=True)[:2000]}\n")
+    _save(collector, state)
+    return 0
+
+
+def edit(collector_class: type[AbstractBaseCollector], args: Namespace) -> int:
+    """Open the state as JSON in `$EDITOR`, and save what comes back as a new generation."""
+    import shlex
+    import subprocess
+    import tempfile
+
+    collector = _locked(collector_class)
+    try:
+        state, _ = collector.state_file.read(collector.load_pickle)
+    except FileNotFoundError:
+        state = collector.make_default_state()
+    before = json.dumps(state_json.dump(state), indent=2) + "\n"
+    with tempfile.NamedTemporaryFile("w+", suffix=".json", prefix="n6-state-", encoding="utf-8") as file:
+        file.write(before)
+        file.flush()
+        editor = shlex.split(os.environ.get("VISUAL") or os.environ.get("EDITOR") or "vi")
+        try:
+            code = subprocess.call([*editor, file.name])
+        except OSError as exc:
+            raise StateError(f"{editor[0]}: cannot be started: {exc.strerror}; set EDITOR") from exc
+        # Editors may replace the file, so it is read by name.
+        after = Path(file.name).read_text(encoding="utf-8")
+    if code:
+        raise StateError(f"{editor[0]} ended with {code}; nothing was changed")
+    if after == before:
+        print("nothing was changed")
+        return 0
+    _save(collector, _from_json(after, "what was edited"))
+    return 0
+
+
+def _collector(collector_class: type[AbstractBaseCollector]) -> CollectorWithStateMixin:
+    collector = collector_class(**collector_class.get_script_init_kwargs())
+    if not isinstance(collector, CollectorWithStateMixin):
+        raise N6StatefulError(
+            f"{collector_class.__name__} keeps no state (it has no CollectorWithStateMixin)"
+        )
+    return collector
+
+
+def _locked(collector_class: type[AbstractBaseCollector]) -> CollectorWithStateMixin:
+    collector = _collector(collector_class)
+    collector.state_file.lock()
+    return collector
+
+
+def _note_a_run(collector: CollectorWithStateMixin) -> None:
+    if not collector.state_file.path.parent.exists():
+        return
+    try:
+        collector.state_file.lock()
+    except StateLockedError as exc:
+        print(f"note: {exc}; this is the state as it was saved last", file=sys.stderr)
+    else:
+        collector.close_state()
+
+
+def _generations(collector: CollectorWithStateMixin) -> list[tuple[Path, Footer | None]]:
+    files = (collector.state_file.path, collector.state_file.previous)
+    return [(path, collector.state_file.peek(path)) for path in files if path.exists()]
+
+
+def _about(path: Path, footer: Footer | None) -> dict[str, Any]:
+    return {
+        "file": str(path),
+        "size": f"{path.stat().st_size:,} bytes",
+        "generation": footer.generation if footer else "none (a plain pickle, as n6 writes them)",
+        "number": footer.number if footer else 0,
+        "saved": footer.saved if footer else "unknown",
+    }
+
+
+def _save(collector: CollectorWithStateMixin, state: Any) -> None:
+    in_force = collector.state_file.peek(collector.state_file.path)
+    collector.save_as_new(state, in_force.number + 1 if in_force else 1)
+    print(f"saved generation {collector.state_generation} in {collector.state_file.path}")
+
+
+def _imported(collector: CollectorWithStateMixin, name: str, data: bytes) -> Any:
+    if name.endswith(".json"):
+        return _from_json(data.decode("utf-8", "replace"), name)
+    if name.endswith(".txt"):
+        # n6's oldest mixins wrote str(state) there.
+        return data.decode("utf-8", "surrogateescape")
+    try:
+        return collector.load_pickle(io.BytesIO(data))
+    except N6StatefulError:
+        raise
+    except Exception as exc:  # a broken pickle raises anything
+        raise StateError(
+            f"{name}: is no pickle ({type(exc).__name__}: {exc}); nothing was changed; "
+            "the name of a JSON file has to end in .json, that of a text in .txt"
+        ) from exc
+
+
+def _from_json(text: str, name: str) -> Any:
+    try:
+        return state_json.load(json.loads(text))
+    except ValueError as exc:
+        raise StateError(f"{name}: is no state in JSON: {exc}; nothing was changed") from exc
+
+
+def _confirm(args: Namespace, question: str) -> None:
+    if args.yes:
+        return
+    if not sys.stdin.isatty():
+        raise N6StatefulError(f"{question} There is no terminal to ask at: give --yes; nothing was changed")
+    if input(f"{question} [y/N] ").strip().lower() not in ("y", "yes"):
+        raise N6StatefulError("nothing was changed")

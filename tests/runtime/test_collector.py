@@ -76,8 +76,8 @@ def test_input_data_reaches_every_method(in_force: InForce) -> None:
         def process_input_data(self, **input_data: Any) -> dict[str, Any]:
             return {"row": input_data["number"] + 1}
 
-        def get_source_channel(self, *, row: int, **processed_data: Any) -> str:
-            return f"channel-{row}"
+        def get_source_channel(self, **processed_data: Any) -> str:
+            return f"channel-{processed_data['row']}"
 
         def get_output_rk(self, *, source: str, **processed_data: Any) -> str:
             return f"{source}.{processed_data['row']}"

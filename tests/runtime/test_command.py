@@ -194,10 +194,10 @@ def test_an_unwritable_cache_dir_is_one_clear_error_and_nothing_is_published(hos
 
 def test_a_broker_that_is_down_is_one_clear_error_and_the_state_stays(host: Host) -> None:
     host.run()
-    before = host.run("state", "export", "-").stdout
+    before = host.run("state", "show").stdout
     host.feed.write_text("one\ntwo\nthree\n")
     one_clear_error(host.run("--output", "amqp://127.0.0.1:9/"), 69, "127.0.0.1:9")
-    assert host.run("state", "export", "-").stdout == before
+    assert host.run("state", "show").stdout == before
 
 
 def test_passwords_in_urls_are_never_shown(host: Host) -> None:

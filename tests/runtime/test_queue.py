@@ -14,7 +14,7 @@ from n6_stateful.testing import MemoryOutput
 
 
 class Publisher(QueuedBase):
-    output_queue = {"exchange": "raw", "exchange_type": "topic"}
+    output_queue: Any = {"exchange": "raw", "exchange_type": "topic"}
 
     def __init__(self, publish: Callable[[Publisher], None], output: MemoryOutput | None = None) -> None:
         super().__init__()

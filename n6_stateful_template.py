@@ -1,0 +1,222 @@
+"""The template's own Jinja filters; cookiecutter loads them as a local extension.
+
+`check_answers` looks at all answers before anything is written, and reports every problem at once, with the
+corrected command to paste.
+"""
+
+from __future__ import annotations
+
+import difflib
+import keyword
+import re
+import shlex
+import sys
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from urllib.parse import urlsplit
+
+from cookiecutter.exceptions import FailedHookException
+from jinja2 import Environment
+from jinja2.ext import Extension
+
+DEFAULT_TEMPLATE = "gh:org/n6-stateful"
+SOURCE_MAX_LENGTH = 32
+
+# Names that the generated project, its tests or its tools use.
+TAKEN_NAMES = {
+    "n6_stateful",
+    "tests",
+    "test",
+    "conftest",
+    "pika",
+    "pytest",
+    "requests",
+    "urllib3",
+    "src",
+    "vendor",
+}
+_URL_CHARACTERS = re.compile(r"[A-Za-z0-9\-._~:/?#\[\]@!$&'()*+,;=%]+")
+
+
+def class_name(collector_name: str) -> str:
+    """`my_feed` -> `MyFeedCollector`."""
+    words = [word for word in collector_name.split("_") if word]
+    if len(words) > 1 and words[-1] == "collector":
+        words.pop()
+    return "".join(word.capitalize() for word in words) + "Collector"
+
+
+def command_name(collector_name: str) -> str:
+    """`my_feed` -> `n6collector_myfeed`, as n6 names its collectors' commands."""
+    return "n6collector_" + class_name(collector_name).lower().replace("collector", "")
+
+
+def template_directory(_: str) -> str:
+    """Where this template is; a hook runs from a copy, and cannot know."""
+    return str(Path(__file__).resolve().parent)
+
+
+# Each check returns what is wrong (or nothing), and each mend a value to suggest.
+
+
+def _check_collector_name(name: str) -> str | None:
+    if not re.fullmatch(r"[a-z][a-z0-9_]*", name):
+        return "has to be a Python package name: lowercase ASCII letters, digits and _, a letter first"
+    if name.endswith("_") or "__" in name:
+        return "has an _ too many"
+    if len(name) > 40:
+        return f"is too long ({len(name)} characters; 40 are allowed)"
+    if keyword.iskeyword(name) or keyword.issoftkeyword(name):
+        return "is a Python keyword"
+    if name in sys.stdlib_module_names:
+        return "is the name of a module of Python's standard library"
+    if name in TAKEN_NAMES:
+        return "is a name that the project needs for something else"
+    if command_name(name) == "n6collector_":
+        return "leaves nothing to name the command after"
+    return None
+
+
+def _mend_collector_name(name: str) -> str:
+    mended = re.sub(r"_+", "_", re.sub(r"[^a-z0-9]+", "_", name.lower())).strip("_")[:34].strip("_")
+    if not mended or not mended[0].isalpha():
+        mended = f"feed_{mended}".strip("_")
+    return mended if _check_collector_name(mended) is None else f"{mended}_feed"
+
+
+def _check_source_part(part: str) -> str | None:
+    if not re.fullmatch(r"[a-z0-9-]+", part):
+        return "has to be lowercase ASCII letters, digits and hyphens (n6's rule)"
+    return None
+
+
+def _mend_source_part(part: str) -> str:
+    return re.sub(r"[^a-z0-9]+", "-", part.lower()).strip("-") or "example"
+
+
+def _check_url(url: str) -> str | None:
+    try:
+        parts = urlsplit(url)
+        _ = parts.port
+    except ValueError as exc:
+        return f"is no URL ({exc})"
+    if parts.scheme not in ("http", "https", "ftp", "ftps", "sftp", "file") or not (
+        parts.netloc or parts.path
+    ):
+        return "has to begin with https:// (or http, ftp, ftps, sftp, file)"
+    if parts.scheme != "file" and not parts.hostname:
+        return "names no host"
+    if not _URL_CHARACTERS.fullmatch(url):
+        return (
+            "holds characters that a URL has to write as %XX (spaces, quotes, < >, { }, non-ASCII letters...)"
+        )
+    if parts.password is not None:
+        return "holds a password: it would end up in files that are shared; put it into an option of its own"
+    return None
+
+
+def _check_content_type(content_type: str) -> str | None:
+    if content_type and not re.fullmatch(r"[A-Za-z0-9.+-]+/[A-Za-z0-9.+-]+", content_type):
+        return "has to be a MIME type like text/csv"
+    return None
+
+
+def _check_author(author: str) -> str | None:
+    if not author.isprintable() or len(author) > 200:
+        return "has to be one printable line of at most 200 characters"
+    return None
+
+
+_CHECKS: dict[str, tuple[Callable[[str], str | None], Callable[[str], str]]] = {
+    "collector_name": (_check_collector_name, _mend_collector_name),
+    "source_provider": (_check_source_part, _mend_source_part),
+    "source_channel": (_check_source_part, _mend_source_part),
+    "url": (_check_url, lambda value: "https://feed.example/new.csv"),
+    "content_type": (_check_content_type, lambda value: "text/csv"),
+    "_author": (_check_author, lambda value: ""),
+}
+
+
+def check_answers(answers: Mapping[str, str]) -> str:
+    """Raise with everything that is wrong; else return an empty string.
+
+    Raises:
+        FailedHookException: cookiecutter prints its text and ends, before anything is written.
+    """
+    problems = []
+    mended = {name: str(value) for name, value in answers.items() if not name.startswith("__")}
+    for name, (check, mend) in _CHECKS.items():
+        problem = check(mended[name])
+        if problem:
+            problems.append(f"{name} = {mended[name]!r} {problem}")
+            mended[name] = mend(mended[name])
+    if mended["raw_type"] != "stream" and not mended["content_type"]:
+        problems.append(f"content_type is needed for raw_type = {mended['raw_type']}")
+        mended["content_type"] = "text/csv"
+    source = f"{mended['source_provider']}.{mended['source_channel']}"
+    if len(source) > SOURCE_MAX_LENGTH:
+        problems.append(
+            f"source_provider and source_channel make {source!r}: {len(source)} characters, "
+            f"n6 allows {SOURCE_MAX_LENGTH}"
+        )
+        mended["source_provider"] = mended["source_provider"][:15].strip("-")
+        mended["source_channel"] = mended["source_channel"][:16].strip("-")
+    problems += _misspelt(answers)
+    if problems:
+        listing = "\n".join(f"  - {problem}" for problem in problems)
+        raise FailedHookException(
+            f"{len(problems)} answer{'s' if len(problems) > 1 else ''} cannot be used; nothing was written:\n"
+            f"{listing}\n\nThe corrected command:\n\n  {_command(mended)}\n"
+        )
+    return ""
+
+
+def _command(answers: Mapping[str, str]) -> str:
+    given = {
+        name: value
+        for name, value in answers.items()
+        if not name.startswith("_") or name == "_author" and value
+    }
+    words = [f"{name}={value}" for name, value in given.items() if isinstance(value, str)]
+    return shlex.join(["cookiecutter", _template(), "--no-input", *words])
+
+
+def _is_command_line() -> bool:
+    return Path(sys.argv[0]).stem == "cookiecutter" or "cookiecutter" in Path(sys.argv[0]).parts
+
+
+def _template() -> str:
+    if _is_command_line():
+        for word in sys.argv[1:]:
+            if not word.startswith("-") and "=" not in word:
+                return word
+    return DEFAULT_TEMPLATE
+
+
+def _misspelt(answers: Mapping[str, str]) -> list[str]:
+    """cookiecutter ignores a `key=value` whose key it does not know; here it is told."""
+    if not _is_command_line():
+        return []
+    problems = []
+    known = [name for name in answers if not name.startswith("__")]
+    for word in sys.argv[1:]:
+        name = word.partition("=")[0]
+        if re.fullmatch(r"\w+=.*", word, re.DOTALL) and name not in known:
+            close = difflib.get_close_matches(name, known, 1)
+            problems.append(
+                f"{name}= is no question here" + (f"; did you mean {close[0]}=?" if close else "")
+            )
+    return problems
+
+
+class AnswersExtension(Extension):
+    """Adds the filters of this module to cookiecutter's environment."""
+
+    def __init__(self, environment: Environment) -> None:
+        super().__init__(environment)
+        environment.filters.update(
+            check_answers=check_answers,
+            class_name=class_name,
+            command_name=command_name,
+            template_directory=template_directory,
+        )

@@ -68,6 +68,13 @@ INSERT OR IGNORE INTO message
 SELECT ?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8
 WHERE NOT EXISTS (SELECT 1 FROM forwarded WHERE message_id = ?1)
 """
+_WAITING = """
+SELECT number, spooled, length(body), message_id, generation, exchange, routing_key, properties, {body}
+FROM message {which}
+"""
+_OLDEST = _WAITING.format(body="body", which="ORDER BY number LIMIT ?")
+_OLDEST_WITHOUT_BODIES = _WAITING.format(body="x''", which="ORDER BY number LIMIT ?")
+_WITH_ID = _WAITING.format(body="body", which="WHERE message_id GLOB ? LIMIT 2")
 _SOME_ARE_OVER = """
 SELECT 1 FROM forwarded
 WHERE owner = ? AND generation NOT IN (SELECT value FROM json_each(?)) LIMIT 1
@@ -157,16 +164,12 @@ class Spool:
             limit: at most so many.
             bodies: whether to read the bodies, too.
         """
-        body = "body" if bodies else "x''"
-        yield from self._select(
-            f"SELECT {_COLUMNS}, {body} FROM message ORDER BY number LIMIT ?", limit or -1
-        )
+        yield from self._select(_OLDEST if bodies else _OLDEST_WITHOUT_BODIES, limit or -1)
 
     def message(self, message_id: str) -> Spooled | None:
         """The message with that id, or whose id alone begins so."""
         pattern = message_id.replace("*", "").replace("?", "").replace("[", "") + "*"
-        query = f"SELECT {_COLUMNS}, body FROM message WHERE message_id GLOB ? LIMIT 2"
-        found = list(self._select(query, pattern))
+        found = list(self._select(_WITH_ID, pattern))
         return found[0] if len(found) == 1 else None
 
     def summary(self) -> tuple[int, int]:
@@ -359,6 +362,3 @@ class Spool:
             "and the state stays as it was",
             undelivered,
         )
-
-
-_COLUMNS = "number, spooled, length(body), message_id, generation, exchange, routing_key, properties"

@@ -64,8 +64,8 @@ def _check_collector_name(name: str) -> str | None:
         return "has to be a Python package name: lowercase ASCII letters, digits and _, a letter first"
     if name.endswith("_") or "__" in name:
         return "has an _ too many"
-    if len(name) > 40:
-        return f"is too long ({len(name)} characters; 40 are allowed)"
+    if len(name) > 30:
+        return f"is too long ({len(name)} characters; 30 are allowed)"
     if keyword.iskeyword(name) or keyword.issoftkeyword(name):
         return "is a Python keyword"
     if name in sys.stdlib_module_names:
@@ -78,7 +78,7 @@ def _check_collector_name(name: str) -> str | None:
 
 
 def _mend_collector_name(name: str) -> str:
-    mended = re.sub(r"_+", "_", re.sub(r"[^a-z0-9]+", "_", name.lower())).strip("_")[:34].strip("_")
+    mended = re.sub(r"_+", "_", re.sub(r"[^a-z0-9]+", "_", name.lower())).strip("_")[:25].strip("_")
     if not mended or not mended[0].isalpha():
         mended = f"feed_{mended}".strip("_")
     return mended if _check_collector_name(mended) is None else f"{mended}_feed"
@@ -116,7 +116,9 @@ def _check_url(url: str) -> str | None:
 
 
 def _check_content_type(content_type: str) -> str | None:
-    if content_type and not re.fullmatch(r"[A-Za-z0-9.+-]+/[A-Za-z0-9.+-]+", content_type):
+    if content_type and not re.fullmatch(
+        r"[A-Za-z0-9][A-Za-z0-9.+-]*/[A-Za-z0-9][A-Za-z0-9.+-]*", content_type
+    ):
         return "has to be a MIME type like text/csv"
     return None
 
@@ -175,7 +177,7 @@ def _command(answers: Mapping[str, str]) -> str:
     given = {
         name: value
         for name, value in answers.items()
-        if not name.startswith("_") or name == "_author" and value
+        if not name.startswith("_") or (name == "_author" and value)
     }
     words = [f"{name}={value}" for name, value in given.items() if isinstance(value, str)]
     return shlex.join(["cookiecutter", _template(), "--no-input", *words])

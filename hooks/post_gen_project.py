@@ -43,8 +43,9 @@ def prune() -> None:
 def vendor_runtime() -> None:
     """Copy the runtime's source, and nothing that was built from it."""
     runtime = Path(TEMPLATE_DIRECTORY, "runtime")
+    shutil.rmtree(VENDORED, ignore_errors=True)  # an update may have fewer files
+    VENDORED.mkdir(parents=True)
     for name in ("pyproject.toml", "README.md", "LICENSE"):
-        VENDORED.mkdir(parents=True, exist_ok=True)
         shutil.copy(runtime / name, VENDORED / name)
     shutil.copytree(
         runtime / "src", VENDORED / "src", ignore=shutil.ignore_patterns("__pycache__", "*.egg-info")

@@ -9,9 +9,6 @@ from typing import Any
 
 <% if cookiecutter.download == "http" %>
 import requests
-from requests.adapters import HTTPAdapter
-from urllib3.util import Retry
-
 <% endif %>
 from n6_stateful import (
     BaseCollector,
@@ -25,6 +22,10 @@ from n6_stateful import (
 <% endif %>
     NothingNew,
 )
+<% if cookiecutter.download == "http" %>
+from requests.adapters import HTTPAdapter
+from urllib3.util import Retry
+<% endif %>
 
 
 class <<cookiecutter.__class_name>>(CollectorWithStateMixin, BaseCollector):
@@ -98,5 +99,5 @@ class <<cookiecutter.__class_name>>(CollectorWithStateMixin, BaseCollector):
             `Download(body, time_utc=...)` with the bytes to publish and how new they are; None if there
             is nothing newer.
         """
-        raise NotFilledInError(f"<<cookiecutter.__class_name>>._download() is not filled in yet: write it in {__file__}")
+        raise NotFilledInError(f"fill in {type(self).__name__}._download() in {__file__}")
 <% endif %>

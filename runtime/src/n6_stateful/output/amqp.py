@@ -183,7 +183,7 @@ class AmqpOutput:
         self._channel: Any = None
         self._connection: Any = None
         self._thread: threading.Thread | None = None
-        self._call_in_loop: Callable[[Callable[[], None]], None] = lambda callback: None
+        self._loop: Any = None
 
     # The collector's thread
 
@@ -223,7 +223,7 @@ class AmqpOutput:
                 self._wait(lambda: not self._is_full(size))
             if self._refused or self._ended is not None:
                 self._wait(lambda: not self._in_flight)
-                self._raise()
+                self._raise(Undelivered(message.routing_key, properties.message_id, size, "not sent"))
             if not self._in_flight:
                 self._last_progress = time.monotonic()
             self._in_flight += 1
@@ -243,7 +243,7 @@ class AmqpOutput:
     def close(self) -> None:
         """Wait for every confirmation, then for the connection's orderly end."""
         self.flush()
-        self._end_loop()
+        self._call_in_loop(self._close_connection)
         if self._thread is not None:
             self._thread.join(CLOSE_SECONDS)
             if self._thread.is_alive():
@@ -253,10 +253,12 @@ class AmqpOutput:
         """Leave the connection to itself; what is unconfirmed may or may not have arrived."""
         with self._changed:
             self._ended = self._ended or "the run was given up"
-        self._end_loop()
-
-    def _end_loop(self) -> None:
         self._call_in_loop(self._close_connection)
+
+    def _call_in_loop(self, callback: Callable[[], None]) -> None:
+        with self._changed:
+            if self._loop is not None:
+                self._loop.add_callback_threadsafe(callback)
 
     def _is_full(self, size: int) -> bool:
         return self._in_flight > 0 and (
@@ -273,9 +275,9 @@ class AmqpOutput:
                 break
             self._changed.wait(left)
 
-    def _raise(self) -> None:
+    def _raise(self, *not_sent: Undelivered) -> None:
         """Tell all that is not known to have arrived. The lock is held."""
-        undelivered = [*self._refused, *self._take_unconfirmed()]
+        undelivered = [*self._refused, *self._take_unconfirmed(), *not_sent]
         what = self._ended or "the broker did not take every message"
         raise PublishError(
             f"{self.where}: {what}; the state stays as it was, and the next run publishes again "
@@ -304,11 +306,17 @@ class AmqpOutput:
                 on_open_error_callback=lambda connection, reason: self._on_end(reason),
                 on_close_callback=lambda connection, reason: self._on_end(reason),
             )
-            self._call_in_loop = self._connection.ioloop.add_callback_threadsafe
-            self._connection.ioloop.start()
+            with self._changed:
+                self._loop = self._connection.ioloop
+            self._loop.start()
         except Exception as exc:  # whatever it was, the collector's thread must not wait for ever
             LOGGER.debug("the connection's thread failed", exc_info=True)
-            self._on_end(exc)
+            self._note_end(exc)
+        finally:
+            with self._changed:
+                loop, self._loop = self._loop, None
+            if loop is not None:
+                loop.close()
 
     def _on_open(self, connection: Any) -> None:
         connection.channel(on_open_callback=self._on_channel_open)
@@ -394,8 +402,7 @@ class AmqpOutput:
 
     def _on_end(self, reason: Any) -> None:
         self._note_end(reason)
-        if self._connection is not None:
-            self._connection.ioloop.stop()
+        self._connection.ioloop.stop()
 
     def _note_end(self, reason: Any) -> None:
         with self._changed:

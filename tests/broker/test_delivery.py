@@ -1,0 +1,283 @@
+"""What reaches a real RabbitMQ, and what a run says when not everything does."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from n6_stateful import PublishError, settings
+from n6_stateful.command import main
+from tests.broker.conftest import Broker, Collecting
+from tests.runtime.sample_collector import SampleCollector
+
+
+def sample(broker: Broker, **attributes: Any) -> type[SampleCollector]:
+    """The sample collector, publishing to the test's own exchange."""
+    queue = {"exchange": broker.exchange, "exchange_type": "topic"}
+    attributes = {"output_queue": queue, "__module__": SampleCollector.__module__, **attributes}
+    return type("SampleCollector", (SampleCollector,), attributes)
+
+
+def run(collector_class: type[SampleCollector], collecting: Collecting, *argv: str, url: str) -> int:
+    """Run the command; its exit code."""
+    kept = []
+
+    def remember(self: SampleCollector, **kwargs: Any) -> None:
+        kept.append(self)
+        collector_class.__init__(self, **kwargs)
+
+    members = {"__init__": remember, "__module__": collector_class.__module__}
+    watched = type("SampleCollector", (collector_class,), members)
+    try:
+        return main(watched, ["--config", str(collecting.config), "--output", url, *argv])
+    finally:
+        for collector in kept:
+            collector.close_state()
+
+
+@contextmanager
+def failing_run(collector_class: type[SampleCollector], collecting: Collecting, url: str) -> Iterator[Any]:
+    """Run the collector itself, and hand out the `PublishError` that it has to end with."""
+    wanted = settings.Settings(config_paths=(str(collecting.config),), output=url)
+    with settings.use(wanted):
+        collector = collector_class()
+        with pytest.raises(PublishError) as caught:
+            collector.run_handling()
+        collector.close_state()
+    yield caught.value
+    assert not collecting.state_is_saved()
+
+
+def test_a_message_is_on_the_wire_as_n6_has_it(broker: Broker, collecting: Collecting) -> None:
+    broker.bind()
+    before = int(time.time())
+    assert run(sample(broker), collecting, url=broker.url) == 0
+    first, second = broker.receive()
+    assert (first.body, second.body) == (b"one", b"two")
+    assert (first.exchange, first.routing_key) == (broker.exchange, "my-provider.lines")
+    properties = dict(first.properties)
+    assert before <= properties.pop("timestamp") <= time.time()
+    message_id = properties.pop("message_id")
+    assert len(message_id) == 32
+    assert set(message_id) <= set("0123456789abcdef")
+    assert properties == {"delivery_mode": 2, "type": "stream"}
+
+
+def test_files_bear_their_content_type_and_tags_end_the_routing_key(
+    broker: Broker, collecting: Collecting
+) -> None:
+    broker.bind()
+    kind = sample(broker, type="file", content_type="text/csv", raw_format_version_tag="202601")
+    assert run(kind, collecting, url=broker.url) == 0
+    first, _ = broker.receive()
+    assert first.routing_key == "my-provider.lines.202601"
+    assert (first.properties["type"], first.properties["content_type"]) == ("file", "text/csv")
+
+
+@pytest.mark.parametrize("kind", ["classic", "quorum"])
+def test_thousands_of_messages_arrive_in_order(kind: str, broker: Broker, collecting: Collecting) -> None:
+    broker.bind(**{"x-queue-type": kind})
+    lines = [b"%d" % number for number in range(5_000)]
+    collecting.feed.write_bytes(b"\n".join(lines))
+    assert run(sample(broker), collecting, url=broker.url) == 0
+    assert [message.body for message in broker.receive()] == lines
+
+
+def test_a_large_body_arrives_whole(broker: Broker, collecting: Collecting) -> None:
+    broker.bind()
+    body = bytes(range(256)).replace(b"\n", b"").replace(b"\r", b"") * 80_000
+    large = sample(broker, get_output_data_body=lambda self, **processed_data: body)
+    collecting.feed.write_text("x\n")
+    assert run(large, collecting, url=broker.url) == 0
+    (message,) = broker.receive()
+    assert message.body == body
+
+
+def test_the_exchange_is_declared_durable_as_n6_declares_it(broker: Broker, collecting: Collecting) -> None:
+    with failing_run(sample(broker), collecting, broker.url) as error:
+        assert len(error.undelivered) == 2
+    broker.bind()  # with other arguments the broker would refuse this
+    assert run(sample(broker), collecting, url=broker.url) == 0
+
+
+def test_a_message_that_no_queue_takes_is_an_error_and_the_state_stays(
+    broker: Broker, collecting: Collecting
+) -> None:
+    broker.bind("other.#")
+    with failing_run(sample(broker), collecting, broker.url) as error:
+        assert [each.routing_key for each in error.undelivered] == ["my-provider.lines"] * 2
+        assert all("no queue is bound" in each.reason for each in error.undelivered)
+        assert error.exit_code == 69
+
+
+def test_unroutable_messages_can_be_only_a_warning(
+    broker: Broker, collecting: Collecting, caplog: pytest.LogCaptureFixture
+) -> None:
+    broker.bind("other.#")
+    with collecting.config.open("a") as file:
+        file.write("unroutable = warn\n")
+    assert run(sample(broker), collecting, url=broker.url) == 0
+    assert "the message is lost" in caplog.text
+
+
+@pytest.mark.parametrize("kind", ["classic", "quorum"])
+def test_what_a_full_queue_refuses_is_listed_exactly_and_the_state_stays(
+    kind: str, broker: Broker, collecting: Collecting
+) -> None:
+    limits: dict[str, Any] = {"x-queue-type": kind, "x-max-length": 3, "x-overflow": "reject-publish"}
+    broker.bind(**limits)
+    # A quorum queue notices late that it is full (its limit is a soft one), so there are many.
+    lines = [b"%d" % number for number in range(10_000)]
+    collecting.feed.write_bytes(b"\n".join(lines))
+    published = []
+
+    def get_output_message_id(self: SampleCollector, **processed_data: Any) -> str:
+        published.append(SampleCollector.get_output_message_id(self, **processed_data))
+        return published[-1]
+
+    watched = sample(broker, get_output_message_id=get_output_message_id)
+    with failing_run(watched, collecting, broker.url) as error:
+        refused = {each.message_id for each in error.undelivered}
+    arrived = {message.properties["message_id"] for message in broker.receive()}
+    assert arrived
+    assert refused
+    assert not refused & arrived
+    assert set(published) == refused | arrived
+
+
+def test_the_run_after_a_failed_one_publishes_everything_with_the_same_ids(
+    broker: Broker, collecting: Collecting
+) -> None:
+    broker.bind("other.#")
+    with failing_run(sample(broker), collecting, broker.url) as error:
+        refused = [each.message_id for each in error.undelivered]
+    broker.bind("#")
+    assert run(sample(broker), collecting, url=broker.url) == 0
+    assert [message.properties["message_id"] for message in broker.receive()] == refused
+
+
+def test_an_exchange_of_another_type_is_one_clear_error(broker: Broker, collecting: Collecting) -> None:
+    broker.channel.exchange_declare(broker.exchange, "fanout", durable=True, auto_delete=False)
+    with failing_run(sample(broker), collecting, broker.url) as error:
+        assert "inequivalent arg 'type'" in str(error)
+
+
+def test_without_declaring_a_missing_exchange_is_one_clear_error(
+    broker: Broker, collecting: Collecting
+) -> None:
+    with collecting.config.open("a") as file:
+        file.write("declare = false\n")
+    with failing_run(sample(broker), collecting, broker.url) as error:
+        assert "no exchange" in str(error)
+        assert len(error.undelivered) == 2
+
+
+def test_a_refused_login_is_one_clear_error_that_tells_no_password(
+    broker: Broker, collecting: Collecting, capsys: pytest.CaptureFixture[str]
+) -> None:
+    url = broker.url.replace("guest:guest", "guest:wr0ng-s3cret")
+    assert run(sample(broker), collecting, url=url) == 69
+    told = capsys.readouterr().err
+    assert "ACCESS_REFUSED" in told
+    assert "wr0ng-s3cret" not in told
+
+
+def test_a_virtual_host_that_is_not_there_is_one_clear_error(broker: Broker, collecting: Collecting) -> None:
+    with failing_run(sample(broker), collecting, broker.url + "no-such-vhost") as error:
+        assert "no-such-vhost" in str(error)
+
+
+def test_each_message_can_go_to_another_exchange(broker: Broker, collecting: Collecting) -> None:
+    class Two(SampleCollector):
+        output_queue = [
+            {"exchange": "amq.topic", "exchange_type": "topic"},
+            {"exchange": broker.exchange, "exchange_type": "topic"},
+        ]
+
+        def start_publishing(self) -> None:
+            self.publish_output("my-provider.lines", b"x", exchange=broker.exchange)
+
+    broker.bind()
+    assert run(Two, collecting, url=broker.url) == 0
+    (message,) = broker.receive()
+    assert (message.exchange, message.body) == (broker.exchange, b"x")
+
+
+def test_the_sections_of_n6_lead_to_its_broker(broker: Broker, collecting: Collecting) -> None:
+    broker.bind()
+    collecting.config.write_text(
+        collecting.config.read_text()
+        + "[rabbitmq]\nhost = 127.0.0.1\nport = 5672\nheartbeat_interval = 30\nssl = false\n"
+        "password_auth = true\nusername = guest\npassword = guest\n"
+    )
+    assert main(sample(broker), ["--config", str(collecting.config)]) == 0
+    assert len(broker.receive()) == 2
+
+
+@pytest.mark.parametrize("pause_first", [True, False], ids=["before the first", "between two"])
+def test_a_pause_of_three_heartbeats_does_not_cost_the_connection(
+    pause_first: bool, broker: Broker, collecting: Collecting
+) -> None:
+    def start_publishing(self: SampleCollector) -> None:
+        if not pause_first:
+            self.publish_output("my-provider.lines", b"first")
+        time.sleep(6.5)  # the collector's own code is slow: that is what is tried here
+        self.publish_output("my-provider.lines", b"last")
+
+    broker.bind()
+    with collecting.config.open("a") as file:
+        file.write("heartbeat = 2\n")
+    slow = sample(broker, start_publishing=start_publishing)
+    assert run(slow, collecting, url=broker.url) == 0
+    assert broker.receive()[-1].body == b"last"
+
+
+def test_a_state_saved_in_the_middle_never_runs_ahead_of_what_has_arrived(
+    broker: Broker, collecting: Collecting
+) -> None:
+    arrived_at_saves = []
+
+    def start_publishing(self: SampleCollector) -> None:
+        for number in range(3):
+            self.publish_output("my-provider.lines", b"%d" % number)
+            self.save_state({"taken": number})
+            arrived_at_saves.append(len(broker.receive()))
+
+    broker.bind()
+    assert run(sample(broker, start_publishing=start_publishing), collecting, url=broker.url) == 0
+    assert arrived_at_saves == [1, 1, 1]
+
+
+def test_saving_in_the_middle_fails_if_the_broker_did_not_take_everything(
+    broker: Broker, collecting: Collecting
+) -> None:
+    def start_publishing(self: SampleCollector) -> None:
+        self.publish_output("my-provider.lines", b"lost")
+        self.save_state({"taken": 1})
+
+    broker.bind("other.#")
+    with failing_run(sample(broker, start_publishing=start_publishing), collecting, broker.url) as error:
+        assert len(error.undelivered) == 1
+
+
+def test_a_spool_is_forwarded_as_it_was_published(
+    broker: Broker, collecting: Collecting, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    broker.bind()
+    spool = f"spool:{tmp_path}/spool"
+    assert run(sample(broker), collecting, url=spool) == 0
+    capsys.readouterr()
+    config = ["--config", str(collecting.config), "--output", spool]
+    assert main(sample(broker), ["spool", "forward", "--to", broker.url, *config]) == 0
+    assert "forwarded 2 messages" in capsys.readouterr().out
+    first, second = broker.receive()
+    assert (first.body, second.body) == (b"one", b"two")
+    assert first.properties["type"] == "stream"
+    assert main(sample(broker), ["spool", "forward", "--to", broker.url, *config]) == 0
+    assert "forwarded 0 messages" in capsys.readouterr().out
+    assert not broker.receive()

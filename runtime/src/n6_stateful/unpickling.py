@@ -28,7 +28,7 @@ PLAIN_CLASSES = {
     "time": "struct_time",
     "types": "SimpleNamespace",
     "uuid": "SafeUUID UUID",
-    "zoneinfo": "ZoneInfo ZoneInfo._unpickle",
+    "zoneinfo": "ZoneInfo",
 }
 _PLAIN = frozenset((module, name) for module, names in PLAIN_CLASSES.items() for name in names.split())
 
@@ -149,10 +149,18 @@ def _encode(text: Any, encoding: Any) -> bytes:
     return text.encode("latin1")
 
 
+def _getattr(found: Any, name: Any) -> Any:
+    # How zoneinfo has itself pickled.
+    if getattr(found, "__module__", "") == "zoneinfo" and name == "_unpickle":
+        return found._unpickle
+    raise RefusedError("builtins.getattr is not admitted")
+
+
 _HELPERS: dict[tuple[str, str], Callable[..., Any]] = {
     ("copyreg", "_reconstructor"): _reconstructor,
     ("copyreg", "__newobj__"): _newobj,
     ("_codecs", "encode"): _encode,
+    ("builtins", "getattr"): _getattr,
 }
 
 
@@ -206,11 +214,17 @@ class StandIn:
 
     def __new__(cls, *args: Any, **kwargs: Any) -> StandIn:
         made = super().__new__(cls)
-        made.contents = list(args)
+        made.contents.extend(args)
         return made
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
-        self.contents: list[Any]
+        """Take anything."""
+
+    @property
+    def contents(self) -> list[Any]:
+        """What it was made from."""
+        found: list[Any] = vars(self).setdefault("contents", [])
+        return found
 
     def __setstate__(self, state: Any) -> None:
         self.contents.append(state)

@@ -290,7 +290,7 @@ def test_attributes_of_plain_classes_cannot_be_set(name: str) -> None:
     module, _, attribute = name.partition("\n")
     cls = getattr(sys.modules[module], attribute)
     before = dict(vars(cls))
-    with pytest.raises(RefusedError, match="tried to change the class"):
+    with pytest.raises((RefusedError, TypeError)):
         loads(f"c{name}\n(N}}V__init__\ncbuiltins\nlist\nstb.".encode())
     assert dict(vars(cls)) == before
 

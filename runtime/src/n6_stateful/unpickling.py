@@ -88,7 +88,7 @@ class _Unpickler(pickle.Unpickler):
         if (module, name) in _HELPERS:
             return _HELPERS[module, name]
         if (module, name) in _PLAIN:
-            found = _resolve(module, name)
+            found = self._watched(_resolve(module, name))
             return _decoding_arguments(found) if self._py2 and module == "decimal" else found
         if f"{module}.{name}" not in self._classes and module.partition(".")[0] not in self._packages:
             raise RefusedError(f"the class {module}.{name} is not admitted")
@@ -96,9 +96,12 @@ class _Unpickler(pickle.Unpickler):
         # Not a function (a call of it could do anything), not a name that a module only imports.
         if not isinstance(found, type) or (found.__module__, found.__qualname__) != (module, name):
             raise RefusedError(f"{module}.{name} is no class defined in {module}")
-        if not found.__flags__ & _IMMUTABLE_TYPE:
-            self._before.setdefault(found, dict(vars(found)))
-        return found
+        return self._watched(found)
+
+    def _watched(self, cls: type) -> type:
+        if not cls.__flags__ & _IMMUTABLE_TYPE:
+            self._before.setdefault(cls, dict(vars(cls)))
+        return cls
 
     def persistent_load(self, pid: Any) -> Any:
         raise RefusedError("a persistent id is not admitted")

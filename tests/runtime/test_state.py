@@ -1,0 +1,492 @@
+"""What a collector remembers, whatever happens to the file."""
+
+from __future__ import annotations
+
+import datetime
+import decimal
+import json
+import logging
+import os
+import pickle
+import signal
+import stat
+import subprocess
+import sys
+import threading
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from n6_stateful import ConfigError, StateError, StateLockedError, settings
+from n6_stateful.statefile import MARK
+from tests.runtime.state_program import Program
+
+NAME = "provider.channel.Program.pickle"
+PROGRAM = Path(__file__).with_name("state_program.py")
+PY2_STATES = Path(__file__).with_name("py2_states")
+
+
+@pytest.fixture
+def cache_dir(tmp_path: Path) -> Path:
+    return tmp_path / "cache"
+
+
+@pytest.fixture
+def make(cache_dir: Path) -> Iterator[Callable[..., Program]]:
+    """Makes a program over the cache directory; the one before it has ended by then."""
+    made: list[Program] = []
+
+    def new(kind: type[Program] = Program, **config: Any) -> Program:
+        for program in made:
+            program.close_state()
+        made.append(kind(cache_dir=str(cache_dir), **config))
+        return made[-1]
+
+    yield new
+    for program in made:
+        program.close_state()
+
+
+def start(cache_dir: Path, *argv: str) -> subprocess.Popen[str]:
+    return subprocess.Popen(
+        [sys.executable, PROGRAM, cache_dir, *argv],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+
+
+def names(directory: Path) -> list[str]:
+    return sorted(path.name for path in directory.iterdir() if not path.name.endswith(".lock"))
+
+
+# The file
+
+
+def test_without_a_file_there_is_the_default_state_and_the_log_says_so(
+    make: Callable[..., Program], caplog: pytest.LogCaptureFixture
+) -> None:
+    assert make().load_state() == {"value": "default"}
+    assert "there is no state" in caplog.text
+
+
+def test_what_is_saved_is_loaded(make: Callable[..., Program]) -> None:
+    make().save_state({"value": {1, 2}})
+    assert make().load_state() == {"value": {1, 2}}
+
+
+def test_any_pickle_load_reads_the_file(make: Callable[..., Program], cache_dir: Path) -> None:
+    make().save_state({"value": 5})
+    with (cache_dir / NAME).open("rb") as file:
+        assert pickle.load(file) == {"value": 5}
+    assert pickle.loads((cache_dir / NAME).read_bytes()) == {"value": 5}
+
+
+def test_directory_and_files_are_the_users_own(make: Callable[..., Program], cache_dir: Path) -> None:
+    os.umask(0o022)
+    make().save_state({"value": 5})
+    assert stat.S_IMODE(cache_dir.stat().st_mode) == 0o700
+    assert {stat.S_IMODE(path.stat().st_mode) for path in cache_dir.iterdir()} == {0o600}
+
+
+def test_each_save_is_a_new_generation_and_the_one_before_is_kept(
+    make: Callable[..., Program], cache_dir: Path
+) -> None:
+    program = make()
+    program.load_state()
+    assert (program.state_generation, program.state_generations) == ("", ("",))
+    generations = []
+    for value in range(3):
+        program.save_state({"value": value})
+        generations.append(program.state_generation)
+    assert len(set(generations)) == 3
+    assert program.state_generations == (generations[2], generations[1])
+    assert names(cache_dir) == [NAME, f"{NAME}.previous"]
+    assert pickle.loads((cache_dir / f"{NAME}.previous").read_bytes()) == {"value": 1}
+    again = make()
+    again.load_state()
+    assert again.state_generations == (generations[2], generations[1])
+
+
+def test_a_dry_run_saves_nothing(make: Callable[..., Program], cache_dir: Path) -> None:
+    with settings.use(settings.Settings(dry_run=True)):
+        make().save_state({"value": 5})
+    assert not (cache_dir / NAME).exists()
+
+
+def test_saving_waits_for_the_output_first(make: Callable[..., Program], cache_dir: Path) -> None:
+    class Undelivered(Program):
+        def flush_output(self) -> None:
+            raise ConnectionError
+
+    Undelivered.__name__ = "Program"
+    program = make(Undelivered)
+    with pytest.raises(ConnectionError):
+        program.save_state({"value": 5})
+    assert not (cache_dir / NAME).exists()
+
+
+def test_left_over_temporary_files_are_swept(make: Callable[..., Program], cache_dir: Path) -> None:
+    make().save_state({"value": 5})
+    (cache_dir / f".{NAME}.0123.tmp").write_bytes(b"half a sta")
+    make().load_state()
+    assert names(cache_dir) == [NAME]
+
+
+# Broken files
+
+
+def broken_variants(data: bytes) -> Iterator[bytes]:
+    """Every single bit flipped, every cut, every byte taken out or doubled."""
+    for at in range(len(data)):
+        for bit in range(8):
+            yield data[:at] + bytes([data[at] ^ 1 << bit]) + data[at + 1 :]
+        yield data[:at]
+        yield data[:at] + data[at + 1 :]
+        yield data[:at] + data[at : at + 1] + data[at:]
+
+
+def test_whatever_happens_to_the_file_the_state_before_is_used_and_the_file_is_kept(
+    make: Callable[..., Program], cache_dir: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    program = make()
+    program.save_state({"value": "old"})
+    old_generation = program.state_generation
+    program.save_state({"value": "new"})
+    good = (cache_dir / NAME).read_bytes()
+    before = (cache_dir / f"{NAME}.previous").read_bytes()
+    tried = 0
+    for data in broken_variants(good):
+        if data == good:  # a byte doubled or taken out of a run of the same
+            continue
+        (cache_dir / NAME).write_bytes(data)
+        again = make()
+        assert again.load_state() == {"value": "old"}, data
+        assert again.state_generation == old_generation
+        (aside,) = cache_dir.glob("*.broken-*")
+        assert aside.read_bytes() == data
+        assert not (cache_dir / NAME).exists()
+        aside.unlink()
+        assert (cache_dir / f"{NAME}.previous").read_bytes() == before
+        tried += 1
+        caplog.clear()
+    assert tried > 2000
+
+
+def test_without_a_good_state_before_it_the_default_is_used_and_an_error_logged(
+    make: Callable[..., Program], cache_dir: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    make().save_state({"value": "only"})
+    (cache_dir / NAME).write_bytes((cache_dir / NAME).read_bytes()[:-1])
+    assert make().load_state() == {"value": "default"}
+    (record,) = (record for record in caplog.records if record.levelno == logging.ERROR)
+    assert "broken" in record.getMessage()
+    assert ".broken-" in record.getMessage()
+
+
+@pytest.mark.parametrize("data", [b"", b"garbage", b"\0" * 4096, MARK, b"{}", b"\x80\x05}q\x00.trailing"])
+def test_files_that_are_no_state_are_moved_aside(
+    data: bytes, make: Callable[..., Program], cache_dir: Path
+) -> None:
+    cache_dir.mkdir(0o700)
+    (cache_dir / NAME).write_bytes(data)
+    assert make().load_state() == {"value": "default"}
+    (aside,) = cache_dir.glob("*.broken-*")
+    assert aside.read_bytes() == data
+
+
+def test_with_broken_state_fail_each_run_ends_until_a_person_comes(
+    make: Callable[..., Program], cache_dir: Path
+) -> None:
+    make().save_state({"value": "old"})
+    (cache_dir / NAME).write_bytes(b"garbage")
+    for _ in range(2):
+        with pytest.raises(StateError, match="broken_state = fail"):
+            make(broken_state="fail").load_state()
+    assert (cache_dir / NAME).read_bytes() == b"garbage"
+
+
+def test_a_second_broken_file_does_not_replace_the_first(
+    make: Callable[..., Program], cache_dir: Path
+) -> None:
+    for data in (b"first", b"second"):
+        make().save_state({"value": 1})
+        (cache_dir / NAME).write_bytes(data)
+        make().load_state()
+    kept = {path.read_bytes() for path in cache_dir.glob("*.broken-*")}
+    assert {b"first", b"second"} <= kept
+
+
+def test_the_state_after_a_broken_one_keeps_the_good_one_beside(
+    make: Callable[..., Program], cache_dir: Path
+) -> None:
+    make().save_state({"value": "good"})
+    make().save_state({"value": "broken"})
+    (cache_dir / NAME).write_bytes(b"x")
+    program = make()
+    program.load_state()
+    program.save_state({"value": "newest"})
+    assert pickle.loads((cache_dir / f"{NAME}.previous").read_bytes()) == {"value": "good"}
+
+
+# Refusals
+
+
+def test_a_class_that_is_not_admitted_is_refused_and_the_file_stays(
+    make: Callable[..., Program], cache_dir: Path
+) -> None:
+    program = make()
+    program.save_state({"value": threading.current_thread().__class__})
+    before = (cache_dir / NAME).read_bytes()
+    with pytest.raises(StateError, match=r"threading\._MainThread.*state_classes"):
+        make().load_state()
+    assert (cache_dir / NAME).read_bytes() == before
+
+
+def test_state_classes_admits_more(make: Callable[..., Program]) -> None:
+    class Admitting(Program):
+        state_classes = ("logging.Logger", logging.LogRecord)
+
+    Admitting.__name__ = "Program"
+    make().save_state({"value": logging.LogRecord})
+    assert make(Admitting).load_state() == {"value": logging.LogRecord}
+
+
+def test_a_file_of_a_newer_version_is_refused_and_stays(
+    make: Callable[..., Program], cache_dir: Path
+) -> None:
+    import hashlib
+
+    make().save_state({"value": 1})
+    pickled, footer = (cache_dir / NAME).read_bytes().rsplit(b"\n#n6-stateful 1 ", 1)
+    line = b"\n#n6-stateful 2 " + footer[: footer.index(b"check=") + 6]
+    newer = pickled + line + hashlib.sha256(line).hexdigest()[:16].encode() + b"\n"
+    (cache_dir / NAME).write_bytes(newer)
+    with pytest.raises(StateError, match="newer n6-stateful-runtime"):
+        make().load_state()
+    assert (cache_dir / NAME).read_bytes() == newer
+
+
+@pytest.mark.parametrize(
+    ("state", "told"),
+    [
+        ({"session": {"lock": threading.Lock()}}, r"state\['session'\]\['lock'\] \(a lock\)"),
+        ([1, (2, lambda: None)], r"state\[1\]\[1\] \(a function\)"),
+        (threading.Event(), r"state\._cond"),
+    ],
+)
+def test_a_state_that_does_not_pickle_is_refused_naming_what(
+    state: Any, told: str, make: Callable[..., Program], cache_dir: Path
+) -> None:
+    make().save_state({"value": "good"})
+    before = (cache_dir / NAME).read_bytes()
+    with pytest.raises(StateError, match=told):
+        make().save_state(state)
+    assert (cache_dir / NAME).read_bytes() == before
+    assert names(cache_dir) == [NAME]
+
+
+@pytest.mark.parametrize("mode", [0o720, 0o702])
+def test_a_directory_that_others_may_write_is_refused_with_the_chmod_that_mends_it(
+    mode: int, make: Callable[..., Program], cache_dir: Path
+) -> None:
+    cache_dir.mkdir()
+    cache_dir.chmod(mode)
+    with pytest.raises(StateError, match=f"chmod go-w {cache_dir}"):
+        make().load_state()
+    subprocess.check_call(["chmod", "go-w", cache_dir])
+    make().load_state()
+
+
+def test_a_file_that_others_may_write_is_refused(make: Callable[..., Program], cache_dir: Path) -> None:
+    make().save_state({"value": 1})
+    (cache_dir / NAME).chmod(0o620)
+    with pytest.raises(StateError, match=f"chmod go-w {cache_dir / NAME}"):
+        make().load_state()
+
+
+def test_a_symbolic_link_is_refused(make: Callable[..., Program], cache_dir: Path) -> None:
+    make().save_state({"value": 1})
+    (cache_dir / NAME).rename(cache_dir / "elsewhere")
+    (cache_dir / NAME).symlink_to(cache_dir / "elsewhere")
+    with pytest.raises(StateError, match="symbolic link"):
+        make().load_state()
+
+
+def test_a_file_where_the_directory_belongs_is_one_clear_error(
+    make: Callable[..., Program], cache_dir: Path
+) -> None:
+    cache_dir.write_text("")
+    with pytest.raises(StateError, match=f"{cache_dir}"):
+        make().load_state()
+
+
+@pytest.mark.parametrize(("option", "value"), [("cache_dir", "relative/path"), ("broken_state", "ignore")])
+def test_wrong_options_are_errors_of_the_configuration(option: str, value: str, tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=value):
+        Program(**{"cache_dir": str(tmp_path), option: value})
+
+
+# As an ordinary user
+
+as_root = pytest.mark.skipif(
+    os.geteuid() != 0, reason="runs as an ordinary user already: needs root to be another"
+)
+
+
+@pytest.fixture
+def nobodys_directory() -> Iterator[Path]:
+    import tempfile
+
+    # pytest's own directories are closed to others.
+    with tempfile.TemporaryDirectory() as directory:
+        path = Path(directory)
+        path.chmod(0o755)
+        yield path
+
+
+@as_root
+def test_what_belongs_to_another_user_is_refused(nobodys_directory: Path) -> None:
+    os.chown(nobodys_directory, 65534, 65534)
+    process = start(nobodys_directory, "load")
+    _, told = process.communicate(timeout=60)
+    assert process.returncode == 74
+    assert "belongs to another user (uid 65534" in told
+
+
+@as_root
+def test_a_directory_without_the_right_to_write_is_one_clear_error(nobodys_directory: Path) -> None:
+    cache_dir = nobodys_directory / "cache"
+    code = (
+        "import os, sys\n"
+        "from n6_stateful.statefile import Path, StateError, StateFile\n"
+        "os.setgid(65534); os.setuid(65534)\n"
+        "try: StateFile(Path(sys.argv[1])).lock()\n"
+        "except StateError as error: print(error)"
+    )
+    for mode in (0o755, 0o500):
+        nobodys_directory.chmod(mode)
+        argv = [sys.executable, "-c", code, cache_dir / NAME]
+        done = subprocess.run(argv, capture_output=True, text=True)
+        assert f"{cache_dir}: cannot be used: Permission denied" in done.stdout, done.stderr
+
+
+# One run at a time
+
+
+def test_of_ten_runs_at_once_one_goes_on_and_nine_end_with_75_naming_it(cache_dir: Path) -> None:
+    processes = [start(cache_dir, "hold") for _ in range(10)]
+    finished: dict[subprocess.Popen[str], str] = {}
+    while len(finished) < 9:
+        for process in processes:
+            if process not in finished and process.poll() is not None:
+                finished[process] = process.communicate()[1]
+    (holder,) = (process for process in processes if process not in finished)
+    assert holder.stdout is not None
+    assert holder.stdout.readline() == "held\n"
+    assert {process.returncode for process in finished} == {75}
+    assert all(f"process {holder.pid}, since 20" in told for told in finished.values())
+    holder.communicate(timeout=60)
+    assert holder.returncode == 0
+
+
+def test_a_killed_run_and_the_lock_file_it_leaves_block_nobody(cache_dir: Path) -> None:
+    holder = start(cache_dir, "hold")
+    assert holder.stdout is not None
+    holder.stdout.readline()
+    holder.send_signal(signal.SIGKILL)
+    holder.communicate()
+    assert (cache_dir / f"{NAME}.lock").exists()
+    process = start(cache_dir, "load")
+    assert json.loads(process.communicate(timeout=60)[0]) == {"value": "default"}
+
+
+def test_a_forked_child_does_not_release_the_lock(cache_dir: Path) -> None:
+    holder = start(cache_dir, "fork")
+    assert holder.stdout is not None
+    assert holder.stdout.readline() == "held\n"
+    process = start(cache_dir, "load")
+    process.communicate(timeout=60)
+    assert process.returncode == 75
+    holder.communicate(timeout=60)
+
+
+def test_a_lock_file_that_was_removed_meanwhile_lets_no_two_in(
+    make: Callable[..., Program], cache_dir: Path
+) -> None:
+    make().load_state()
+    with pytest.raises(StateLockedError):
+        Program(cache_dir=str(cache_dir)).load_state()
+
+
+# From n6
+
+
+def test_a_plain_pickle_as_n6_writes_it_is_loaded(make: Callable[..., Program], cache_dir: Path) -> None:
+    cache_dir.mkdir(0o700)
+    state = {"last_utc": datetime.datetime(2026, 1, 1), "ids": {1, 2}}
+    (cache_dir / NAME).write_bytes(pickle.dumps(state, 5))
+    program = make()
+    assert program.load_state() == state
+    assert program.state_generation == ""
+
+
+PY2_EXPECTED = {
+    "plain": {
+        "when": datetime.datetime(2015, 10, 21, 7, 28, 0, 123456),
+        "day": datetime.date(2015, 10, 21),
+        "ids": {1, 2, 2**70},
+        "frozen": frozenset(["a"]),
+        "text": "zażółć",
+        "unicode": "zażółć",
+        "number": 2**70,
+        "decimal": decimal.Decimal("1.50"),
+        "list": ["a", ("b", None, True, 1.5)],
+        "ż": 1,
+    },
+    "latin2": "za\udcbf\udcf3\udcb3\udce6",
+}
+
+
+@pytest.mark.parametrize("protocol", [0, 1, 2])
+@pytest.mark.parametrize("name", sorted(PY2_EXPECTED))
+def test_a_state_that_n6_saved_under_python_2_is_loaded_without_losing_a_byte(
+    name: str, protocol: int, make: Callable[..., Program], cache_dir: Path
+) -> None:
+    cache_dir.mkdir(0o700)
+    (cache_dir / NAME).write_bytes((PY2_STATES / f"{name}-{protocol}.pickle").read_bytes())
+    assert make().load_state() == PY2_EXPECTED[name]
+
+
+def test_bytes_of_python_2_that_are_no_utf_8_can_be_had_back() -> None:
+    latin2 = PY2_EXPECTED["latin2"]
+    assert isinstance(latin2, str)
+    assert latin2.encode("utf-8", "surrogateescape").decode("iso-8859-2") == "zażółć"
+
+
+def test_the_hooks_of_n6_for_python_2_are_called(make: Callable[..., Program], cache_dir: Path) -> None:
+    class Adjusting(Program):
+        def get_py2_pickle_load_kwargs(self) -> dict[str, str]:
+            return {"encoding": "iso-8859-2", "errors": "strict"}
+
+        def adjust_state_from_py2_pickle(self, state: Any) -> Any:
+            return {"adjusted": state}
+
+    Adjusting.__name__ = "Program"
+    cache_dir.mkdir(0o700)
+    (cache_dir / NAME).write_bytes((PY2_STATES / "latin2-2.pickle").read_bytes())
+    assert make(Adjusting).load_state() == {"adjusted": "zażółć"}
+
+
+def test_a_state_of_ours_in_an_old_protocol_is_not_taken_for_one_of_python_2(
+    make: Callable[..., Program],
+) -> None:
+    class Old(Program):
+        pickle_protocol = 2
+
+    Old.__name__ = "Program"
+    make(Old).save_state({"value": b"\xff"})
+    assert make().load_state() == {"value": b"\xff"}

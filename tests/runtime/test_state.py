@@ -369,7 +369,7 @@ def test_a_directory_without_the_right_to_write_is_one_clear_error(nobodys_direc
     )
     for mode in (0o755, 0o500):
         nobodys_directory.chmod(mode)
-        argv = [sys.executable, "-c", code, cache_dir / NAME]
+        argv = [sys.executable, "-c", code, str(cache_dir / NAME)]
         done = subprocess.run(argv, capture_output=True, text=True)
         assert f"{cache_dir}: cannot be used: Permission denied" in done.stdout, done.stderr
 

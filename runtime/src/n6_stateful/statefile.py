@@ -13,6 +13,7 @@ length and the SHA-256 of all that precedes it. Next to it lie
 from __future__ import annotations
 
 import errno
+import fcntl
 import hashlib
 import logging
 import os
@@ -104,8 +105,6 @@ class StateFile:
         self._sweep()
 
     def _flock(self, lock: int) -> None:
-        import fcntl
-
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:

@@ -10,7 +10,7 @@ import uuid
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
-from urllib.parse import urlsplit
+from urllib.parse import unquote, urlsplit
 
 import amqp
 import pytest
@@ -27,6 +27,20 @@ class Received(NamedTuple):
     body: bytes
 
 
+def connected(url: str) -> Any:
+    """A connection of py-amqp's."""
+    parts = urlsplit(url)
+    connection = amqp.Connection(
+        f"{parts.hostname}:{parts.port or 5672}",
+        userid=parts.username or "guest",
+        password=parts.password or "guest",
+        virtual_host=unquote(parts.path[1:]) or "/",
+        connect_timeout=10,
+    )
+    connection.connect()
+    return connection
+
+
 class Broker:
     """An exchange and a queue of a test's own."""
 
@@ -34,11 +48,7 @@ class Broker:
         self.url = url
         self.exchange = f"{name}-exchange"
         self.queue = f"{name}-queue"
-        parts = urlsplit(url)
-        self._connection = amqp.Connection(
-            f"{parts.hostname}:{parts.port or 5672}", userid=parts.username, password=parts.password
-        )
-        self._connection.connect()
+        self._connection = connected(url)
         self.channel = self._connection.channel()
 
     def bind(self, routing_key: str = "#", **arguments: Any) -> None:
@@ -55,6 +65,10 @@ class Broker:
             info = message.delivery_info
             found.append(Received(info["exchange"], info["routing_key"], message.properties, body))
         return found
+
+    def on_vhost(self, name: str) -> str:
+        """The broker's URL with another virtual host."""
+        return urlsplit(self.url)._replace(path=f"/{name}").geturl()
 
     def close(self) -> None:
         """Take everything away."""

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import pytest
 
@@ -115,6 +116,20 @@ def test_a_message_that_no_queue_takes_is_an_error_and_the_state_stays(
         assert error.exit_code == 69
 
 
+def test_the_command_exits_with_69_and_shows_the_first_of_what_did_not_arrive(
+    broker: Broker, collecting: Collecting, capsys: pytest.CaptureFixture[str]
+) -> None:
+    collecting.feed.write_text("x\n" * 20)
+    assert run(sample(broker), collecting, url=broker.url) == 69
+    told = capsys.readouterr().err
+    assert told.count("n6collector_sample: error: ") == 1
+    assert told.count("my-provider.lines") == PublishError.SHOWN
+    assert "20 not delivered" in told
+    assert "15 more" in told
+    assert "Traceback" not in told
+    assert not collecting.state_is_saved()
+
+
 def test_unroutable_messages_can_be_only_a_warning(
     broker: Broker, collecting: Collecting, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -161,6 +176,68 @@ def test_the_run_after_a_failed_one_publishes_everything_with_the_same_ids(
     assert [message.properties["message_id"] for message in broker.receive()] == refused
 
 
+def test_the_run_after_a_crash_before_the_save_publishes_twins_with_the_same_ids(
+    broker: Broker, collecting: Collecting
+) -> None:
+    def crash(self: SampleCollector, state: object) -> None:
+        raise ZeroDivisionError
+
+    broker.bind()
+    collecting.feed.write_text("one\ntwo\none\n")
+    assert run(sample(broker, save_state=crash), collecting, url=broker.url) == 1
+    first = [(message.body, message.properties["message_id"]) for message in broker.receive()]
+    collecting.feed.write_text("one\ntwo\none\nthree\n")
+    assert run(sample(broker), collecting, url=broker.url) == 0
+    again = [(message.body, message.properties["message_id"]) for message in broker.receive()]
+    assert [body for body, _ in again] == [b"one", b"two", b"one", b"three"]
+    assert again[:3] == first
+    assert len(set(again)) == 4
+
+
+def test_messages_are_listed_in_the_order_of_their_publishing_whatever_became_of_them(
+    broker: Broker, collecting: Collecting
+) -> None:
+    # What is refused is told after the queue was asked; what is returned is told before.
+    broker.bind("full.#", **{"x-max-length": 0, "x-overflow": "reject-publish"})
+    routing_keys = ["full.a", "nowhere.b", "full.c", "nowhere.d", "full.e"]
+
+    def start_publishing(self: SampleCollector) -> None:
+        for number, routing_key in enumerate(routing_keys):
+            self.publish_output(routing_key, b"x" * number)
+
+    with failing_run(sample(broker, start_publishing=start_publishing), collecting, broker.url) as error:
+        listed = [(each.routing_key, each.size) for each in error.undelivered]
+    assert listed == [(routing_key, size) for size, routing_key in enumerate(routing_keys)]
+
+
+def test_headers_and_other_properties_of_amqp_travel_along(broker: Broker, collecting: Collecting) -> None:
+    def start_publishing(self: SampleCollector) -> None:
+        headers = {"meta": {"mail_time": "2026-01-01T00:00:00", "number": 7}}
+        self.publish_output("my-provider.lines", b"x", {"headers": headers, "priority": 3})
+
+    broker.bind()
+    assert run(sample(broker, start_publishing=start_publishing), collecting, url=broker.url) == 0
+    (message,) = broker.receive()
+    assert message.properties["application_headers"] == {
+        "meta": {"mail_time": "2026-01-01T00:00:00", "number": 7}
+    }
+    assert message.properties["priority"] == 3
+
+
+def test_a_property_that_amqp_does_not_know_is_one_clear_error(
+    broker: Broker, collecting: Collecting, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def start_publishing(self: SampleCollector) -> None:
+        self.publish_output("my-provider.lines", b"x", {"no_such_property": 1})
+
+    broker.bind()
+    assert run(sample(broker, start_publishing=start_publishing), collecting, url=broker.url) == 1
+    told = capsys.readouterr().err
+    assert "no_such_property" in told
+    assert "Traceback" not in told
+    assert not broker.receive()
+
+
 def test_an_exchange_of_another_type_is_one_clear_error(broker: Broker, collecting: Collecting) -> None:
     broker.channel.exchange_declare(broker.exchange, "fanout", durable=True, auto_delete=False)
     with failing_run(sample(broker), collecting, broker.url) as error:
@@ -177,10 +254,21 @@ def test_without_declaring_a_missing_exchange_is_one_clear_error(
         assert len(error.undelivered) == 2
 
 
+def test_without_declaring_an_exchange_that_is_there_is_published_to(
+    broker: Broker, collecting: Collecting
+) -> None:
+    broker.bind()
+    with collecting.config.open("a") as file:
+        file.write("declare = false\n")
+    assert run(sample(broker), collecting, url=broker.url) == 0
+    assert len(broker.receive()) == 2
+
+
 def test_a_refused_login_is_one_clear_error_that_tells_no_password(
     broker: Broker, collecting: Collecting, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    url = broker.url.replace("guest:guest", "guest:wr0ng-s3cret")
+    parts = urlsplit(broker.url)
+    url = parts._replace(netloc=f"guest:wr0ng-s3cret@{parts.hostname}:{parts.port or 5672}").geturl()
     assert run(sample(broker), collecting, url=url) == 69
     told = capsys.readouterr().err
     assert "ACCESS_REFUSED" in told
@@ -188,7 +276,7 @@ def test_a_refused_login_is_one_clear_error_that_tells_no_password(
 
 
 def test_a_virtual_host_that_is_not_there_is_one_clear_error(broker: Broker, collecting: Collecting) -> None:
-    with failing_run(sample(broker), collecting, broker.url + "no-such-vhost") as error:
+    with failing_run(sample(broker), collecting, broker.on_vhost("no-such-vhost")) as error:
         assert "no-such-vhost" in str(error)
 
 
@@ -210,10 +298,11 @@ def test_each_message_can_go_to_another_exchange(broker: Broker, collecting: Col
 
 def test_the_sections_of_n6_lead_to_its_broker(broker: Broker, collecting: Collecting) -> None:
     broker.bind()
+    parts = urlsplit(broker.url)
     collecting.config.write_text(
         collecting.config.read_text()
-        + "[rabbitmq]\nhost = 127.0.0.1\nport = 5672\nheartbeat_interval = 30\nssl = false\n"
-        "password_auth = true\nusername = guest\npassword = guest\n"
+        + f"[rabbitmq]\nhost = {parts.hostname}\nport = {parts.port or 5672}\nheartbeat_interval = 30\n"
+        f"ssl = false\npassword_auth = true\nusername = {parts.username}\npassword = {parts.password}\n"
     )
     assert main(sample(broker), ["--config", str(collecting.config)]) == 0
     assert len(broker.receive()) == 2

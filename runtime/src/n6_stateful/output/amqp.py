@@ -172,7 +172,7 @@ class AmqpOutput:
         self._in_flight = 0
         self._in_flight_bytes = 0
         self._last_progress = 0.0
-        self._refused: list[Undelivered] = []
+        self._refused: dict[int, Undelivered] = {}  # by delivery tag, as _unconfirmed
         self._ready = False
         self._ended: str | None = None  # why the connection is no more
 
@@ -277,7 +277,7 @@ class AmqpOutput:
 
     def _raise(self, *not_sent: Undelivered) -> None:
         """Tell all that is not known to have arrived. The lock is held."""
-        undelivered = [*self._refused, *self._take_unconfirmed(), *not_sent]
+        undelivered = [*self._without_confirmation(), *not_sent]
         what = self._ended or "the broker did not take every message"
         raise PublishError(
             f"{self.where}: {what}; the state stays as it was, and the next run publishes again "
@@ -285,15 +285,13 @@ class AmqpOutput:
             undelivered,
         )
 
-    def _take_unconfirmed(self) -> list[Undelivered]:
+    def _without_confirmation(self) -> list[Undelivered]:
         # The connection's thread has ended or will never get far again; what it holds can only shrink.
-        unconfirmed = list(self._unconfirmed.values())
-        waiting = [
-            (message.routing_key, message.properties["message_id"], len(message.body))
-            for message, _ in list(self._outbox)
-        ]
-        return [Undelivered(*each, "not confirmed") for each in unconfirmed] + [
-            Undelivered(*each, "not sent") for each in waiting
+        known = {tag: Undelivered(*each, "not confirmed") for tag, each in self._unconfirmed.items()}
+        known.update(self._refused)
+        return [known[tag] for tag in sorted(known)] + [
+            Undelivered(message.routing_key, properties.message_id, len(message.body), "not sent")
+            for message, properties in self._outbox
         ]
 
     # The connection's thread
@@ -371,7 +369,7 @@ class AmqpOutput:
                 self._in_flight_bytes -= confirmed[2]
                 if not acknowledged:
                     reason = "refused by the broker (nack): a queue is full, or could not store it"
-                    self._refused.append(Undelivered(*confirmed, reason))
+                    self._refused[each] = Undelivered(*confirmed, reason)
             self._last_progress = time.monotonic()
             if self._in_flight <= self._window_messages // 2:
                 self._changed.notify_all()
@@ -385,15 +383,16 @@ class AmqpOutput:
                 method.reply_text,
             )
             return
+        reason = f"returned ({method.reply_text}): no queue is bound for it to {method.exchange!r}"
+        returned = (method.routing_key, properties.message_id, len(body))
         with self._changed:
-            self._refused.append(
-                Undelivered(
-                    method.routing_key,
-                    properties.message_id,
-                    len(body),
-                    f"returned ({method.reply_text}): no queue is bound for it to {method.exchange!r}",
-                )
+            # It comes without its tag, and before its confirmation.
+            tag = next(
+                tag
+                for tag, each in self._unconfirmed.items()
+                if each == returned and tag not in self._refused
             )
+            self._refused[tag] = Undelivered(*returned, reason)
 
     def _on_channel_closed(self, channel: Any, reason: Any) -> None:
         if not self._connection.is_closing and not self._connection.is_closed:

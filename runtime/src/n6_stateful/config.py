@@ -76,12 +76,12 @@ def _parse_spec(spec: str) -> dict[str, dict[str, OptionSpec]]:
         line = _COMMENT.sub("", raw).strip()
         if not line or line.startswith("#"):
             continue
+        option = _OPTION.fullmatch(line)
         if match := _SECTION.fullmatch(line):
             options = sections.setdefault(match["name"], {})
-        elif options is not None and (match := _OPTION.fullmatch(line)):
-            options.setdefault(
-                match["name"].lower(), OptionSpec(match["default"], match["converter"] or "str")
-            )
+        elif options is not None and option and " :: " not in (option["default"] or ""):
+            spec_of_option = OptionSpec(option["default"], option["converter"] or "str")
+            options.setdefault(option["name"].lower(), spec_of_option)
         else:
             raise ConfigError(
                 f"config_spec, line {number}: {line!r} is neither [section] "

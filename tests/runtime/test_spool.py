@@ -1,0 +1,347 @@
+"""The spool: all or nothing, each id once, and forwarded in order."""
+
+from __future__ import annotations
+
+import resource
+import sqlite3
+import stat
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from n6_stateful import PublishError
+from n6_stateful.errors import BusyError, CollectorError
+from n6_stateful.message import Exchange, Message
+from n6_stateful.output import spool as spool_module
+from n6_stateful.output.fallback import SpoolFirstOutput
+from n6_stateful.output.spool import Spool
+from n6_stateful.testing import MemoryOutput
+from tests.runtime.test_command import Host, one_clear_error
+from tests.runtime.test_command import host as host  # the fixture
+
+EXCHANGES = [Exchange("raw", "topic")]
+
+
+def message(number: int, generation: str = "g1", body: bytes = b"body") -> Message:
+    properties = {"message_id": f"{number:032x}", "delivery_mode": 2, "type": "stream", "headers": {"a": 1}}
+    return Message("raw", "a.b", body, properties, generation)
+
+
+@pytest.fixture
+def spool(tmp_path: Path) -> Spool:
+    return Spool(tmp_path / "directory" / "spool")
+
+
+def put(spool: Spool, *messages: Message, generations: tuple[str, ...] = ("g1",)) -> None:
+    spool.open(EXCHANGES, "owner", generations)
+    for each in messages:
+        spool.publish(each)
+    spool.close()
+
+
+def ids(spool: Spool) -> list[int]:
+    return [int(spooled.message.properties["message_id"], 16) for spooled in spool.messages()]
+
+
+def test_messages_come_out_as_they_went_in_and_in_order(spool: Spool) -> None:
+    messages = [message(number, body=b"%d" % number) for number in (3, 1, 2)]
+    put(spool, *messages)
+    assert [spooled.message for spooled in spool.messages()] == messages
+
+
+def test_a_run_that_is_given_up_leaves_nothing(spool: Spool) -> None:
+    put(spool, message(1))
+    spool.open(EXCHANGES, "owner", ("g1",))
+    spool.publish(message(2))
+    spool.abort()
+    assert ids(spool) == [1]
+
+
+def test_what_was_flushed_stays_when_the_rest_is_given_up(spool: Spool) -> None:
+    spool.open(EXCHANGES, "owner", ("g1",))
+    spool.publish(message(1))
+    spool.flush()
+    spool.publish(message(2))
+    spool.abort()
+    assert ids(spool) == [1]
+
+
+def test_others_see_nothing_of_a_run_before_its_end(spool: Spool) -> None:
+    put(spool, message(1))
+    spool.open(EXCHANGES, "owner", ("g1",))
+    spool.publish(message(2))
+    assert ids(Spool(spool.path)) == [1]
+    spool.close()
+    assert ids(Spool(spool.path)) == [1, 2]
+
+
+def test_a_run_that_is_repeated_adds_nothing_twice(spool: Spool) -> None:
+    put(spool, message(1), message(2))
+    put(spool, message(1), message(2), message(3))
+    assert ids(spool) == [1, 2, 3]
+
+
+def test_file_and_directory_are_the_users_own(spool: Spool) -> None:
+    put(spool, message(1))
+    assert stat.S_IMODE(spool.path.stat().st_mode) == 0o600
+    assert stat.S_IMODE(spool.path.parent.stat().st_mode) == 0o700
+    assert [path.name for path in spool.path.parent.iterdir()] == ["spool"]
+
+
+def test_properties_that_json_cannot_hold_are_refused(spool: Spool) -> None:
+    spool.open(EXCHANGES, "owner", ("g1",))
+    with pytest.raises(CollectorError, match="cannot be kept in a spool"):
+        spool.publish(message(1)._replace(properties={"message_id": "x", "headers": {"a": object()}}))
+    spool.abort()
+
+
+def test_the_memory_stays_flat_while_the_transaction_grows(tmp_path: Path) -> None:
+    code = f"""
+import resource
+from tests.runtime.test_spool import EXCHANGES, Path, Spool, message
+spool = Spool(Path({str(tmp_path / "spool")!r}))
+spool.open(EXCHANGES, "owner", ("g1",))
+for number in range(1_000): spool.publish(message(number, body=b"x" * 1024))
+before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+for number in range(1_000, 50_000): spool.publish(message(number, body=b"x" * 1024))
+spool.close()
+print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / before)
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, cwd=Path(__file__).parents[2]
+    )
+    assert float(done.stdout) < 1.2, done.stderr
+
+
+# Errors
+
+
+def test_a_spool_that_is_full_says_so_and_keeps_what_it_had(tmp_path: Path) -> None:
+    spool = Spool(tmp_path / "spool", max_mib=1)
+    put(spool, message(1))
+    with pytest.raises(PublishError, match=r"is full.*spool_max_mib") as caught:
+        put(spool, *(message(number, body=bytes(100_000)) for number in range(2, 20)))
+    spool.abort()
+    assert caught.value.undelivered
+    assert ids(spool) == [1]
+
+
+def test_a_full_disk_says_so(spool: Spool) -> None:
+    put(spool, message(1))
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    import signal
+
+    previous = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (spool.path.stat().st_size, hard))
+    try:
+        with pytest.raises(PublishError, match="the state stays as it was"):
+            put(spool, *(message(number, body=bytes(100_000)) for number in range(2, 100)))
+        spool.abort()
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+        signal.signal(signal.SIGXFSZ, previous)
+    assert ids(spool) == [1]
+
+
+def foreign(path: Path) -> None:
+    with sqlite3.connect(path) as database:
+        database.execute("CREATE TABLE precious (data)")
+    database.close()
+
+
+def newer(path: Path) -> None:
+    put(Spool(path), message(1))
+    with sqlite3.connect(path) as database:
+        database.execute("PRAGMA user_version = 99")
+    database.close()
+
+
+@pytest.mark.parametrize(
+    ("make", "told"),
+    [
+        (lambda path: path.write_bytes(b"garbage" * 1000), "damaged or no spool"),
+        (foreign, "no spool"),
+        (newer, "newer n6-stateful-runtime"),
+        (lambda path: path.mkdir(), "cannot be used"),
+    ],
+    ids=["garbage", "foreign", "newer", "a directory"],
+)
+def test_what_is_no_spool_is_left_alone_with_one_clear_error(
+    make: Callable[[Path], None], told: str, tmp_path: Path
+) -> None:
+    path = tmp_path / "spool"
+    make(path)
+    before = path.read_bytes() if path.is_file() else b""
+    spool = Spool(path)
+    with pytest.raises(PublishError, match=told):
+        put(spool, message(1))
+    spool.abort()
+    assert (path.read_bytes() if path.is_file() else b"") == before
+
+
+def test_a_spool_that_another_process_holds_for_long_says_so(
+    spool: Spool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    put(spool, message(1))
+    monkeypatch.setattr(spool_module, "BUSY_SECONDS", 0.1)
+    other = sqlite3.connect(spool.path, isolation_level=None)
+    other.execute("BEGIN EXCLUSIVE")
+    with pytest.raises(PublishError, match="locked by another process"):
+        put(spool, message(2))
+    spool.abort()
+    other.close()
+
+
+# Forwarding
+
+
+class Failing(MemoryOutput):
+    """Takes `good` flushes, then no more."""
+
+    def __init__(self, good: int) -> None:
+        super().__init__()
+        self._good = good
+
+    def flush(self) -> None:
+        if self._pending and not self._good:
+            raise PublishError("the broker is gone")
+        self._good -= bool(self._pending)
+        super().flush()
+
+
+def test_forwarding_keeps_order_ids_and_properties_and_empties_the_spool(spool: Spool) -> None:
+    messages = [message(number) for number in (3, 1, 2)]
+    put(spool, *messages)
+    output = MemoryOutput()
+    assert spool.forward(output) == 3
+    assert output.delivered == messages
+    assert ids(spool) == []
+    assert spool.forward(MemoryOutput()) == 0
+
+
+def test_a_forward_that_breaks_off_is_taken_up_where_it_was(
+    spool: Spool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(spool_module, "FORWARD_MESSAGES", 2)
+    put(spool, *map(message, range(5)))
+    broken = Failing(good=1)
+    with pytest.raises(PublishError):
+        spool.forward(broken)
+    assert len(broken.delivered) == 2
+    assert ids(spool) == [2, 3, 4]
+    output = MemoryOutput()
+    assert spool.forward(output) == 3
+    assert [each.properties["message_id"] for each in output.delivered] == [f"{n:032x}" for n in (2, 3, 4)]
+
+
+def test_two_forwards_at_once_send_nothing_twice(spool: Spool) -> None:
+    put(spool, message(1))
+
+    class Meanwhile(MemoryOutput):
+        def publish(self, message: Message) -> None:
+            with pytest.raises(BusyError, match="forwarded by another process"):
+                Spool(spool.path).forward(MemoryOutput())
+            super().publish(message)
+
+    output = Meanwhile()
+    assert spool.forward(output) == 1
+    assert BusyError.exit_code == 75
+
+
+def test_a_run_that_is_repeated_after_a_forward_adds_nothing_twice(spool: Spool) -> None:
+    put(spool, message(1))
+    spool.forward(MemoryOutput())
+    put(spool, message(1), message(2))
+    assert ids(spool) == [2]
+
+
+def test_forwarded_ids_are_forgotten_when_no_run_can_come_back_to_their_generation(spool: Spool) -> None:
+    def remembered() -> int:
+        database = sqlite3.connect(spool.path)
+        (count,) = database.execute("SELECT count(*) FROM forwarded").fetchone()
+        database.close()
+        return int(count)
+
+    put(spool, message(1, "g1"))
+    spool.forward(MemoryOutput())
+    put(spool, message(2, "g2"), generations=("g2", "g1"))
+    assert remembered() == 1
+    put(spool, message(3, "g3"), generations=("g3", "g2"))
+    assert remembered() == 0
+
+
+def test_other_collectors_ids_are_not_forgotten(spool: Spool) -> None:
+    put(spool, message(1))
+    spool.forward(MemoryOutput())
+    spool.open(EXCHANGES, "another owner", ("g9",))
+    spool.close()
+    put(spool, message(1))
+    assert ids(spool) == []
+
+
+# Store and forward
+
+
+def test_with_spool_when_down_a_broker_that_is_gone_is_a_warning_and_nothing_is_lost(
+    spool: Spool, caplog: pytest.LogCaptureFixture
+) -> None:
+    down = SpoolFirstOutput(spool, Failing(good=0))
+    down.open(EXCHANGES, "owner", ("g1",))
+    down.publish(message(1))
+    down.close()
+    assert "1 messages (4 bytes) wait in the spool" in caplog.text
+    back = MemoryOutput()
+    up = SpoolFirstOutput(spool, back)
+    up.open(EXCHANGES, "owner", ("g1",))
+    up.publish(message(2))
+    up.close()
+    assert back.delivered == [message(1), message(2)]
+    assert ids(spool) == []
+
+
+def test_the_command_keeps_what_a_dead_broker_does_not_take_and_exits_with_0(host: Host) -> None:
+    host.change_config(
+        f"url = spool:{host.directory}/spool",
+        f"url = amqp://127.0.0.1:9/\nspool_when_down = {host.directory}/spool",
+    )
+    done = host.run()
+    assert done.returncode == 0, done.stderr
+    assert "WARNING" in done.stderr
+    assert "2 messages (6 bytes) wait in the spool" in done.stderr
+    assert "{'taken': 2}" in host.run("state", "show").stdout
+    assert "2 messages (6 bytes) in the spool" in host.run("spool", "list").stdout
+    one_clear_error(host.run("spool", "forward"), 69, "127.0.0.1:9")
+    assert "2 messages" in host.run("spool", "list").stdout
+
+
+# The command
+
+
+def test_list_shows_a_line_a_message_and_the_sum(host: Host) -> None:
+    host.run()
+    lines = host.run("spool", "list").stdout.splitlines()
+    assert len(lines) == 3
+    assert all("my-provider.lines  3 bytes" in line for line in lines[:2])
+    assert lines[2].startswith("2 messages (6 bytes) in the spool")
+    assert "1 of them not shown" in host.run("spool", "list", "--limit", "1").stdout
+
+
+def test_show_writes_the_body_as_it_is(host: Host) -> None:
+    host.run()
+    message_id = host.run("spool", "list").stdout.split()[2]
+    done = host.run("spool", "show", message_id[:8])
+    assert done.stdout == "one"
+    assert message_id in done.stderr
+    one_clear_error(host.run("spool", "show", "zzz"), 1, "no message with the id zzz")
+
+
+def test_without_a_broker_to_forward_to_there_is_one_clear_error(host: Host) -> None:
+    host.run()
+    one_clear_error(host.run("spool", "forward"), 78, "--to amqp://")
+
+
+def test_an_empty_spool_lists_nothing(host: Host) -> None:
+    assert host.run("spool", "list").stdout.startswith("0 messages (0 bytes)")

@@ -1,0 +1,226 @@
+"""`state show`, `history`, `reset`, `restore`, `export`, `import`, `edit`."""
+
+from __future__ import annotations
+
+import datetime
+import json
+import pickle
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+
+from n6_stateful import StateError
+from n6_stateful.command import state_json
+from tests.runtime.test_command import Host, one_clear_error
+from tests.runtime.test_command import host as host  # the fixture
+from tests.runtime.test_unpickling import STATES
+
+NAME = "my-provider.lines.SampleCollector.pickle"
+
+
+def state_of(host: Host) -> object:
+    return pickle.loads((host.directory / "cache" / NAME).read_bytes())
+
+
+def run_twice(host: Host) -> None:
+    host.run()
+    host.feed.write_text("one\ntwo\nthree\n")
+    host.run()
+
+
+def test_show_tells_state_generation_time_size_and_place(host: Host) -> None:
+    host.run()
+    done = host.run("state", "show")
+    assert done.returncode == 0
+    assert str(host.directory / "cache" / NAME) in done.stdout
+    assert "{'taken': 2}" in done.stdout
+    assert "number      1" in done.stdout
+    about = json.loads(host.run("state", "show", "--json").stdout)
+    assert about["state"] == {"taken": 2}
+    assert about["generation"] in done.stdout
+    assert datetime.datetime.fromisoformat(about["saved"]).tzinfo is not None
+
+
+def test_show_without_a_state_says_so(host: Host) -> None:
+    done = host.run("state", "show")
+    assert (done.returncode, "no state yet" in done.stdout) == (0, True)
+
+
+def test_show_needs_no_output_and_no_classes(host: Host) -> None:
+    host.change_config(f"[output]\nurl = spool:{host.directory}/spool\n", "")
+    (host.directory / "cache").mkdir(mode=0o700)
+    gone = pickle.dumps({"a": datetime.date(2026, 1, 1)}, 0).replace(b"datetime\ndate", b"gone.away\nThing")
+    (host.directory / "cache" / NAME).write_bytes(gone)
+    done = host.run("state", "show")
+    assert done.returncode == 0, done.stderr
+    assert "<gone.away.Thing: " in done.stdout
+
+
+def test_history_lists_the_generations_and_the_broken_files(host: Host) -> None:
+    run_twice(host)
+    done = host.run("state", "history")
+    assert [line.split()[1] for line in done.stdout.splitlines()] == ["2", "1"]
+    (host.directory / "cache" / NAME).write_bytes(b"garbage")
+    host.run()
+    about = json.loads(host.run("state", "history", "--json").stdout)
+    assert len(about["broken"]) == 1
+    assert len(about["generations"]) == 2
+
+
+def test_reset_asks_or_wants_yes_and_keeps_the_old_state(host: Host) -> None:
+    host.run()
+    one_clear_error(host.run("state", "reset"), 1, "--yes", "nothing was changed")
+    assert state_of(host) == {"taken": 2}
+    before = host.run("state", "show", "--json").stdout
+    assert host.run("state", "reset", "--yes").returncode == 0
+    assert state_of(host) == {"taken": 0}
+    after = host.run("state", "show", "--json").stdout
+    assert json.loads(before)["generation"] != json.loads(after)["generation"] != ""
+    previous = host.directory / "cache" / f"{NAME}.previous"
+    assert pickle.loads(previous.read_bytes()) == {"taken": 2}
+
+
+def test_after_a_reset_the_same_data_comes_as_new_messages(host: Host) -> None:
+    host.run()
+    host.run("state", "reset", "--yes")
+    assert host.run().stdout.startswith("published 2 messages")
+    assert "4 messages" in host.run("spool", "list").stdout
+
+
+def test_restore_goes_back_to_the_state_before_as_a_new_generation(host: Host) -> None:
+    run_twice(host)
+    assert host.run("state", "restore", "--yes").returncode == 0
+    assert state_of(host) == {"taken": 2}
+    assert "number      3" in host.run("state", "show").stdout
+
+
+def test_restore_takes_a_generation_by_the_beginning_of_its_id(host: Host) -> None:
+    run_twice(host)
+    wanted = host.run("state", "history").stdout.splitlines()[1][:8]
+    assert host.run("state", "restore", wanted, "--yes").returncode == 0
+    assert state_of(host) == {"taken": 2}
+    one_clear_error(host.run("state", "restore", "zzz", "--yes"), 1, "no earlier generation begins with zzz")
+
+
+def test_restore_mends_a_state_that_each_run_refuses(host: Host) -> None:
+    run_twice(host)
+    host.change_config("[output]", "broken_state = fail\n[output]")
+    (host.directory / "cache" / NAME).write_bytes(b"garbage")
+    one_clear_error(host.run(), 74, "state restore")
+    assert host.run("state", "restore", "--yes").returncode == 0
+    assert state_of(host) == {"taken": 2}
+    assert host.run().returncode == 0
+
+
+@pytest.mark.parametrize("name", ["state.pickle", "state.json"])
+def test_what_is_exported_can_be_imported(host: Host, name: str) -> None:
+    host.run()
+    file = host.directory / name
+    assert host.run("state", "export", str(file)).returncode == 0
+    assert file.stat().st_mode & 0o077 == 0
+    host.run("state", "reset", "--yes")
+    assert host.run("state", "import", str(file), "--yes").returncode == 0
+    assert state_of(host) == {"taken": 2}
+
+
+def test_states_of_n6_are_imported_from_their_files(host: Host) -> None:
+    py2 = Path(__file__).with_name("py2_states") / "plain-2.pickle"
+    assert host.run("state", "import", str(py2), "--yes").returncode == 0
+    state = state_of(host)
+    assert isinstance(state, dict)
+    assert state["text"] == "zażółć"
+    text = host.directory / "my-provider.txt"
+    text.write_text("2015-10-21")
+    assert host.run("state", "import", str(text), "--yes").returncode == 0
+    assert state_of(host) == "2015-10-21"
+
+
+@pytest.mark.parametrize(
+    ("name", "data"),
+    [
+        ("x.pickle", b"garbage"),
+        ("x.pickle", b"cos\nsystem\n(Vtrue\ntR."),
+        ("x.json", b"{"),
+        ("x.json", b'{"$set": 1}'),
+        ("x.json", b'{"$nothing": []}'),
+    ],
+)
+def test_what_cannot_be_imported_is_one_clear_error_and_changes_nothing(
+    host: Host, name: str, data: bytes
+) -> None:
+    host.run()
+    (host.directory / name).write_bytes(data)
+    one_clear_error(host.run("state", "import", str(host.directory / name), "--yes"), 74, name.split(".")[1])
+    assert state_of(host) == {"taken": 2}
+
+
+def editor(host: Host, code: str) -> None:
+    script = host.directory / "editor.py"
+    script.write_text(f"import sys, pathlib\nfile = pathlib.Path(sys.argv[1])\n{code}\n")
+    host.env["EDITOR"] = f"{sys.executable} {script}"
+
+
+def test_edit_saves_what_the_editor_leaves_as_a_new_generation(host: Host) -> None:
+    host.run()
+    editor(host, "file.write_text(file.read_text().replace('2', '1'))")
+    assert host.run("state", "edit").returncode == 0
+    assert state_of(host) == {"taken": 1}
+    assert "number      2" in host.run("state", "show").stdout
+
+
+@pytest.mark.parametrize("code", ["sys.exit(1)", "file.write_text('{')", "file.write_text('{\"$set\": 0}')"])
+def test_an_edit_that_fails_changes_nothing(host: Host, code: str) -> None:
+    host.run()
+    editor(host, code)
+    one_clear_error(host.run("state", "edit"), 74)
+    assert state_of(host) == {"taken": 2}
+
+
+def test_an_edit_that_changes_nothing_saves_nothing(host: Host) -> None:
+    host.run()
+    editor(host, "")
+    assert "nothing was changed" in host.run("state", "edit").stdout
+    assert "number      1" in host.run("state", "show").stdout
+
+
+@pytest.mark.parametrize(
+    "action", [["reset", "--yes"], ["restore", "--yes"], ["import", "x.json", "--yes"], ["edit"]]
+)
+def test_what_changes_the_state_does_not_race_a_run(host: Host, action: list[str]) -> None:
+    host.run()
+    editor(host, "print('the editor is open', flush=True); sys.stdin.read()")
+    holder = subprocess.Popen(
+        [
+            sys.executable,
+            Path(__file__).with_name("sample_collector.py"),
+            "state",
+            "edit",
+            "--config",
+            host.config,
+        ],
+        env=host.env,
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    assert holder.stdout is not None
+    holder.stdout.readline()
+    one_clear_error(host.run("state", *action), 75, f"process {holder.pid}")
+    looking = host.run("state", "show")
+    assert looking.returncode == 0
+    assert "another run is on its way" in looking.stderr
+    holder.communicate()
+    assert state_of(host) == {"taken": 2}
+
+
+@given(STATES)
+def test_what_json_has_a_form_for_comes_back_equal(state: object) -> None:
+    try:
+        found = state_json.dump(state)
+    except StateError as exc:
+        assert "JSON has no form" in str(exc)  # noqa: PT017 - only some states are refused
+        return
+    assert state_json.load(json.loads(json.dumps(found))) == state

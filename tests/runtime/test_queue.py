@@ -70,7 +70,6 @@ def test_a_body_may_be_whatever_bytes_takes(body: Any, expected: bytes) -> None:
 @pytest.mark.parametrize(
     "body",
     ["text", 5, None, 1.5, {"a": 1}, ["text"], [300], io.StringIO("text"), object()],
-    ids=repr,
 )
 def test_a_body_that_is_not_bytes_is_refused_and_nothing_is_published(body: Any) -> None:
     publisher = Publisher(lambda self: self.publish_output("a.b", body))

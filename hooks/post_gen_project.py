@@ -59,10 +59,10 @@ def next_steps() -> str:
         steps.append(f"# now fill in _download() in src/{COLLECTOR_NAME}/collector.py, and run tox again")
     install = "./vendor/n6-stateful-runtime -e ." if RUNTIME_SOURCE == "vendored" else "-e ."
     steps += [
-        f"python3 -m venv .venv && .venv/bin/pip install {install}",
-        f".venv/bin/{COMMAND} --config etc --dry-run",
-        f".venv/bin/{COMMAND} --config etc",
-        f".venv/bin/{COMMAND} --config etc state show",
+        f"python3 -m venv venv && venv/bin/pip install {install}",
+        f"venv/bin/{COMMAND} --config etc --dry-run",
+        f"venv/bin/{COMMAND} --config etc",
+        f"venv/bin/{COMMAND} --config etc state show",
     ]
     return "\n".join(f"  {step}" for step in steps)
 

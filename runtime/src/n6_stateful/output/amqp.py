@@ -427,16 +427,17 @@ def _told(reason: Any, options: Mapping[str, Any]) -> str:
     code, text = getattr(reason, "reply_code", None), getattr(reason, "reply_text", None)
     if code:
         return f"the broker said {code} {text}"
-    causes = [str(each) for each in _causes(reason)]
-    return ": ".join(dict.fromkeys(cause for cause in causes if cause)) or type(reason).__name__
+    innermost = reason
+    while inner := _inner(innermost):
+        innermost = inner
+    return str(innermost) or type(innermost).__name__
 
 
-def _causes(reason: Any) -> list[Any]:
-    """The exception, and those that it was made from."""
-    found: list[Any] = []
-    while reason is not None and len(found) < 10:
-        inner = [each for each in getattr(reason, "args", ()) if isinstance(each, BaseException)]
-        inner += getattr(reason, "exceptions", [])
-        found.append(reason if not inner else type(reason).__name__)
-        reason = inner[0] if inner else None
-    return found
+def _inner(reason: Any) -> BaseException | None:
+    """The exception that pika wrapped into this one."""
+    wrapped = [
+        *getattr(reason, "exceptions", ()),
+        *getattr(reason, "args", ()),
+        getattr(reason, "exception", None),
+    ]
+    return next((each for each in reversed(wrapped) if isinstance(each, BaseException)), None)

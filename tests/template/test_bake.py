@@ -184,7 +184,8 @@ def installed(bake: Bake, tmp_path: Path) -> tuple[Path, Path]:
 
 def test_a_download_that_is_not_filled_in_is_told_in_one_line(installed: tuple[Path, Path]) -> None:
     project, command = installed
-    done = run(command, "--config", "etc", "--log-level", "error", cwd=project)
+    env = {"HOME": str(project.parent)}
+    done = run(command, "--config", "etc", "--log-level", "error", cwd=project, env=env)
     assert done.returncode == 1
     (line,) = done.stderr.splitlines()
     assert "fill in MyFeedCollector._download()" in line

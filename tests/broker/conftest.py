@@ -48,7 +48,14 @@ class Broker:
         self.url = url
         self.exchange = f"{name}-exchange"
         self.queue = f"{name}-queue"
-        self._connection = connected(url)
+        self._connection: Any = None
+        self.reconnect()
+
+    def reconnect(self) -> None:
+        """Connect, again if the connection was cut."""
+        if self._connection is not None:
+            self._connection.collect()
+        self._connection = connected(self.url)
         self.channel = self._connection.channel()
 
     def bind(self, routing_key: str = "#", **arguments: Any) -> None:

@@ -15,7 +15,6 @@ from collections.abc import Callable, Mapping, Sequence
 from urllib.parse import unquote, urlsplit
 
 import pika
-from pika.exceptions import ConnectionBlockedTimeout
 
 from n6_stateful.errors import CollectorError, ConfigError, PublishError
 from n6_stateful.message import Exchange, Message, Undelivered
@@ -129,7 +128,6 @@ class Login:
             credentials=credentials,
             ssl_options=self._ssl_options(),
             heartbeat=options["heartbeat"] if self.heartbeat is None else self.heartbeat,
-            blocked_connection_timeout=options["progress_timeout"],
             socket_timeout=options["connect_timeout"],
             stack_timeout=options["connect_timeout"],
             connection_attempts=1,
@@ -172,6 +170,7 @@ class AmqpOutput:
         self._in_flight = 0
         self._in_flight_bytes = 0
         self._last_progress = 0.0
+        self._alarm: str | None = None  # why the broker takes nothing for now
         self._refused: dict[int, Undelivered] = {}  # by delivery tag, as _unconfirmed
         self._ready = False
         self._ended: str | None = None  # why the connection is no more
@@ -224,8 +223,6 @@ class AmqpOutput:
             if self._refused or self._ended is not None:
                 self._wait(lambda: not self._in_flight)
                 self._raise(Undelivered(message.routing_key, properties.message_id, size, "not sent"))
-            if not self._in_flight:
-                self._last_progress = time.monotonic()
             self._in_flight += 1
             self._in_flight_bytes += size
             wake = not self._outbox
@@ -268,10 +265,13 @@ class AmqpOutput:
     def _wait(self, done: Callable[[], bool]) -> None:
         """Wait until `done()`, or there is no more to wait for. The lock is held."""
         timeout = self._options["progress_timeout"]
+        self._last_progress = time.monotonic()  # while the collector was busy, nobody may have looked
         while not done() and self._ended is None:
             left = self._last_progress + timeout - time.monotonic()
             if left <= 0:
                 self._ended = f"no message was confirmed for {timeout:g} s (progress_timeout)"
+                if self._alarm is not None:
+                    self._ended += f", because of an alarm at the broker: {self._alarm}"
                 break
             self._changed.wait(left)
 
@@ -306,6 +306,8 @@ class AmqpOutput:
             )
             with self._changed:
                 self._loop = self._connection.ioloop
+                if self._ended is not None:  # given up meanwhile
+                    self._close_connection()
             self._loop.start()
         except Exception as exc:  # whatever it was, the collector's thread must not wait for ever
             LOGGER.debug("the connection's thread failed", exc_info=True)
@@ -317,6 +319,10 @@ class AmqpOutput:
                 loop.close()
 
     def _on_open(self, connection: Any) -> None:
+        connection.add_on_connection_blocked_callback(
+            lambda connection, frame: self._on_alarm(frame.method.reason)
+        )
+        connection.add_on_connection_unblocked_callback(lambda connection, frame: self._on_alarm(None))
         connection.channel(on_open_callback=self._on_channel_open)
 
     def _on_channel_open(self, channel: Any) -> None:
@@ -337,7 +343,6 @@ class AmqpOutput:
     def _on_ready(self, _frame: Any) -> None:
         with self._changed:
             self._ready = True
-            self._last_progress = time.monotonic()
             self._changed.notify_all()
 
     def _send(self) -> None:
@@ -394,6 +399,10 @@ class AmqpOutput:
             )
             self._refused[tag] = Undelivered(*returned, reason)
 
+    def _on_alarm(self, reason: str | None) -> None:
+        with self._changed:
+            self._alarm = reason
+
     def _on_channel_closed(self, channel: Any, reason: Any) -> None:
         if not self._connection.is_closing and not self._connection.is_closed:
             self._note_end(reason)
@@ -406,24 +415,19 @@ class AmqpOutput:
     def _note_end(self, reason: Any) -> None:
         with self._changed:
             if self._ended is None:
-                self._ended = _told(reason, self._options)
+                self._ended = _told(reason)
             self._changed.notify_all()
 
     def _close_connection(self) -> None:
         connection = self._connection
-        if connection.is_open:
-            connection.close()
-        elif connection.is_closed:
+        if connection.is_closed:
             connection.ioloop.stop()
+        elif not connection.is_closing:
+            connection.close()
 
 
-def _told(reason: Any, options: Mapping[str, Any]) -> str:
+def _told(reason: Any) -> str:
     """What pika says of an end, for a person."""
-    if isinstance(reason, ConnectionBlockedTimeout):
-        return (
-            f"the broker took nothing for {options['progress_timeout']:g} s (progress_timeout), because of "
-            "an alarm: it is short of memory or disk space"
-        )
     code, text = getattr(reason, "reply_code", None), getattr(reason, "reply_text", None)
     if code:
         return f"the broker said {code} {text}"

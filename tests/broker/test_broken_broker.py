@@ -1,0 +1,292 @@
+"""A broker that freezes, dies, runs full or refuses: a run ends in time, with one error that is exact."""
+
+from __future__ import annotations
+
+import signal
+import time
+import uuid
+from collections.abc import Callable, Iterator
+
+import pytest
+
+from tests.broker.attempt import attempt, nothing_is_lost, one_clear_error
+from tests.broker.conftest import Broker, Collecting
+from tests.broker.private_node import MAX_MESSAGE_SIZE, Node
+from tests.runtime.sample_collector import SampleCollector
+
+TIMEOUT = 2
+# What a slow machine may need on top.
+SLACK = 4
+
+
+@pytest.fixture(scope="module")
+def node(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Node]:
+    node = Node(tmp_path_factory.mktemp("node"))
+    try:
+        node.start()
+        yield node
+    finally:
+        node.close()
+
+
+@pytest.fixture
+def broker(node: Node) -> Iterator[Broker]:
+    broker = Broker(node.url, f"test-{uuid.uuid4().hex[:12]}")
+    broker.bind()
+    yield broker
+    broker.close()
+
+
+@pytest.fixture(autouse=True)
+def short_timeouts(collecting: Collecting) -> None:
+    configure(collecting, "progress_timeout", TIMEOUT)
+    configure(collecting, "connect_timeout", TIMEOUT)
+    collecting.feed.write_text("".join(f"line {number}\n" for number in range(30)))
+
+
+def configure(collecting: Collecting, option: str, value: object) -> None:
+    with collecting.config.open("a") as file:
+        file.write(f"{option} = {value}\n")
+
+
+def once_all_has_arrived(action: Callable[[], object]) -> Callable[[SampleCollector], None]:
+    def hook(collector: SampleCollector) -> None:
+        collector.flush_output()
+        action()
+
+    return hook
+
+
+@pytest.fixture
+def freeze(node: Node) -> Iterator[Callable[[], None]]:
+    """Stops the broker's process where it stands; at the end of the test it goes on."""
+    yield lambda: node.send_signal(signal.SIGSTOP)
+    node.send_signal(signal.SIGCONT)
+
+
+def thaw(node: Node) -> None:
+    node.send_signal(signal.SIGCONT)
+
+
+def test_a_broker_that_is_frozen_from_the_start_ends_the_run_in_time(
+    node: Node, broker: Broker, collecting: Collecting, freeze: Callable[[], None]
+) -> None:
+    freeze()
+    done = attempt(collecting, node.url, broker.exchange)
+    one_clear_error(done, collecting, "connect_timeout", f"127.0.0.1:{node.port}")
+    assert TIMEOUT <= done.seconds < TIMEOUT + SLACK
+    thaw(node)
+    nothing_is_lost(done, broker, collecting)
+
+
+def test_a_broker_that_freezes_on_the_way_ends_the_run_in_time(
+    node: Node, broker: Broker, collecting: Collecting, freeze: Callable[[], None]
+) -> None:
+    done = attempt(collecting, node.url, broker.exchange, {10: once_all_has_arrived(freeze)})
+    one_clear_error(done, collecting, "progress_timeout")
+    assert TIMEOUT <= done.seconds < TIMEOUT + SLACK
+    assert done.undelivered == done.published[10:]
+    assert set(done.reasons) == {"not confirmed"}
+    thaw(node)
+    nothing_is_lost(done, broker, collecting)
+
+
+def test_a_window_that_a_frozen_broker_leaves_full_ends_the_run_in_time(
+    node: Node, broker: Broker, collecting: Collecting, freeze: Callable[[], None]
+) -> None:
+    configure(collecting, "window_messages", 5)
+    done = attempt(collecting, node.url, broker.exchange, {10: once_all_has_arrived(freeze)})
+    one_clear_error(done, collecting, "progress_timeout")
+    assert done.undelivered == done.published[10:]
+    assert len(done.published) == 16
+    thaw(node)
+    nothing_is_lost(done, broker, collecting)
+
+
+def test_missed_heartbeats_end_the_run_before_the_timeout_does(
+    node: Node, broker: Broker, collecting: Collecting, freeze: Callable[[], None]
+) -> None:
+    configure(collecting, "heartbeat", 1)
+    configure(collecting, "progress_timeout", 60)
+    done = attempt(collecting, node.url, broker.exchange, {10: once_all_has_arrived(freeze)})
+    one_clear_error(done, collecting, "heartbeat")
+    assert done.seconds < 2 * (1 + 5) + SLACK  # pika looks every heartbeat + 5 seconds, and believes it twice
+    assert done.undelivered == done.published[10:]
+    thaw(node)
+    nothing_is_lost(done, broker, collecting)
+
+
+def test_a_broker_that_freezes_once_it_has_confirmed_everything_spoils_nothing(
+    node: Node, broker: Broker, collecting: Collecting, freeze: Callable[[], None]
+) -> None:
+    done = attempt(collecting, node.url, broker.exchange, {30: once_all_has_arrived(freeze)})
+    assert done.code == 0, done.told
+    assert collecting.state_is_saved()
+    thaw(node)
+    assert [message.properties["message_id"] for message in broker.receive()] == done.published
+
+
+def test_a_broker_that_closes_the_connection_ends_the_run_with_its_own_words(
+    node: Node, broker: Broker, collecting: Collecting
+) -> None:
+    def close_connections() -> None:
+        node.control("close_all_connections", "maintenance tonight")
+
+    done = attempt(collecting, node.url, broker.exchange, {10: once_all_has_arrived(close_connections)})
+    broker.reconnect()
+    one_clear_error(done, collecting, "CONNECTION_FORCED", "maintenance tonight")
+    assert done.undelivered == done.published[10:]
+    nothing_is_lost(done, broker, collecting)
+
+
+@pytest.mark.parametrize("confirmed", [True, False], ids=["idle", "busy"])
+def test_a_broker_that_is_killed_ends_the_run_at_once(
+    confirmed: bool, node: Node, broker: Broker, collecting: Collecting
+) -> None:
+    count = 3_000
+    collecting.feed.write_text("".join(f"line {number}\n" for number in range(count)))
+    kill = once_all_has_arrived(node.kill) if confirmed else lambda collector: node.kill()
+    done = attempt(collecting, node.url, broker.exchange, {count - 500: kill})
+    node.start()
+    broker.reconnect()
+    one_clear_error(done, collecting)
+    assert done.seconds < SLACK
+    if confirmed:
+        assert done.undelivered == done.published[count - 500 :]
+    nothing_is_lost(done, broker, collecting)
+
+
+@pytest.fixture
+def short_of(node: Node) -> Iterator[Callable[[str], None]]:
+    """Starves the broker of `memory` or `disk`; at the end of the test it is fed again."""
+    starve = {
+        "memory": ("set_vm_memory_high_watermark", "absolute", "1000"),
+        "disk": ("set_disk_free_limit", "1000000000000000"),
+    }
+    yield lambda what: node.control(*starve[what])
+    feed(node)
+
+
+def feed(node: Node) -> None:
+    node.control("set_vm_memory_high_watermark", "0.9")
+    node.control("set_disk_free_limit", "1000000")
+
+
+@pytest.mark.parametrize("what", ["memory", "disk"])
+@pytest.mark.parametrize("number", [0, 10], ids=["from the start", "on the way"])
+def test_a_broker_that_is_short_of_memory_or_disk_space_ends_the_run_in_time(
+    number: int,
+    what: str,
+    node: Node,
+    broker: Broker,
+    collecting: Collecting,
+    short_of: Callable[[str], None],
+) -> None:
+    hooks = {number: once_all_has_arrived(lambda: short_of(what))}
+    done = attempt(collecting, node.url, broker.exchange, hooks)
+    one_clear_error(done, collecting, "progress_timeout", "alarm", f"low on {what}")
+    assert TIMEOUT <= done.seconds < TIMEOUT + SLACK
+    assert done.undelivered == done.published[number:]
+    feed(node)
+    nothing_is_lost(done, broker, collecting)
+
+
+def test_an_alarm_that_ends_while_the_collector_is_busy_is_no_error(
+    node: Node, broker: Broker, collecting: Collecting, short_of: Callable[[str], None]
+) -> None:
+    def be_busy_for_longer_than_any_timeout(collector: SampleCollector) -> None:
+        time.sleep(TIMEOUT + 1)  # that is what is tried here
+        feed(node)
+
+    hooks = {10: once_all_has_arrived(lambda: short_of("memory")), 30: be_busy_for_longer_than_any_timeout}
+    done = attempt(collecting, node.url, broker.exchange, hooks)
+    assert done.code == 0, done.told
+    assert [message.properties["message_id"] for message in broker.receive()] == done.published
+
+
+def test_a_message_that_is_too_large_for_the_broker_is_named_with_the_limit(
+    node: Node, broker: Broker, collecting: Collecting
+) -> None:
+    largest = b"x" * MAX_MESSAGE_SIZE
+    collecting.feed.write_bytes(b"small\n" + largest + b"\n" + largest + b"y\nlast\n")
+    done = attempt(collecting, node.url, broker.exchange, {2: lambda collector: collector.flush_output()})
+    one_clear_error(done, collecting, "max size", str(MAX_MESSAGE_SIZE), f"{MAX_MESSAGE_SIZE + 1:,} bytes")
+    assert done.undelivered == done.published[2:]
+    assert len(broker.receive()) == 2
+
+
+def test_a_user_who_may_not_configure_is_told_so(node: Node, broker: Broker, collecting: Collecting) -> None:
+    url = f"amqp://stranger:stranger@127.0.0.1:{node.port}/"
+    done = attempt(collecting, url, broker.exchange)
+    one_clear_error(done, collecting, "ACCESS_REFUSED", broker.exchange, "stranger")
+    assert not done.published
+
+
+def test_a_user_who_may_not_publish_is_told_so(node: Node, broker: Broker, collecting: Collecting) -> None:
+    configure(collecting, "declare", "false")
+    url = f"amqp://stranger:stranger@127.0.0.1:{node.port}/"
+    done = attempt(collecting, url, broker.exchange)
+    one_clear_error(done, collecting, "ACCESS_REFUSED", broker.exchange, "stranger")
+    assert done.undelivered == done.published
+    nothing_is_lost(done, broker, collecting)
+
+
+def test_messages_travel_over_tls(node: Node, broker: Broker, collecting: Collecting) -> None:
+    configure(collecting, "ssl_ca_certs", node.certificates / "ca.pem")
+    done = attempt(collecting, f"amqps://guest:guest@localhost:{node.tls_port}/", broker.exchange)
+    assert done.code == 0, done.told
+    assert [message.properties["message_id"] for message in broker.receive()] == done.published
+
+
+@pytest.mark.parametrize(
+    ("host", "authority", "told"),
+    [
+        ("localhost", "wrong-ca.pem", "certificate verify failed"),
+        ("localhost", None, "certificate verify failed"),
+        ("127.0.0.1", "ca.pem", "not valid for '127.0.0.1'"),
+    ],
+    ids=["wrong CA", "the system's CAs", "another host"],
+)
+def test_a_broker_whose_certificate_cannot_be_trusted_gets_nothing(
+    host: str, authority: str | None, told: str, node: Node, broker: Broker, collecting: Collecting
+) -> None:
+    if authority is not None:
+        configure(collecting, "ssl_ca_certs", node.certificates / authority)
+    done = attempt(collecting, f"amqps://guest:guest@{host}:{node.tls_port}/", broker.exchange)
+    one_clear_error(done, collecting, told)
+    assert not done.published
+
+
+def test_a_client_certificate_logs_in(node: Node, broker: Broker, collecting: Collecting) -> None:
+    configure(collecting, "ssl_ca_certs", node.certificates / "ca.pem")
+    configure(collecting, "ssl_certfile", node.certificates / "client.pem")
+    configure(collecting, "ssl_keyfile", node.certificates / "client.key")
+
+    def say_who_we_are(collector: SampleCollector) -> None:
+        # The broker refuses messages with the name of somebody else.
+        collector.basic_prop_kwargs = {**collector.basic_prop_kwargs, "user_id": "collector"}
+
+    url = f"amqps://localhost:{node.tls_port}/"
+    done = attempt(collecting, url, broker.exchange, {0: say_who_we_are})
+    assert done.code == 0, done.told
+    assert {message.properties["user_id"] for message in broker.receive()} == {"collector"}
+
+
+def test_without_a_client_certificate_a_broker_that_knows_us_by_one_refuses_us(
+    node: Node, broker: Broker, collecting: Collecting
+) -> None:
+    configure(collecting, "ssl_ca_certs", node.certificates / "ca.pem")
+    done = attempt(collecting, f"amqps://collector:wr0ng@localhost:{node.tls_port}/", broker.exchange)
+    one_clear_error(done, collecting, "ACCESS_REFUSED")
+    assert "wr0ng" not in done.told
+
+
+@pytest.mark.parametrize("scheme", ["amqp", "amqps"])
+def test_tls_on_one_side_only_is_one_clear_error(
+    scheme: str, node: Node, broker: Broker, collecting: Collecting
+) -> None:
+    configure(collecting, "ssl_ca_certs", node.certificates / "ca.pem")
+    port = node.tls_port if scheme == "amqp" else node.port
+    done = attempt(collecting, f"{scheme}://guest:guest@localhost:{port}/", broker.exchange)
+    one_clear_error(done, collecting, f"{scheme}://localhost:{port}")
+    assert done.seconds < TIMEOUT + SLACK

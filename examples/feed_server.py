@@ -1,10 +1,13 @@
-"""Serves a feed file over HTTP on this machine, as a source on the web would: with Last-Modified and 304.
+"""Serves a feed file over HTTP on this machine, as a source on the web would: with ETag, Last-Modified, 304.
 
-python examples/feed_server.py FILE [PORT]
+    python examples/feed_server.py FILE [PORT]
+
+The feed grows when the file does.
 """
 
 from __future__ import annotations
 
+import hashlib
 import sys
 import threading
 from collections.abc import Iterator
@@ -18,8 +21,10 @@ class FeedServer(ThreadingHTTPServer):
     """Answers every GET with the file as it is at that moment.
 
     Attributes:
-        faults: what to do wrong, one for each of the next requests: an HTTP status, or `"cut"` to end the
-            connection in the middle of the body.
+        faults: what to do wrong, one for each of the next requests: an HTTP status, `"cut"` to end the
+            connection in the middle of the body, or `"cut unannounced"` to do so without having told the
+            body's length.
+        answers: the status of each answer so far.
     """
 
     daemon_threads = True
@@ -28,6 +33,7 @@ class FeedServer(ThreadingHTTPServer):
         super().__init__(("127.0.0.1", port), _Handler)
         self.file = file
         self.faults: list[int | str] = []
+        self.answers: list[int] = []
 
     @property
     def url(self) -> str:
@@ -44,19 +50,23 @@ class _Handler(BaseHTTPRequestHandler):
             self.send_error(fault)
             return
         body = self.server.file.read_bytes()
-        modified = formatdate(self.server.file.stat().st_mtime, usegmt=True)
-        if self.headers["If-Modified-Since"] == modified:
-            self.send_response(304)
-            self.end_headers()
-            return
-        self.send_response(200)
-        self.send_header("Content-Length", str(len(body)))
-        self.send_header("Last-Modified", modified)
+        etag = f'"{hashlib.sha256(body).hexdigest()}"'
+        unchanged = self.headers["If-None-Match"] == etag
+        self.send_response(304 if unchanged else 200)
+        self.send_header("ETag", etag)
+        self.send_header("Last-Modified", formatdate(self.server.file.stat().st_mtime, usegmt=True))
+        if fault != "cut unannounced" and not unchanged:
+            self.send_header("Content-Length", str(len(body)))
         self.end_headers()
-        self.wfile.write(body[: len(body) // 2] if fault == "cut" else body)
+        if not unchanged:
+            self.wfile.write(body[: len(body) // 2] if fault else body)
+
+    def log_request(self, code: int | str = "-", size: int | str = "-") -> None:
+        """Remember the status, and say nothing."""
+        self.server.answers.append(int(code))
 
     def log_message(self, format: str, *args: object) -> None:
-        """Say nothing of each request."""
+        """Say nothing of an error, either: it was asked for."""
 
 
 @contextmanager
@@ -75,4 +85,7 @@ def serving(file: Path) -> Iterator[FeedServer]:
 if __name__ == "__main__":
     with FeedServer(Path(sys.argv[1]), int(sys.argv[2]) if len(sys.argv) > 2 else 0) as endless:
         print(endless.url, flush=True)
-        endless.serve_forever()
+        try:
+            endless.serve_forever()
+        except KeyboardInterrupt:
+            print()

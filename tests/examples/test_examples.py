@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import random
+import re
+import signal
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -18,6 +20,26 @@ from examples.urlhaus import make_feed as urlhaus_feed
 from n6_stateful.output.spool import Spool
 
 EXAMPLES = Path(urlhaus_feed.__file__).parents[1]
+# Whatever proxies this machine uses, they are not for 127.0.0.1.
+ENVIRONMENT = {**os.environ, "NO_PROXY": "127.0.0.1", "no_proxy": "127.0.0.1"}
+
+WITHOUT_WAITING = "import stamina; stamina.set_testing(True, attempts=4)"
+# Lets the second save of the state do no more than `step`, and kills the collector then.
+KILLED = """
+import os, signal
+save_state = C.save_state
+saves = []
+def save_or_die(self, state):
+    saves.append(state)
+    if len(saves) < 2:
+        return save_state(self, state)
+    ({step})(self, state)
+    os.kill(os.getpid(), signal.SIGKILL)
+C.save_state = save_or_die
+"""
+
+URLHAUS = pytest.mark.parametrize("example", ["urlhaus"], indirect=True)
+DATAPLANE = pytest.mark.parametrize("example", ["dataplane"], indirect=True)
 
 
 class Example(NamedTuple):
@@ -27,38 +49,68 @@ class Example(NamedTuple):
     directory: Path
     server: FeedServer
     make_feed: Callable[[int, int], bytes]
+    shown: set[bytes]
 
     def show(self, feed: bytes) -> None:
         """Let the source show `feed`."""
         self.server.file.write_bytes(feed)
-        # Last-Modified has seconds; a feed that changes twice in one would look unchanged.
-        stamp = getattr(self.server, "stamp", 1_700_000_000) + 10
-        self.server.stamp = stamp  # type: ignore[attr-defined]
-        os.utime(self.server.file, (stamp, stamp))
+        self.shown.update(keys(self.name, feed))
 
-    def run(self) -> subprocess.CompletedProcess[str]:
-        """Run the collector once."""
-        return subprocess.run(
-            [sys.executable, EXAMPLES / self.name / "collector.py", "--config", self.directory / "60.conf"],
+    def run(self, first: str = WITHOUT_WAITING) -> tuple[int, str]:
+        """Run the collector once, after `first`; its exit code and what it logs."""
+        collector = f"{self.name.capitalize()}Collector"
+        program = f"from examples.{self.name}.collector import {collector} as C\n{first}\nC.run_script()"
+        return self.call(["-c", program])
+
+    def run_well(self) -> str:
+        """Run the collector once, without error; what it logs."""
+        code, log = self.run()
+        assert code == 0, log
+        return log
+
+    def run_file(self) -> None:
+        """Run the collector once, by the name of its file."""
+        code, log = self.call([str(EXAMPLES / self.name / "collector.py")])
+        assert code == 0, log
+
+    def call(self, program: list[str]) -> tuple[int, str]:
+        """Run Python with `program` and the configuration; its exit code and what it logs."""
+        done = subprocess.run(
+            [sys.executable, *program, "--config", self.directory / "60.conf"],
+            cwd=EXAMPLES.parent,
+            env=ENVIRONMENT,
             capture_output=True,
             text=True,
             timeout=60,
         )
-
-    def run_well(self) -> str:
-        """Run the collector once, without error; what it logs."""
-        done = self.run()
-        assert done.returncode == 0, done.stderr
-        return done.stderr
+        return done.returncode, done.stderr
 
     def published(self) -> list[bytes]:
-        """Every record published so far, in order."""
-        spool = Spool(self.directory / "spool")
-        return [line for spooled in spool.messages() for line in spooled.message.body.splitlines()]
+        """What names each record published so far, in order."""
+        bodies = [spooled.message.body for spooled in Spool(self.directory / "spool").messages()]
+        return [key for body in bodies for key in keys(self.name, body)]
+
+    def assert_each_was_published_once(self) -> None:
+        """Assert that each record that was ever shown is in the spool, once."""
+        published = self.published()
+        assert len(published) == len(set(published)), "something came twice"
+        assert set(published) == self.shown
 
 
-def records(feed: bytes) -> list[bytes]:
+def keys(name: str, feed: bytes) -> list[bytes]:
+    """What names the records in `feed`: URLhaus' ids, dataplane.org's whole lines."""
+    if name == "urlhaus":
+        return re.findall(rb'^"(\d+)","', feed, re.MULTILINE)
     return [line for line in feed.splitlines() if line and not line.startswith(b"#")]
+
+
+def shuffled(feed: bytes) -> bytes:
+    """`feed` with its records in any order, between the `#` lines."""
+    lines = feed.splitlines(keepends=True)
+    records = [line for line in lines if not line.startswith(b"#")]
+    begin = next(at for at, line in enumerate(lines) if not line.startswith(b"#"))
+    random.Random(1).shuffle(records)
+    return b"".join([*lines[:begin], *records, *lines[begin + len(records) :]])
 
 
 @pytest.fixture(params=["urlhaus", "dataplane"])
@@ -67,77 +119,173 @@ def example(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Example]
     make_feed = {"urlhaus": urlhaus_feed.feed, "dataplane": dataplane_feed.feed}[name]
     with serving(tmp_path / "feed") as server:
         (tmp_path / "60.conf").write_text(
-            f"[{name}]\nsource = example\ncache_dir = {tmp_path}/cache\nurl = {server.url}\n"
+            f"[{name}]\nsource = example\ncache_dir = {tmp_path}/cache\nurl = {server.url}?auth-key=hush\n"
             f"[output]\nurl = spool:{tmp_path}/spool\n"
         )
-        yield Example(name, tmp_path, server, make_feed)
+        yield Example(name, tmp_path, server, make_feed, set())
 
 
-def test_the_feed_files_are_what_their_scripts_make() -> None:
-    assert (EXAMPLES / "urlhaus/feed.csv").read_bytes() == urlhaus_feed.feed(0, 1200)
-    assert (EXAMPLES / "dataplane/feed.txt").read_bytes() == dataplane_feed.feed(0, 1400)
+def test_the_feed_files_are_what_their_scripts_make_and_hold_over_1000_records() -> None:
+    for name, file, feed in (
+        ("urlhaus", "feed.csv", urlhaus_feed.feed(0, 1200)),
+        ("dataplane", "feed.txt", dataplane_feed.feed(0, 2000)),
+    ):
+        assert (EXAMPLES / name / file).read_bytes() == feed
+        assert len(set(keys(name, feed))) > 1000
 
 
 def test_each_record_of_a_growing_feed_is_published_once(example: Example) -> None:
-    for end in (1000, 1000, 1001, 1004, 1004, 1300):
+    for end in (1000, 1000, 1001, 1004, 1300):
         example.show(example.make_feed(0, end))
-        example.run_well()
-    published = example.published()
-    assert len(published) == len(set(published))
-    assert set(published) == set(records(example.make_feed(0, 1300)))
+        example.run_file()
+        example.assert_each_was_published_once()
 
 
 def test_what_rotates_out_of_the_feed_is_not_missed_and_not_taken_again(example: Example) -> None:
     for begin, end in ((0, 100), (50, 150), (0, 150), (140, 240)):
         example.show(example.make_feed(begin, end))
         example.run_well()
-    published = example.published()
-    assert len(published) == len(set(published)) == 240
+    example.assert_each_was_published_once()
+
+
+def test_the_order_of_the_feed_does_not_matter(example: Example) -> None:
+    for end in (300, 400):
+        example.show(shuffled(example.make_feed(0, end)))
+        example.run_well()
+    example.assert_each_was_published_once()
 
 
 def test_lines_that_are_no_records_are_left_out_and_told(example: Example) -> None:
     good = example.make_feed(0, 10)
-    example.show(good + b"\r\n<html>502 Bad Gateway</html>\r\n")
-    assert "no record, left out" in example.run_well()
-    assert set(example.published()) == set(records(good))
+    example.show(good + b'\r\n<html>502 Bad Gateway</html>\r\n"9999999999","2026-01-01\r\n\xff|\xff|||\r\n')
+    example.shown.intersection_update(keys(example.name, good))
+    log = example.run_well()
+    assert "3 lines are no records, left out; the first: b'<html>502" in log
+    example.assert_each_was_published_once()
 
 
-def test_errors_that_pass_are_tried_again(example: Example) -> None:
+def test_an_unchanged_feed_is_not_sent_again(example: Example) -> None:
     example.show(example.make_feed(0, 10))
-    example.server.faults = [500, 503]
-    example.run_well()
-    assert len(example.published()) == 10
+    for _ in range(3):
+        example.run_well()
+    assert example.server.answers == [200, 304, 304]
 
 
-@pytest.mark.parametrize("faults", [[404], ["cut"] * 4, [500] * 4], ids=["404", "cut off", "500"])
-def test_errors_that_stay_are_one_clear_line_and_the_next_run_takes_everything(
-    example: Example, faults: list[int | str]
-) -> None:
+@pytest.mark.parametrize("faults", [[500, 503], ["cut"]], ids=["500 and 503", "cut off"])
+def test_errors_that_pass_are_tried_again(example: Example, faults: list[int | str]) -> None:
     example.show(example.make_feed(0, 10))
     example.server.faults = list(faults)
-    done = example.run()
-    assert done.returncode == 1
-    assert "could not be downloaded" in done.stderr.splitlines()[-1]
-    assert "Traceback" not in done.stderr
-    example.server.faults = []
     example.run_well()
-    assert len(example.published()) == 10
+    example.assert_each_was_published_once()
 
 
-@pytest.mark.parametrize("example", ["urlhaus"], indirect=True)
+@pytest.mark.parametrize(
+    ("faults", "text"),
+    [
+        ([404], "could not be downloaded: 404 Not Found"),
+        ([500] * 4, "could not be downloaded: 500 Internal Server Error"),
+        (["cut"] * 4, "could not be downloaded: "),
+        (["cut unannounced"], "ends in the middle of a line"),
+    ],
+    ids=["404", "500", "cut off", "cut off unannounced"],
+)
+def test_errors_that_stay_are_one_clear_line_and_the_next_run_takes_everything(
+    example: Example, faults: list[int | str], text: str
+) -> None:
+    example.show(example.make_feed(0, 20))
+    example.server.faults = list(faults)
+    code, log = example.run()
+    assert code == 1
+    assert text in log.splitlines()[-1]
+    assert "nothing was published" in log.splitlines()[-1]
+    assert "Traceback" not in log
+    example.run_well()
+    example.assert_each_was_published_once()
+
+
+def test_a_page_that_is_no_feed_is_an_error(example: Example) -> None:
+    example.show(b"<html>Checking your browser...</html>\n")
+    code, log = example.run()
+    assert (code, example.published()) == (1, [])
+    assert "the source sent something else: b'<html>Checking" in log.splitlines()[-1]
+
+
+@URLHAUS
+def test_the_key_in_the_url_is_not_shown(example: Example) -> None:
+    example.show(example.make_feed(0, 10))
+    example.server.faults = [403]
+    logs = [example.run()[1]]
+    config = example.directory / "60.conf"
+    config.write_text(config.read_text().replace(str(example.server.server_port), "1"))
+    logs.append(example.run()[1])
+    assert "403 Forbidden" in logs[0]
+    assert "refused" in logs[1]
+    assert "hush" not in "".join(logs)
+
+
+@URLHAUS
 def test_urlhaus_tells_when_records_may_have_been_missed(example: Example) -> None:
     for begin, end in ((0, 10), (20, 30)):
         example.show(example.make_feed(begin, end))
         log = example.run_well()
-    assert "may be missed" in log
-    assert len(example.published()) == 20
+    assert "the feed begins at record 3400020, the last one taken was 3400009" in log
+    example.assert_each_was_published_once()
 
 
-@pytest.mark.parametrize("example", ["dataplane"], indirect=True)
-def test_dataplane_takes_records_that_come_late_and_in_any_order(example: Example) -> None:
-    lines = records(example.make_feed(0, 200))
-    random.Random(1).shuffle(lines)
-    for end in (50, 120, 200):
-        example.show(b"\n".join(lines[:end]))
+@URLHAUS
+def test_urlhaus_tells_when_the_source_seems_to_count_anew(example: Example) -> None:
+    example.show(example.make_feed(100, 110))
+    example.run_well()
+    example.server.file.write_bytes(example.make_feed(0, 10))
+    assert "the feed ends at record 3400009, and 3400109 was taken already" in example.run_well()
+    example.assert_each_was_published_once()
+
+
+@DATAPLANE
+def test_dataplane_takes_records_that_come_late(example: Example) -> None:
+    whole = shuffled(example.make_feed(0, 300)).splitlines(keepends=True)
+    for left_out in (100, 50, 0):
+        example.show(b"".join(whole[: 20 + left_out] + whole[20 + 2 * left_out :]))
         example.run_well()
-    assert sorted(example.published()) == sorted(lines)
+    example.assert_each_was_published_once()
+
+
+@DATAPLANE
+def test_dataplane_forgets_what_no_report_will_show_again(example: Example) -> None:
+    for begin, end in ((0, 840), (840, 1260)):
+        example.show(example.make_feed(begin, end))
+        example.run_well()
+    (state,) = (example.directory / "cache").glob("*.pickle")
+    assert set(example.published()) == example.shown
+    first = keys("dataplane", dataplane_feed.feed(0, 840))
+    assert not any(line in state.read_bytes() for line in first)
+
+
+@DATAPLANE
+def test_dataplane_asks_again_for_a_report_without_its_totals(example: Example) -> None:
+    whole = example.make_feed(0, 100)
+    example.server.file.write_bytes(whole.partition(b"# Statistics")[0])
+    assert "may be cut off" in example.run_well()
+    example.run_well()
+    assert example.server.answers == [200, 200]
+
+
+@DATAPLANE
+@pytest.mark.parametrize(
+    ("step", "delivered"),
+    [
+        ("lambda self, state: None", 500),
+        ("lambda self, state: self.flush_output()", 1000),
+        ("save_state", 1000),
+    ],
+    ids=["before all", "after delivery", "after all"],
+)
+def test_dataplane_killed_in_its_second_save_goes_on_there(
+    example: Example, step: str, delivered: int
+) -> None:
+    example.show(example.make_feed(0, 3000))
+    code, log = example.run(KILLED.format(step=step))
+    assert code == -signal.SIGKILL, log
+    assert len(example.published()) == delivered
+    example.run_well()
+    example.assert_each_was_published_once()

@@ -1,15 +1,16 @@
 """The main job, from `cookiecutter` to a collector that publishes each record once.
 
-    python examples/demo.py [--keep DIRECTORY]
+    python examples/demo.py [DIRECTORY] [--remove]
 
-Generates a collector from the template next to this file, fills in its `_download` from examples/urlhaus,
+Generates a collector from the template next to this folder, fills in its `_download` from examples/urlhaus,
 installs it in a fresh virtual environment, and runs it three times against a feed that grows meanwhile.
-Every claim that it prints is checked; it ends with exit code 1 if one is not so.
+Every claim that it prints is checked; it ends with exit code 1 at the first one that is not so.
 """
 
 from __future__ import annotations
 
 import argparse
+import csv
 import json
 import os
 import re
@@ -17,12 +18,14 @@ import shutil
 import subprocess
 import sys
 import tempfile
+from collections.abc import Sequence
 from pathlib import Path
+from typing import NamedTuple
 
 EXAMPLES = Path(__file__).resolve().parent
 sys.path.insert(0, str(EXAMPLES.parent))
 
-from examples.feed_server import serving  # noqa: E402
+from examples.feed_server import FeedServer, serving  # noqa: E402
 from examples.urlhaus.make_feed import feed  # noqa: E402
 
 ANSWERS = {
@@ -32,158 +35,231 @@ ANSWERS = {
     "raw_type": "file",
     "content_type": "text/csv",
 }
-MARK = "    # The user's part"
+FUTURE = "from __future__ import annotations\n"
+DEPENDENCIES = ("requests >=2.32,<3", "stamina >=25.2")
+
+
+class Run(NamedTuple):
+    """What one run of the collector did.
+
+    Attributes:
+        message_ids: those of the messages that it published.
+        records: the ids of the records in them.
+        state: what it remembers after it, as `state show` prints it.
+    """
+
+    message_ids: list[str]
+    records: list[str]
+    state: str
+
+
+class Collector(NamedTuple):
+    """The installed collector: its console command, and the project that it is run in."""
+
+    command: Path
+    project: Path
+
+    def call(self, *argv: str) -> str:
+        """What the command prints, given `argv`."""
+        return do([self.command, "--config", "etc", "--log-level", "warning", *argv], self.project)
+
+    def message_ids(self) -> list[str]:
+        """The ids of the messages in the spool."""
+        lines = self.call("spool", "list", "--json").splitlines()
+        return [json.loads(line)["properties"]["message_id"] for line in lines]
+
+    def run(self) -> Run:
+        """Run it, and look at what it has put into the spool."""
+        before = set(self.message_ids())
+        self.call()
+        new = [each for each in self.message_ids() if each not in before]
+        records = [record for each in new for record in ids_of(self.call("spool", "show", each))]
+        return Run(new, records, self.call("state", "show").partition("\n\n")[2])
 
 
 def main() -> None:
     """Run the demo."""
     parser = argparse.ArgumentParser(description="The main job, from cookiecutter to published records.")
-    parser.add_argument("--keep", metavar="DIRECTORY", type=Path, help="do it there, and leave it there")
-    keep = parser.parse_args().keep
-    if keep is None:
-        with tempfile.TemporaryDirectory(prefix="n6-stateful-demo-") as directory:
-            demo(Path(directory))
-        print("\nThe folder of this demo is gone again; --keep DIRECTORY keeps one to look around in.")
-    else:
-        keep.mkdir(parents=True)
-        demo(keep.resolve())
+    parser.add_argument("directory", nargs="?", type=Path, help="do it there (default: a new directory)")
+    parser.add_argument("--remove", action="store_true", help="leave nothing behind")
+    args = parser.parse_args()
+    if args.directory and args.directory.exists():
+        parser.error(f"{args.directory} is there already; name one that is not")
+    if args.directory:
+        args.directory.mkdir(parents=True)
+    directory = (args.directory or Path(tempfile.mkdtemp(prefix="n6-stateful-demo-"))).resolve()
+    try:
+        collector = demo(directory)
+    finally:
+        if args.remove:
+            shutil.rmtree(directory)
+    if args.remove:
+        print("\nAll of it is removed again, as you asked.")
+        return
+    print(
+        f"\nIt is all still there. Look around:\n"
+        f"   cd {collector.project}\n"
+        f"   {collector.command.relative_to(collector.project)} --config etc state history\n"
+        f"   {collector.command.relative_to(collector.project)} --config etc spool list\n"
+        "(The feed is gone: a run now ends with one clear error, and exit code 1.)"
+    )
 
 
-def demo(directory: Path) -> None:
+def demo(directory: Path) -> Collector:
     """Do the main job in `directory`, and tell of it."""
     file = directory / "feed.csv"
     file.write_bytes(feed(0, 1200))
     with serving(file) as server:
-        words = " ".join(f"{name}={value}" for name, value in ANSWERS.items())
-        say("1. Generate a collector", f"$ cookiecutter n6-stateful --no-input {words}")
-        project = generate(directory, server.url)
-        point_at(project, directory)
         print(
-            f"   {sum(path.is_file() for path in project.rglob('*'))} files, tests and deployment included."
+            "A collector takes what is new at a source, hands it on, and remembers what it has taken.\n"
+            "Here is one from its first line to its third run; the source is a server on this machine that\n"
+            f"shows what abuse.ch URLhaus would, with invented records: {server.url}"
         )
+        answers = " \\\n       ".join(f"{name}={value}" for name, value in ANSWERS.items())
+        say("1. Generate it from the template", f"cookiecutter n6-stateful --no-input {answers}")
+        project = generate(directory, server.url)
+        count = sum(path.is_file() for path in project.rglob("*"))
+        print(f"   {count} files: a package, its tests, its configuration, its deployment, and the runtime")
 
-        say(
-            "2. Fill in _download",
-            "the one method that the template leaves to you; here from examples/urlhaus",
-        )
+        say("2. Fill in the one method that is left to you: _download")
         fill_in(project)
+        print("   src/my_urlhaus/collector.py has the one of examples/urlhaus/collector.py now")
 
-        say("3. Install it in a fresh virtual environment", "$ pip install ./vendor/n6-stateful-runtime -e .")
-        command = install(project)
+        say("3. Install it in a virtual environment", "pip install ./vendor/n6-stateful-runtime -e .")
+        collector = install(project)
+        print(f"   this makes the command {collector.command.name}")
 
-        say("4. Run it three times, while the feed grows", f"$ {command.name} --config etc")
-        published = [run(command, project, "the feed has 1,200 records")]
-        published.append(run(command, project, "the feed is the same"))
+        say("4. Run it, as cron would, three times", f"{collector.command.name} --config etc")
+        runs = [
+            show_run("The feed has 1,200 records", collector, server),
+            show_run("The feed is the same", collector, server),
+        ]
         file.write_bytes(feed(0, 1260))
-        published.append(run(command, project, "the feed has 60 records more"))
+        runs.append(show_run("The feed has grown by 60", collector, server))
 
-    say("5. What it remembers now", f"$ {command.name} --config etc state show")
-    state = call(command, project, "state", "show")
-    print(indented(state))
+    say("5. What it remembers for the next run", f"{collector.command.name} --config etc state show")
+    print(indented(collector.call("state", "show")))
 
-    say("6. Where the messages lie", f"$ {command.name} --config etc spool list")
-    print(indented(call(command, project, "spool", "list")))
-
-    check(
-        "the three runs published 1,200, 0 and 60 records", [len(each) for each in published] == [1200, 0, 60]
-    )
-    every = [record for records in published for record in records]
-    check("no record came twice", len(every) == len(set(every)))
-    check("no record is missing", set(every) == set(records_of(feed(0, 1260))))
-    check("it remembers the newest record, number 3401259", "'last_utc': 3401259" in state)
+    say("6. Where the messages lie", f"{collector.command.name} --config etc spool list")
+    print(indented(collector.call("spool", "list")))
     print(
-        "\nAll of that was checked. The messages wait in the spool, one SQLite file; with RabbitMQ in the "
-        f"configuration\nthey go there instead, and `{command.name} spool forward` sends on what is spooled."
+        "   The spool is one SQLite file, and there because no broker is configured. With RabbitMQ in the\n"
+        f"   configuration messages go there; `{collector.command.name} spool forward` sends on these, too."
     )
+
+    say("7. Is all of this so?")
+    check_all(runs, ids_of(file.read_text()))
+    check("the spool holds what was published, and no more", len(collector.message_ids()) == 2)
+    return collector
+
+
+def show_run(what: str, collector: Collector, server: FeedServer) -> Run:
+    """Run the collector, and tell what it did."""
+    answered = len(server.answers)
+    done = collector.run()
+    answers = ", ".join(map(str, server.answers[answered:]))
+    print(
+        f"   {what} (the source answered {answers}): {len(done.records):,} records published,\n"
+        f"      in {len(done.message_ids)} message{'' if len(done.message_ids) == 1 else 's'}; "
+        f"now it remembers record {remembered(done)}"
+    )
+    return done
+
+
+def remembered(done: Run) -> str:
+    """The newest record that the state names after a run."""
+    found = re.search(r"'last_utc': (\d+)", done.state)
+    if found is None:
+        raise SystemExit(f"\nNOT SO: the state names the newest record: {done.state}")
+    return found[1]
+
+
+def check_all(runs: Sequence[Run], in_feed: Sequence[str]) -> None:
+    """End the demo if the runs did not do what it tells."""
+    published = [record for run in runs for record in run.records]
+    message_ids = [each for run in runs for each in run.message_ids]
+    check("the first run published all 1,200 records", len(runs[0].records) == 1200)
+    check("the second run published none", runs[1].records == runs[1].message_ids == [])
+    check("and left what it remembers as it was", runs[1].state == runs[0].state)
+    check("the third run published the 60 new ones", len(runs[2].records) == 60)
+    check("no record came twice, and no message id", all(map(are_unique, (published, message_ids))))
+    check("each record of the feed was published", set(published) == set(in_feed))
+    check("it remembers the newest record", remembered(runs[2]) == max(in_feed))
+
+
+def are_unique(names: Sequence[str]) -> bool:
+    """Whether no name comes twice."""
+    return len(names) == len(set(names))
 
 
 def generate(directory: Path, url: str) -> Path:
-    """Bake the project, as a user would."""
-    words = [f"{name}={value}" for name, value in {**ANSWERS, "url": url}.items()]
-    do(sys.executable, "-m", "cookiecutter", EXAMPLES.parent, "--no-input", *words, cwd=directory)
-    return directory / ANSWERS["collector_name"]
-
-
-def point_at(project: Path, directory: Path) -> None:
-    """Keep state and spool in the demo's folder, where the development configuration says ~/.n6cache."""
-    config = project / f"etc/60_{ANSWERS['collector_name']}.conf"
-    config.write_text(config.read_text().replace("~/.n6cache", str(directory / "n6cache")))
+    """Bake the project, as a user would, but with nothing of the user's own defaults or files."""
+    config = directory / "cookiecutter.yaml"
+    temporary = directory / "tmp"  # where cookiecutter leaves its copies of the hooks
+    temporary.mkdir()
+    config.write_text(f"cookiecutters_dir: {directory}/cookiecutters\nreplay_dir: {directory}/replay\n")
+    answers = [f"{name}={value}" for name, value in {**ANSWERS, "url": url}.items()]
+    argv = [sys.executable, "-m", "cookiecutter", "--config-file", str(config), "--no-input"]
+    do([*argv, EXAMPLES.parent, *answers], directory, TMPDIR=str(temporary))
+    project = directory / ANSWERS["collector_name"]
+    # State and spool stay in the demo's directory; the development configuration has the user's home.
+    settings = project / f"etc/60_{ANSWERS['collector_name']}.conf"
+    settings.write_text(settings.read_text().replace("~/.n6cache", f"{directory}/n6cache"))
+    return project
 
 
 def fill_in(project: Path) -> None:
-    """Put the finished `_download` of examples/urlhaus in the place of the generated one."""
-    finished = (EXAMPLES / "urlhaus/collector.py").read_text()
-    begin = finished.index("    def _download", finished.index(MARK))
-    method = finished[begin : finished.index("\n\nif __name__")]
+    """Do what examples/README.md says, with examples/urlhaus."""
+    example = (EXAMPLES / "urlhaus/collector.py").read_text()
     path = project / f"src/{ANSWERS['collector_name']}/collector.py"
-    text = path.read_text()
-    text = text[: text.index("    def _download")] + method
-    imports = "import logging\nfrom typing import Any\n\nimport requests\n"
-    text = text.replace("from typing import Any\n", imports, 1).replace("    NotFilledInError,\n", "")
-    text = text.replace("    BaseCollector,\n", "    BaseCollector,\n    CollectorError,\n")
-    more = (
-        "from requests.adapters import HTTPAdapter\nfrom urllib3.util import Retry\n\n"
-        "LOGGER = logging.getLogger(__name__)\n"
+    generated = path.read_text()
+    path.write_text(
+        generated[: generated.index(FUTURE)]
+        + example[example.index(FUTURE) : example.index("\n\nclass ")]
+        + generated[generated.index("\n\nclass ") : generated.index("    def _download")]
+        + example[example.index("    def _download") : example.index("\n\nif __name__")]
     )
-    path.write_text(text.replace("    NothingNew,\n)\n", "    NothingNew,\n)\n" + more))
-    pyproject = project / "pyproject.toml"
-    added = re.sub(r"(dependencies = \[\n)", r'\1    "requests >=2.32,<3",\n', pyproject.read_text())
-    pyproject.write_text(added)
+    add_below(project / "pyproject.toml", "dependencies = [", *(f'    "{each}",' for each in DEPENDENCIES))
+    add_below(project / "tox.ini", "    mypy >=1.15,<3", "    types-requests")
 
 
-def install(project: Path) -> Path:
-    """A virtual environment with the collector in it; its console command."""
-    venv = project / ".venv"
+def add_below(path: Path, line: str, *lines: str) -> None:
+    """Add `lines` to a file, below `line`."""
+    begin, found, end = path.read_text().partition(f"{line}\n")
+    if not found:
+        raise SystemExit(f"\nNOT SO: {path} has the line {line!r}")
+    path.write_text("\n".join([begin + line, *lines, end]))
+
+
+def install(project: Path) -> Collector:
+    """Install the project in a fresh virtual environment, by uv where there is one."""
+    venv = project / "venv"
     what = ["./vendor/n6-stateful-runtime", "-e", "."]
-    uv = shutil.which("uv") or shutil.which("uv", path=str(Path(sys.executable).parent))
+    uv = shutil.which("uv") or shutil.which("uv", path=Path(sys.executable).parent)
     if uv:
-        do(uv, "venv", "-q", "--python", sys.executable, venv, cwd=project)
-        do(uv, "pip", "install", "-q", "--python", venv / "bin/python", *what, cwd=project)
+        do([uv, "venv", "-q", "--python", sys.executable, venv], project)
+        do([uv, "pip", "install", "-q", "--python", venv / "bin/python", *what], project)
     else:
-        do(sys.executable, "-m", "venv", venv, cwd=project)
-        do(venv / "bin/python", "-m", "pip", "install", "-q", *what, cwd=project)
-    return venv / "bin/n6collector_myurlhaus"
+        do([sys.executable, "-m", "venv", venv], project)
+        do([venv / "bin/python", "-m", "pip", "install", "-q", *what], project)
+    return Collector(venv / "bin/n6collector_myurlhaus", project)
 
 
-def run(command: Path, project: Path, circumstances: str) -> list[bytes]:
-    """Run the collector, and find out what it has put into the spool; the records of those messages."""
-    before = set(message_ids(command, project))
-    said = call(command, project)
-    new = [each for each in message_ids(command, project) if each not in before]
-    records = [
-        record
-        for each in new
-        for record in records_of(call(command, project, "spool", "show", each).encode())
-    ]
-    shown = re.sub(r"/\S+/", ".../", said.strip())
-    print(f"   {circumstances + ':':31} {len(records):5,} records published   ({shown})")
-    return records
+def ids_of(text: str) -> list[str]:
+    """The ids of the records in `text`, CSV with `#` lines."""
+    lines = (line for line in text.splitlines() if line and not line.startswith("#"))
+    return [fields[0] for fields in csv.reader(lines)]
 
 
-def message_ids(command: Path, project: Path) -> list[str]:
-    """The ids of the messages in the spool."""
-    lines = call(command, project, "spool", "list", "--json").splitlines()
-    return [json.loads(line)["properties"]["message_id"] for line in lines]
-
-
-def records_of(body: bytes) -> list[bytes]:
-    """The records in a body, without its `#` lines."""
-    return [line for line in body.splitlines() if line and not line.startswith(b"#")]
-
-
-def call(command: Path, project: Path, *argv: str) -> str:
-    """What the collector's command prints."""
-    return do(command, "--config", "etc", "--log-level", "warning", *argv, cwd=project)
-
-
-def do(*argv: str | Path, cwd: Path) -> str:
-    """Run a command; end the demo if it fails."""
-    env = {name: value for name, value in os.environ.items() if name != "N6_CONFIG"}
-    done = subprocess.run(list(map(str, argv)), cwd=cwd, env=env, capture_output=True, text=True)
+def do(argv: Sequence[str | Path], directory: Path, **environment: str) -> str:
+    """What a command prints that is run in `directory`; end the demo if it fails."""
+    env = {name: value for name, value in os.environ.items() if name != "N6_CONFIG"} | environment
+    for name in ("no_proxy", "NO_PROXY"):  # whatever proxy there is, it is not for this machine's own server
+        env[name] = ",".join(filter(None, ["127.0.0.1", env.get(name)]))
+    done = subprocess.run(argv, cwd=directory, env=env, capture_output=True, text=True)
     if done.returncode:
-        raise SystemExit(
-            f"{' '.join(map(str, argv))}\nended with {done.returncode}:\n{done.stdout}{done.stderr}"
-        )
+        command = " ".join(map(str, argv))
+        raise SystemExit(f"\n{command}\nended with exit code {done.returncode}:\n{done.stdout}{done.stderr}")
     return done.stdout
 
 
@@ -191,17 +267,17 @@ def check(claim: str, holds: bool) -> None:
     """Print the claim; end the demo if it does not hold."""
     if not holds:
         raise SystemExit(f"\nNOT SO: {claim}")
-    print(f"   ok: {claim}")
+    print(f"   yes: {claim}")
 
 
-def say(what: str, how: str) -> None:
-    """A heading, and how it is done."""
-    print(f"\n{what}\n   {how}")
+def say(what: str, command: str = "") -> None:
+    """A heading, and the command that does it."""
+    print(f"\n{what}" + (f"\n   $ {command}" if command else ""))
 
 
 def indented(text: str) -> str:
     """`text`, moved to the right."""
-    return "".join(f"   {line}\n" for line in text.rstrip().splitlines()).rstrip()
+    return "\n".join(f"   {line}" for line in text.rstrip().splitlines())
 
 
 if __name__ == "__main__":

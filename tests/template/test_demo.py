@@ -1,0 +1,71 @@
+"""The demo: it does the main job as a user would, and fails when what it claims is not so."""
+
+from __future__ import annotations
+
+import shutil
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.template.conftest import ROOT, run
+
+
+def test_the_demo_does_the_main_job_and_leaves_a_project_whose_tests_lint_and_types_are_green(
+    tmp_path: Path,
+) -> None:
+    done = run(sys.executable, ROOT / "examples/demo.py", tmp_path / "demo", cwd=tmp_path)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "1,200 records published" in done.stdout
+    assert "0 records published" in done.stdout
+    assert "60 records published" in done.stdout
+    project = tmp_path / "demo/my_urlhaus"
+    assert f"cd {project}" in done.stdout
+    done = run(sys.executable, "-m", "tox", "run", cwd=project)
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+def test_the_demo_leaves_nothing_behind_when_asked(tmp_path: Path) -> None:
+    env = {"TMPDIR": str(tmp_path)}
+    done = run(sys.executable, ROOT / "examples/demo.py", "--remove", cwd=tmp_path, env=env)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    ("file", "text", "instead", "claim"),
+    [
+        (
+            "examples/urlhaus/collector.py",
+            "if number > last]",
+            "if number > 0]",
+            "the third run published the 60 new ones",
+        ),
+        (
+            "examples/urlhaus/collector.py",
+            "if number > last]",
+            "if number >= last and number != 3401259]",
+            "no record came twice, and no message id",
+        ),
+        (
+            "<<cookiecutter.collector_name>>/src/<<cookiecutter.collector_name>>/collector.py",
+            "self.save_state(self.state)",
+            "pass",
+            "the state names the newest record",
+        ),
+    ],
+    ids=["takes all again", "takes one again and misses one", "does not remember"],
+)
+def test_the_demo_fails_when_what_it_claims_is_not_so(
+    tmp_path: Path, file: str, text: str, instead: str, claim: str
+) -> None:
+    checkout = tmp_path / "checkout"
+    not_copied = shutil.ignore_patterns(".git", ".tox", "venv", ".venv", "*cache*", ".hypothesis")
+    shutil.copytree(ROOT, checkout, ignore=not_copied)
+    code = (checkout / file).read_text()
+    assert code.count(text) == 1
+    (checkout / file).write_text(code.replace(text, instead))
+    done = run(sys.executable, checkout / "examples/demo.py", tmp_path / "demo", cwd=tmp_path)
+    assert done.returncode == 1
+    assert f"NOT SO: {claim}" in done.stderr
+    assert "Traceback" not in done.stderr

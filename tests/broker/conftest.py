@@ -114,13 +114,19 @@ class Collecting(NamedTuple):
         return bool(list((self.directory / "cache").glob("*.pickle")))
 
 
-@pytest.fixture
-def collecting(tmp_path: Path) -> Collecting:
+def make_collecting(directory: Path) -> Collecting:
     """The sample collector's directory, configuration and feed."""
-    config = tmp_path / "60_sample.conf"
+    directory.mkdir(exist_ok=True)
+    config = directory / "60_sample.conf"
     config.write_text(
-        f"[sample]\nsource = my-provider\ncache_dir = {tmp_path}/cache\nurl = {tmp_path}/feed\n"
+        f"[sample]\nsource = my-provider\ncache_dir = {directory}/cache\nurl = {directory}/feed\n"
         "[output]\nprogress_timeout = 5\nconnect_timeout = 5\n"
     )
-    (tmp_path / "feed").write_text("one\ntwo\n")
-    return Collecting(tmp_path, config, tmp_path / "feed")
+    (directory / "feed").write_text("one\ntwo\n")
+    return Collecting(directory, config, directory / "feed")
+
+
+@pytest.fixture
+def collecting(tmp_path: Path) -> Collecting:
+    """The sample collector, ready to be run."""
+    return make_collecting(tmp_path)

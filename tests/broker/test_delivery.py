@@ -315,12 +315,12 @@ def test_a_pause_of_three_heartbeats_does_not_cost_the_connection(
     def start_publishing(self: SampleCollector) -> None:
         if not pause_first:
             self.publish_output("my-provider.lines", b"first")
-        time.sleep(6.5)  # the collector's own code is slow: that is what is tried here
+        time.sleep(3.5)  # the collector's own code is slow: that is what is tried here
         self.publish_output("my-provider.lines", b"last")
 
     broker.bind()
     with collecting.config.open("a") as file:
-        file.write("heartbeat = 2\n")
+        file.write("heartbeat = 1\n")
     slow = sample(broker, start_publishing=start_publishing)
     assert run(slow, collecting, url=broker.url) == 0
     assert broker.receive()[-1].body == b"last"

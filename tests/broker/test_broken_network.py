@@ -1,0 +1,118 @@
+"""A network that breaks between the collector and the broker, at any byte."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from tests.broker.attempt import attempt, nothing_is_lost, one_clear_error
+from tests.broker.conftest import Broker, Collecting, make_collecting
+from tests.broker.proxy import FROM_BROKER, TO_BROKER, Proxy
+from tests.runtime.sample_collector import SampleCollector
+
+TIMEOUT = 1
+SLACK = 4
+LINES = 12
+
+
+@pytest.fixture(autouse=True)
+def bound(broker: Broker) -> None:
+    broker.bind()
+
+
+@pytest.fixture
+def collecting(tmp_path: Path) -> Collecting:
+    return fresh(tmp_path)
+
+
+def fresh(directory: Path) -> Collecting:
+    collecting = make_collecting(directory)
+    with collecting.config.open("a") as file:
+        file.write(f"progress_timeout = {TIMEOUT}\nconnect_timeout = {TIMEOUT}\n")
+    collecting.feed.write_text("".join(f"line {number}\n" for number in range(LINES)))
+    return collecting
+
+
+@pytest.mark.parametrize("how", ["close", "reset", "stall", "deaf"])
+def test_a_connection_that_breaks_on_the_way_ends_the_run_in_time_with_an_exact_list(
+    how: str, broker: Broker, collecting: Collecting
+) -> None:
+    with Proxy(broker.url, how) as proxy:
+
+        def cut(collector: SampleCollector) -> None:
+            collector.flush_output()
+            proxy.cut()
+
+        done = attempt(collecting, proxy.url, broker.exchange, {5: cut})
+    one_clear_error(done, collecting, "127.0.0.1")
+    assert done.seconds < TIMEOUT + SLACK
+    assert done.undelivered == done.published[5:]
+    nothing_is_lost(done, broker, collecting)
+
+
+def test_messages_whose_confirmation_got_lost_are_listed_and_come_again_as_twins(
+    broker: Broker, collecting: Collecting
+) -> None:
+    with Proxy(broker.url, "deaf") as proxy:
+        done = attempt(collecting, proxy.url, broker.exchange, {5: lambda collector: proxy.cut()})
+    one_clear_error(done, collecting, "progress_timeout")
+    assert len(done.undelivered) >= LINES - 5
+    ids = [message.properties["message_id"] for message in broker.receive()]
+    assert ids == done.published
+    again = attempt(collecting, broker.url, broker.exchange)
+    assert again.code == 0, again.told
+    assert [message.properties["message_id"] for message in broker.receive()] == ids
+
+
+@pytest.mark.parametrize("way", [TO_BROKER, FROM_BROKER])
+@pytest.mark.parametrize("how", ["close", "reset"])
+def test_cut_at_any_byte_a_run_either_delivers_all_or_says_what_it_did_not(
+    how: str, way: str, broker: Broker, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with Proxy(broker.url) as proxy:
+        assert attempt(fresh(tmp_path / "whole"), proxy.url, broker.exchange).code == 0
+    broker.receive()
+    total = proxy.forwarded[way]
+    told = delivered = 0
+    for after in sorted({*range(0, total, max(1, total // 40)), total - 20, total - 1}):
+        collecting = fresh(tmp_path / str(after))
+        with Proxy(broker.url, how, (way, after)) as proxy:
+            done = attempt(collecting, proxy.url, broker.exchange)
+        assert done.seconds < TIMEOUT + SLACK
+        if done.code == 0:
+            # It broke while the connection was being closed: all was confirmed.
+            assert [message.properties["message_id"] for message in broker.receive()] == done.published
+            delivered += 1
+        else:
+            one_clear_error(done, collecting)
+            nothing_is_lost(done, broker, collecting)
+            told += 1
+    with capsys.disabled():
+        print(f"\n{told + delivered} cuts ({how}, {way}): {told} errors told, {delivered} runs whole")
+    assert told > 20
+
+
+@pytest.mark.parametrize("way", [TO_BROKER, FROM_BROKER])
+@pytest.mark.parametrize("share", [0.0, 0.2, 0.9])
+def test_stalled_at_any_byte_a_run_ends_in_time(
+    share: float, way: str, broker: Broker, tmp_path: Path
+) -> None:
+    with Proxy(broker.url) as proxy:
+        assert attempt(fresh(tmp_path / "whole"), proxy.url, broker.exchange).code == 0
+    broker.receive()
+    collecting = fresh(tmp_path / "stalled")
+    with Proxy(broker.url, "stall", (way, int(share * proxy.forwarded[way]))) as stalling:
+        done = attempt(collecting, stalling.url, broker.exchange)
+    assert done.seconds < TIMEOUT + SLACK
+    one_clear_error(done, collecting, "_timeout")
+    nothing_is_lost(done, broker, collecting)
+
+
+def test_a_slow_network_delays_all_messages_together_not_each(broker: Broker, collecting: Collecting) -> None:
+    collecting.feed.write_text("".join(f"line {number}\n" for number in range(500)))
+    with Proxy(broker.url, delay=0.02) as proxy:
+        done = attempt(collecting, proxy.url, broker.exchange)
+    assert done.code == 0, done.told
+    assert done.seconds < 500 * 0.02 / 2
+    assert [message.properties["message_id"] for message in broker.receive()] == done.published

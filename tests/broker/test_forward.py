@@ -1,0 +1,146 @@
+"""A spool forwarded to a real broker, over a network that breaks; and store and forward."""
+
+from __future__ import annotations
+
+import io
+import os
+import subprocess
+import sys
+from contextlib import redirect_stderr
+from pathlib import Path
+
+import pytest
+
+from n6_stateful.command import main
+from n6_stateful.output.spool import Spool
+from tests.broker.attempt import attempt
+from tests.broker.conftest import Broker, Collecting
+from tests.broker.private_node import until
+from tests.broker.proxy import TO_BROKER, Proxy
+from tests.runtime import sample_collector
+from tests.runtime.sample_collector import SampleCollector
+
+LINES = [b"line %d" % number for number in range(2_500)]
+
+
+@pytest.fixture
+def spool(tmp_path: Path) -> Spool:
+    return Spool(tmp_path / "spool")
+
+
+@pytest.fixture(autouse=True)
+def many(broker: Broker, collecting: Collecting) -> None:
+    broker.bind()
+    collecting.feed.write_bytes(b"\n".join(LINES))
+
+
+def forward(collecting: Collecting, spool: Spool, url: str) -> int:
+    argv = ["--config", str(collecting.config), "--output", f"spool:{spool.path}"]
+    return main(SampleCollector, ["spool", "forward", "--to", url, *argv])
+
+
+def ids(spool: Spool) -> list[str]:
+    return [spooled.message.properties["message_id"] for spooled in spool.messages()]
+
+
+def test_a_forward_that_the_network_breaks_leaves_the_rest_in_order_and_is_taken_up(
+    broker: Broker, collecting: Collecting, spool: Spool, capsys: pytest.CaptureFixture[str]
+) -> None:
+    stored = attempt(collecting, f"spool:{spool.path}", broker.exchange)
+    assert stored.code == 0, stored.told
+    with Proxy(broker.url, after=(TO_BROKER, 250_000)) as proxy:
+        assert forward(collecting, spool, proxy.url) == 69
+    assert "n6collector_sample: error: " in capsys.readouterr().err
+    waiting = ids(spool)
+    assert 0 < len(waiting) < len(LINES)
+    assert waiting == stored.published[-len(waiting) :]
+    arrived = broker.receive()
+    assert {m.properties["message_id"] for m in arrived} >= set(stored.published) - set(waiting)
+
+    assert forward(collecting, spool, broker.url) == 0
+    assert f"forwarded {len(waiting):,} messages" in capsys.readouterr().out
+    arrived += broker.receive()
+    assert ids(spool) == []
+    # What came twice is dropped by its id, as a consumer does it.
+    records = {message.properties["message_id"]: message.body for message in arrived}
+    assert list(records) == stored.published
+    assert list(records.values()) == LINES
+
+
+def test_what_the_broker_cannot_route_stays_in_the_spool(
+    broker: Broker, collecting: Collecting, spool: Spool
+) -> None:
+    stored = attempt(collecting, f"spool:{spool.path}", broker.exchange)
+    broker.channel.queue_unbind(broker.queue, broker.exchange, "#")
+    assert forward(collecting, spool, broker.url) == 69
+    assert ids(spool) == stored.published
+
+
+def test_of_two_forwards_at_once_the_second_exits_with_75_and_nothing_goes_twice(
+    broker: Broker, collecting: Collecting, spool: Spool, capsys: pytest.CaptureFixture[str]
+) -> None:
+    stored = attempt(collecting, f"spool:{spool.path}", broker.exchange)
+    program = [sys.executable, str(sample_collector.__file__), "spool", "forward"]
+    config = ["--config", str(collecting.config), "--output", f"spool:{spool.path}"]
+    with Proxy(broker.url, delay=0.05) as slow:
+        first = subprocess.Popen(
+            [*program, *config, "--to", slow.url], stderr=subprocess.PIPE, env=os.environ
+        )
+        until(lambda: slow.forwarded[TO_BROKER], "the first forward to begin")
+        assert forward(collecting, spool, broker.url) == 75
+        assert "is being forwarded by another process" in capsys.readouterr().err
+        _, told = first.communicate(timeout=60)
+    assert first.returncode == 0, told
+    assert [message.properties["message_id"] for message in broker.receive()] == stored.published
+
+
+def test_store_and_forward_outlives_a_broken_network_and_keeps_the_order(
+    broker: Broker, collecting: Collecting, spool: Spool
+) -> None:
+    with collecting.config.open("a") as file:
+        file.write(f"spool_when_down = {spool.path}\n")
+    published = []
+    with Proxy(broker.url, after=(TO_BROKER, 250_000)) as proxy:
+        first = attempt(collecting, proxy.url, broker.exchange)
+    assert (first.code, first.told) == (0, "")
+    assert collecting.state_is_saved()
+    published += first.published
+    assert ids(spool) == published[-len(ids(spool)) :]
+
+    # The broker is gone altogether.
+    collecting.feed.write_bytes(b"\n".join([*LINES, b"later"]))
+    second = attempt(collecting, proxy.url, broker.exchange)
+    assert second.code == 0
+    published += second.published
+
+    collecting.feed.write_bytes(b"\n".join([*LINES, b"later", b"latest"]))
+    third = attempt(collecting, broker.url, broker.exchange)
+    assert third.code == 0
+    published += third.published
+    assert len(published) == len(LINES) + 2
+    records = {message.properties["message_id"]: message.body for message in broker.receive()}
+    assert list(records) == published
+    assert list(records.values()) == [*LINES, b"later", b"latest"]
+    assert ids(spool) == []
+
+
+def test_with_store_and_forward_a_repeated_run_adds_nothing_twice(
+    broker: Broker, collecting: Collecting, spool: Spool
+) -> None:
+    with collecting.config.open("a") as file:
+        file.write(f"spool_when_down = {spool.path}\n")
+
+    def crash(self: SampleCollector, state: object) -> None:
+        self.close_state()
+        raise ZeroDivisionError
+
+    output_queue = {"exchange": broker.exchange, "exchange_type": "topic"}
+    members = {"save_state": crash, "output_queue": output_queue, "__module__": SampleCollector.__module__}
+    crashing = type("SampleCollector", (SampleCollector,), members)
+    argv = ["--config", str(collecting.config), "--output", broker.url]
+    with redirect_stderr(io.StringIO()):
+        assert main(crashing, argv) == 1
+    assert [message.body for message in broker.receive()] == LINES
+    again = attempt(collecting, broker.url, broker.exchange)
+    assert again.code == 0, again.told
+    assert broker.receive() == []

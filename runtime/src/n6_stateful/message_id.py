@@ -20,6 +20,8 @@ class MessageIds:
 
     def __init__(self) -> None:
         self._generation: str | None = None
+        self._source = ""
+        self._begun = hashlib.blake2b(digest_size=16)
         self._seen = _Seen()
         self._repeats: dict[int, int] = {}
 
@@ -27,9 +29,13 @@ class MessageIds:
         """The id of `body`, coming from `source` while `generation` is in force."""
         if generation != self._generation:
             self._generation = generation
+            self._source = ""
             self._seen = _Seen()
             self._repeats = {}
-        digest = hashlib.blake2b(b"%b\0%b\0" % (source.encode(), generation.encode()), digest_size=16)
+        if source != self._source:
+            self._source = source
+            self._begun = hashlib.blake2b(f"{source}\0{generation}\0".encode(), digest_size=16)
+        digest = self._begun.copy()
         digest.update(body)
         key = int.from_bytes(digest.digest()[:8], "little")
         if self._seen.add(key):

@@ -52,6 +52,7 @@ class QueuedBase:
         self._progress = Progress()
         self._message_ids = MessageIds()
         self._output: Output | None = None
+        self._default_exchange = ""
         self._stopped = False
 
     # What a subclass provides
@@ -87,10 +88,12 @@ class QueuedBase:
 
     def _run(self, publish: Callable[[], None]) -> None:
         self._stopped = False
+        exchanges = self._exchanges()
+        self._default_exchange = exchanges[0].name
         self._output = output = self.make_output()
         self.output_where = output.where
         try:
-            output.open(self._exchanges(), self.get_output_owner(), self.state_generations)
+            output.open(exchanges, self.get_output_owner(), self.state_generations)
             LOGGER.debug("opened %s", output.where)
             try:
                 publish()
@@ -157,7 +160,7 @@ class QueuedBase:
         if not properties.get("message_id"):
             properties["message_id"] = self._message_ids.next(routing_key, generation, body)
         if exchange is None:
-            exchange = self._exchanges()[0].name
+            exchange = self._default_exchange
         output.publish(Message(exchange, routing_key, body, properties, generation))
         self.published_count += 1
         self.published_bytes += len(body)

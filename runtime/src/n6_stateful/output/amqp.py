@@ -1,8 +1,8 @@
 """RabbitMQ, by way of pika, with publisher confirms.
 
-pika's event loop runs in a thread of its own, which alone touches the connection: so heartbeats are served
-while the collector's code is busy, for however long. The collector's thread hands messages over and waits
-only when the window is full, or for the last confirmations.
+pika's event loop is driven from here: the collector's thread turns it while it publishes and while it waits
+for confirmations. When the collector is busy elsewhere, with a download of minutes say, a thread of ours
+turns it instead, so that heartbeats are served. Whoever turns it, or touches pika at all, holds `_turning`.
 """
 
 from __future__ import annotations
@@ -10,8 +10,9 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from collections import deque
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
+from itertools import takewhile
 from urllib.parse import unquote, urlsplit
 
 import pika
@@ -26,6 +27,9 @@ if TYPE_CHECKING:
 LOGGER = logging.getLogger(__name__)
 
 CLOSE_SECONDS = 5.0
+AWAY_SECONDS = 0.25  # so long after its last call the collector counts as busy elsewhere
+TICK_SECONDS = 0.25  # a turn of the loop takes no longer
+SEND_BYTES = 64 << 10  # pika sends only when its loop turns
 
 
 class Login:
@@ -149,6 +153,18 @@ class Login:
         return pika.SSLOptions(context, self.host)
 
 
+class _Connection(pika.SelectConnection):  # type: ignore[misc] # pika is not typed
+    """Sends the frames of a small message in one system call, where pika takes one for each frame.
+
+    The name is one of pika's own; should a later pika not call it, messages are sent as pika sends them.
+    """
+
+    def _output_marshaled_frames(self, marshaled_frames: list[bytes]) -> None:
+        if len(marshaled_frames) > 1 and sum(map(len, marshaled_frames)) < SEND_BYTES:
+            marshaled_frames = [b"".join(marshaled_frames)]
+        super()._output_marshaled_frames(marshaled_frames)
+
+
 class AmqpOutput:
     """A broker as an `Output`.
 
@@ -164,159 +180,199 @@ class AmqpOutput:
         self._window_messages: int = options["window_messages"]
         self._window_bytes: int = options["window_bytes"]
 
-        # What both threads use is used under this lock; the condition says that any of it has changed.
-        self._changed = threading.Condition()
-        self._outbox: deque[tuple[Message, pika.BasicProperties]] = deque()
-        self._in_flight = 0
-        self._in_flight_bytes = 0
-        self._last_progress = 0.0
-        self._alarm: str | None = None  # why the broker takes nothing for now
-        self._refused: dict[int, Undelivered] = {}  # by delivery tag, as _unconfirmed
+        self._turning = threading.Lock()
+        self._wanted = False  # the collector's thread waits for that lock
+        self._was_here = False  # it has called since the other thread looked last
+        self._given_up = threading.Event()
+        self._finished = False
+
+        self._connection: Any = None
+        self._channel: Any = None
+        self._loop: Any = None
+        self._exchanges: list[Exchange] = []
         self._ready = False
+        self._alarm: str | None = None  # why the broker takes nothing for now
         self._ended: str | None = None  # why the connection is no more
 
-        # What only the connection's thread uses.
-        self._unconfirmed: dict[int, tuple[str, str, int]] = {}
         self._next_tag = 1
-        self._exchanges: list[Exchange] = []
-        self._channel: Any = None
-        self._connection: Any = None
-        self._thread: threading.Thread | None = None
-        self._loop: Any = None
+        self._unconfirmed: dict[int, tuple[str, str, int]] = {}  # by delivery tag, in their order
+        self._unconfirmed_bytes = 0
+        self._unsent_bytes = 0
+        self._refused: dict[int, Undelivered] = {}
+        self._last_progress = 0.0
 
-    # The collector's thread
+    # Output
 
     def open(self, exchanges: Sequence[Exchange], owner: str, generations: Sequence[str]) -> None:
         """Connect, log in, and declare the exchanges (durable, as n6 declares them)."""
         parameters = self._login.parameters(self._options)
         self._exchanges = list(exchanges) if self._options["declare"] else []
-        self._thread = threading.Thread(
-            target=self._run_loop, args=(parameters,), name="n6-stateful-amqp", daemon=True
-        )
-        self._thread.start()
-        timeout = self._options["connect_timeout"]
-        deadline = time.monotonic() + timeout
-        with self._changed:
+        self._take_turn()
+        try:
+            self._connection = _Connection(
+                parameters,
+                on_open_callback=self._on_open,
+                on_open_error_callback=lambda connection, reason: self._note_end(reason),
+                on_close_callback=lambda connection, reason: self._note_end(reason),
+            )
+            self._loop = self._connection.ioloop
+            self._loop.activate_poller()
+            self._tick()
+            threading.Thread(target=self._stand_in, name="n6-stateful-amqp", daemon=True).start()
+            timeout = self._options["connect_timeout"]
+            deadline = time.monotonic() + timeout
             while not self._ready and self._ended is None:
-                left = deadline - time.monotonic()
-                if left <= 0:
+                if time.monotonic() > deadline:
                     self._ended = f"it was not ready within {timeout:g} s (connect_timeout)"
                     break
-                self._changed.wait(left)
-            ended = self._ended
-        if ended is not None:
+                self._turn()
+        finally:
+            self._turning.release()
+        if self._ended is not None:
             raise PublishError(
-                f"{self.where}: no connection: {ended}; nothing was published, and the state stays as it was"
+                f"{self.where}: no connection: {self._ended}; nothing was published, "
+                "and the state stays as it was"
             )
         LOGGER.info("connected to %s", self.where)
 
     def publish(self, message: Message) -> None:
-        """Hand a message over; wait while the window is full."""
-        size = len(message.body)
+        """Send a message; wait while the window is full."""
+        exchange, routing_key, body, properties, _ = message
+        size = len(body)
         try:
-            properties = pika.BasicProperties(**message.properties)
+            pika_properties = pika.BasicProperties(**properties)
         except TypeError as exc:
             raise CollectorError(f"a message property that AMQP does not know: {exc}") from exc
-        with self._changed:
+        about = (routing_key, properties["message_id"], size)
+        self._take_turn()
+        try:
             if self._is_full(size):
-                self._wait(lambda: not self._is_full(size))
+                self._wait(lambda: self._has_room(size))
             if self._refused or self._ended is not None:
-                self._wait(lambda: not self._in_flight)
-                self._raise(Undelivered(message.routing_key, properties.message_id, size, "not sent"))
-            self._in_flight += 1
-            self._in_flight_bytes += size
-            wake = not self._outbox
-            self._outbox.append((message, properties))
-        if wake:
-            self._call_in_loop(self._send)
+                self._wait(lambda: not self._unconfirmed)
+                self._raise(Undelivered(*about, "not sent"))
+            # Before basic_publish: a confirmation may come while it runs.
+            self._unconfirmed[self._next_tag] = about
+            self._next_tag += 1
+            self._unconfirmed_bytes += size
+            self._channel.basic_publish(exchange, routing_key, body, pika_properties, mandatory=True)
+            self._unsent_bytes += size
+            if self._unsent_bytes >= SEND_BYTES:
+                self._turn()
+        finally:
+            self._turning.release()
 
     def flush(self) -> None:
         """Wait for every confirmation."""
-        with self._changed:
-            self._wait(lambda: not self._in_flight)
+        self._take_turn()
+        try:
+            self._wait(lambda: not self._unconfirmed)
             if self._refused or self._ended is not None:
                 self._raise()
+        finally:
+            self._turning.release()
 
     def close(self) -> None:
         """Wait for every confirmation, then for the connection's orderly end."""
         self.flush()
-        self._call_in_loop(self._close_connection)
-        if self._thread is not None:
-            self._thread.join(CLOSE_SECONDS)
-            if self._thread.is_alive():
-                LOGGER.warning("%s confirmed everything, but does not close the connection", self.where)
+        self._take_turn()
+        try:
+            self._close_connection(CLOSE_SECONDS)
+        finally:
+            self._turning.release()
+        if self._connection.is_closed:
+            LOGGER.debug("closed the connection to %s", self.where)
+        else:
+            LOGGER.warning("%s confirmed everything, but does not close the connection", self.where)
 
     def abort(self) -> None:
-        """Leave the connection to itself; what is unconfirmed may or may not have arrived."""
-        with self._changed:
-            self._ended = self._ended or "the run was given up"
-        self._call_in_loop(self._close_connection)
+        """Leave the connection to the other thread; what is unconfirmed may or may not have arrived."""
+        self._ended = self._ended or "the run was given up"
+        self._given_up.set()
 
-    def _call_in_loop(self, callback: Callable[[], None]) -> None:
-        with self._changed:
-            if self._loop is not None:
-                self._loop.add_callback_threadsafe(callback)
+    # Turning the loop
 
-    def _is_full(self, size: int) -> bool:
-        return self._in_flight > 0 and (
-            self._in_flight >= self._window_messages or self._in_flight_bytes + size > self._window_bytes
-        )
+    def _take_turn(self) -> None:
+        self._was_here = True
+        if not self._turning.acquire(blocking=False):
+            self._wanted = True
+            self._loop.add_callback_threadsafe(lambda: None)  # the other thread's turn ends at once
+            self._turning.acquire()
+            self._wanted = False
+
+    def _turn(self) -> None:
+        """Send what can be sent, take what has come, call what is due; wait if there is nothing."""
+        self._unsent_bytes = 0
+        self._loop.poll()
+        self._loop.process_timeouts()
+
+    def _tick(self) -> None:
+        self._loop.call_later(TICK_SECONDS, self._tick)
+
+    def _stand_in(self) -> None:
+        """The other thread: turn the loop while the collector is away, and end what was given up."""
+        while not self._given_up.wait(AWAY_SECONDS) and not self._finished:
+            if self._was_here:
+                self._was_here = False
+                continue
+            while not (self._wanted or self._finished or self._given_up.is_set()):
+                with self._turning:
+                    if not self._finished:
+                        self._turn()
+        with self._turning:
+            if not self._finished:
+                self._close_connection(CLOSE_SECONDS)
+
+    def _close_connection(self, seconds: float) -> None:
+        deadline = time.monotonic() + seconds
+        # Nothing is lost here any more; and pika asserts where a connection ends before it is open.
+        with suppress(Exception):
+            if not (self._connection.is_closing or self._connection.is_closed):
+                self._connection.close()
+            while not self._connection.is_closed and time.monotonic() < deadline:
+                self._turn()
+        if self._connection.is_closed:
+            self._finished = True
+            self._loop.deactivate_poller()
+            self._loop.close()
 
     def _wait(self, done: Callable[[], bool]) -> None:
-        """Wait until `done()`, or there is no more to wait for. The lock is held."""
+        """Turn the loop until `done()`, or there is no more to wait for."""
         timeout = self._options["progress_timeout"]
         self._last_progress = time.monotonic()  # while the collector was busy, nobody may have looked
         while not done() and self._ended is None:
-            left = self._last_progress + timeout - time.monotonic()
-            if left <= 0:
+            if time.monotonic() > self._last_progress + timeout:
                 self._ended = f"no message was confirmed for {timeout:g} s (progress_timeout)"
                 if self._alarm is not None:
                     self._ended += f", because of an alarm at the broker: {self._alarm}"
                 break
-            self._changed.wait(left)
+            self._turn()
+
+    def _is_full(self, size: int) -> bool:
+        return bool(self._unconfirmed) and (
+            len(self._unconfirmed) >= self._window_messages
+            or self._unconfirmed_bytes + size > self._window_bytes
+        )
+
+    def _has_room(self, size: int) -> bool:
+        # Not just for one more: the loop would turn for each.
+        return not self._unconfirmed or (
+            len(self._unconfirmed) <= self._window_messages // 2
+            and self._unconfirmed_bytes + size <= max(size, self._window_bytes // 2)
+        )
 
     def _raise(self, *not_sent: Undelivered) -> None:
-        """Tell all that is not known to have arrived. The lock is held."""
-        undelivered = [*self._without_confirmation(), *not_sent]
+        """Tell all that is not known to have arrived."""
+        known = {tag: Undelivered(*each, "not confirmed") for tag, each in self._unconfirmed.items()}
+        known.update(self._refused)
         what = self._ended or "the broker did not take every message"
         raise PublishError(
             f"{self.where}: {what}; the state stays as it was, and the next run publishes again "
             "what is not known to have arrived (with the same message ids)",
-            undelivered,
+            [*(known[tag] for tag in sorted(known)), *not_sent],
         )
 
-    def _without_confirmation(self) -> list[Undelivered]:
-        # The connection's thread has ended or will never get far again; what it holds can only shrink.
-        known = {tag: Undelivered(*each, "not confirmed") for tag, each in self._unconfirmed.items()}
-        known.update(self._refused)
-        return [known[tag] for tag in sorted(known)] + [
-            Undelivered(message.routing_key, properties.message_id, len(message.body), "not sent")
-            for message, properties in self._outbox
-        ]
-
-    # The connection's thread
-
-    def _run_loop(self, parameters: pika.ConnectionParameters) -> None:
-        try:
-            self._connection = pika.SelectConnection(
-                parameters,
-                on_open_callback=self._on_open,
-                on_open_error_callback=lambda connection, reason: self._on_end(reason),
-                on_close_callback=lambda connection, reason: self._on_end(reason),
-            )
-            with self._changed:
-                self._loop = self._connection.ioloop
-                if self._ended is not None:  # given up meanwhile
-                    self._close_connection()
-            self._loop.start()
-        except Exception as exc:  # whatever it was, the collector's thread must not wait for ever
-            LOGGER.debug("the connection's thread failed", exc_info=True)
-            self._note_end(exc)
-        finally:
-            with self._changed:
-                loop, self._loop = self._loop, None
-            if loop is not None:
-                loop.close()
+    # What pika calls
 
     def _on_open(self, connection: Any) -> None:
         connection.add_on_connection_blocked_callback(
@@ -341,43 +397,22 @@ class AmqpOutput:
             self._channel.confirm_delivery(self._on_confirm, callback=self._on_ready)
 
     def _on_ready(self, _frame: Any) -> None:
-        with self._changed:
-            self._ready = True
-            self._changed.notify_all()
-
-    def _send(self) -> None:
-        """Give pika what is in the outbox."""
-        publish = self._channel.basic_publish
-        while self._outbox and self._channel.is_open:
-            with self._changed:
-                message, properties = self._outbox.popleft()
-                # Before basic_publish: a confirmation may come while it runs.
-                self._unconfirmed[self._next_tag] = (
-                    message.routing_key,
-                    properties.message_id,
-                    len(message.body),
-                )
-                self._next_tag += 1
-            publish(message.exchange, message.routing_key, message.body, properties, mandatory=True)
+        self._ready = True
 
     def _on_confirm(self, frame: Any) -> None:
         method = frame.method
         tag = method.delivery_tag
-        tags = [each for each in self._unconfirmed if each <= tag] if method.multiple else [tag]
+        tags = list(takewhile(lambda each: each <= tag, self._unconfirmed)) if method.multiple else [tag]
         acknowledged = isinstance(method, pika.spec.Basic.Ack)
-        with self._changed:
-            for each in tags:
-                confirmed = self._unconfirmed.pop(each, None)
-                if confirmed is None:
-                    continue
-                self._in_flight -= 1
-                self._in_flight_bytes -= confirmed[2]
-                if not acknowledged:
-                    reason = "refused by the broker (nack): a queue is full, or could not store it"
-                    self._refused[each] = Undelivered(*confirmed, reason)
-            self._last_progress = time.monotonic()
-            if self._in_flight <= self._window_messages // 2:
-                self._changed.notify_all()
+        for each in tags:
+            confirmed = self._unconfirmed.pop(each, None)
+            if confirmed is None:
+                continue
+            self._unconfirmed_bytes -= confirmed[2]
+            if not acknowledged:
+                reason = "refused by the broker (nack): a queue is full, or could not store it"
+                self._refused[each] = Undelivered(*confirmed, reason)
+        self._last_progress = time.monotonic()
 
     def _on_return(self, channel: Any, method: Any, properties: Any, body: bytes) -> None:
         if self._options["unroutable"] == "warn":
@@ -390,40 +425,23 @@ class AmqpOutput:
             return
         reason = f"returned ({method.reply_text}): no queue is bound for it to {method.exchange!r}"
         returned = (method.routing_key, properties.message_id, len(body))
-        with self._changed:
-            # It comes without its tag, and before its confirmation.
-            tag = next(
-                tag
-                for tag, each in self._unconfirmed.items()
-                if each == returned and tag not in self._refused
-            )
-            self._refused[tag] = Undelivered(*returned, reason)
+        # It comes without its tag, and before its confirmation.
+        tag = next(
+            tag for tag, each in self._unconfirmed.items() if each == returned and tag not in self._refused
+        )
+        self._refused[tag] = Undelivered(*returned, reason)
 
     def _on_alarm(self, reason: str | None) -> None:
-        with self._changed:
-            self._alarm = reason
+        self._alarm = reason
 
     def _on_channel_closed(self, channel: Any, reason: Any) -> None:
         if not self._connection.is_closing and not self._connection.is_closed:
             self._note_end(reason)
             self._connection.close()
 
-    def _on_end(self, reason: Any) -> None:
-        self._note_end(reason)
-        self._connection.ioloop.stop()
-
     def _note_end(self, reason: Any) -> None:
-        with self._changed:
-            if self._ended is None:
-                self._ended = _told(reason)
-            self._changed.notify_all()
-
-    def _close_connection(self) -> None:
-        connection = self._connection
-        if connection.is_closed:
-            connection.ioloop.stop()
-        elif not connection.is_closing:
-            connection.close()
+        if self._ended is None:
+            self._ended = _told(reason)
 
 
 def _told(reason: Any) -> str:

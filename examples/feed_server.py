@@ -11,10 +11,11 @@ import hashlib
 import sys
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from email.utils import formatdate
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from urllib.parse import parse_qsl, urlsplit
 
 
 class FeedServer(ThreadingHTTPServer):
@@ -40,6 +41,11 @@ class FeedServer(ThreadingHTTPServer):
         """Where the feed is."""
         return f"http://127.0.0.1:{self.server_port}/{self.file.name}"
 
+    def answer(self, parameters: dict[str, str]) -> tuple[int, dict[str, str], bytes]:
+        """Status, headers and body for the parameters of a URL."""
+        modified = formatdate(self.file.stat().st_mtime, usegmt=True)
+        return 200, {"Last-Modified": modified}, self.file.read_bytes()
+
 
 class _Handler(BaseHTTPRequestHandler):
     server: FeedServer
@@ -49,17 +55,17 @@ class _Handler(BaseHTTPRequestHandler):
         if isinstance(fault, int):
             self.send_error(fault)
             return
-        body = self.server.file.read_bytes()
-        etag = f'"{hashlib.sha256(body).hexdigest()}"'
-        unchanged = self.headers["If-None-Match"] == etag
-        self.send_response(304 if unchanged else 200)
-        self.send_header("ETag", etag)
-        self.send_header("Last-Modified", formatdate(self.server.file.stat().st_mtime, usegmt=True))
-        if fault != "cut unannounced" and not unchanged:
-            self.send_header("Content-Length", str(len(body)))
+        status, headers, body = self.server.answer(dict(parse_qsl(urlsplit(self.path).query)))
+        headers["ETag"] = f'"{hashlib.sha256(body).hexdigest()}"'
+        if self.headers["If-None-Match"] == headers["ETag"]:
+            status, body = 304, b""
+        elif fault != "cut unannounced":
+            headers["Content-Length"] = str(len(body))
+        self.send_response(status)
+        for name, value in headers.items():
+            self.send_header(name, value)
         self.end_headers()
-        if not unchanged:
-            self.wfile.write(body[: len(body) // 2] if fault else body)
+        self.wfile.write(body[: len(body) // 2] if fault else body)
 
     def log_request(self, code: int | str = "-", size: int | str = "-") -> None:
         """Remember the status, and say nothing."""
@@ -70,9 +76,9 @@ class _Handler(BaseHTTPRequestHandler):
 
 
 @contextmanager
-def serving(file: Path) -> Iterator[FeedServer]:
+def serving(file: Path, kind: type[FeedServer] = FeedServer) -> Iterator[FeedServer]:
     """A server of `file` for the length of a `with` block."""
-    with FeedServer(file) as server:
+    with kind(file) as server:
         thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
         thread.start()
         try:
@@ -82,10 +88,13 @@ def serving(file: Path) -> Iterator[FeedServer]:
             thread.join()
 
 
+def main(kind: type[FeedServer] = FeedServer) -> None:
+    """Serve the file that the command line names, until Ctrl+C."""
+    with kind(Path(sys.argv[1]), int(sys.argv[2]) if len(sys.argv) > 2 else 0) as server:
+        print(server.url, flush=True)
+        with suppress(KeyboardInterrupt):
+            server.serve_forever()
+
+
 if __name__ == "__main__":
-    with FeedServer(Path(sys.argv[1]), int(sys.argv[2]) if len(sys.argv) > 2 else 0) as endless:
-        print(endless.url, flush=True)
-        try:
-            endless.serve_forever()
-        except KeyboardInterrupt:
-            print()
+    main()

@@ -13,9 +13,14 @@ from pathlib import Path
 from typing import NamedTuple
 
 import pytest
+import requests
 
 from examples.dataplane import make_feed as dataplane_feed
 from examples.feed_server import FeedServer, serving
+from examples.taxii import collector as taxii_collector
+from examples.taxii import make_feed as taxii_feed
+from examples.taxii.server import TaxiiServer
+from examples.urlhaus import collector as urlhaus_collector
 from examples.urlhaus import make_feed as urlhaus_feed
 from n6_stateful.output.spool import Spool
 
@@ -39,6 +44,8 @@ C.save_state = save_or_die
 """
 
 URLHAUS = pytest.mark.parametrize("example", ["urlhaus"], indirect=True)
+TAXII = pytest.mark.parametrize("example", ["taxii"], indirect=True)
+OF_LINES = pytest.mark.parametrize("example", ["urlhaus", "dataplane"], indirect=True)
 DATAPLANE = pytest.mark.parametrize("example", ["dataplane"], indirect=True)
 
 
@@ -98,9 +105,11 @@ class Example(NamedTuple):
 
 
 def keys(name: str, feed: bytes) -> list[bytes]:
-    """What names the records in `feed`: URLhaus' ids, dataplane.org's whole lines."""
+    """What names the records in `feed`: URLhaus' ids, STIX ids, dataplane.org's whole lines."""
     if name == "urlhaus":
         return re.findall(rb'^"(\d+)","', feed, re.MULTILINE)
+    if name == "taxii":
+        return re.findall(rb'"id": "(\S+)"', feed)
     return [line for line in feed.splitlines() if line and not line.startswith(b"#")]
 
 
@@ -113,22 +122,28 @@ def shuffled(feed: bytes) -> bytes:
     return b"".join([*lines[:begin], *records, *lines[begin + len(records) :]])
 
 
-@pytest.fixture(params=["urlhaus", "dataplane"])
+def taxii_objects(begin: int, end: int) -> bytes:
+    """The objects up to about `end`, where no other was added at the same instant as the last of them."""
+    return taxii_feed.feed(begin, end - end % taxii_feed.TOGETHER)
+
+
+@pytest.fixture(params=["urlhaus", "dataplane", "taxii"])
 def example(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Example]:
     name: str = request.param
-    make_feed = {"urlhaus": urlhaus_feed.feed, "dataplane": dataplane_feed.feed}[name]
-    with serving(tmp_path / "feed") as server:
+    feeds = {"urlhaus": urlhaus_feed.feed, "dataplane": dataplane_feed.feed, "taxii": taxii_objects}
+    with serving(tmp_path / "feed", TaxiiServer if name == "taxii" else FeedServer) as server:
         (tmp_path / "60.conf").write_text(
             f"[{name}]\nsource = example\ncache_dir = {tmp_path}/cache\nurl = {server.url}?auth-key=hush\n"
             f"[output]\nurl = spool:{tmp_path}/spool\n"
         )
-        yield Example(name, tmp_path, server, make_feed, set())
+        yield Example(name, tmp_path, server, feeds[name], set())
 
 
 def test_the_feed_files_are_what_their_scripts_make_and_hold_over_1000_records() -> None:
     for name, file, feed in (
         ("urlhaus", "feed.csv", urlhaus_feed.feed(0, 1200)),
         ("dataplane", "feed.txt", dataplane_feed.feed(0, 2000)),
+        ("taxii", "feed.jsonl", taxii_feed.feed(0, 1200)),
     ):
         assert (EXAMPLES / name / file).read_bytes() == feed
         assert len(set(keys(name, feed))) > 1000
@@ -141,6 +156,7 @@ def test_each_record_of_a_growing_feed_is_published_once(example: Example) -> No
         example.assert_each_was_published_once()
 
 
+@OF_LINES
 def test_what_rotates_out_of_the_feed_is_not_missed_and_not_taken_again(example: Example) -> None:
     for begin, end in ((0, 100), (50, 150), (0, 150), (140, 240)):
         example.show(example.make_feed(begin, end))
@@ -148,6 +164,7 @@ def test_what_rotates_out_of_the_feed_is_not_missed_and_not_taken_again(example:
     example.assert_each_was_published_once()
 
 
+@OF_LINES
 def test_the_order_of_the_feed_does_not_matter(example: Example) -> None:
     for end in (300, 400):
         example.show(shuffled(example.make_feed(0, end)))
@@ -155,6 +172,7 @@ def test_the_order_of_the_feed_does_not_matter(example: Example) -> None:
     example.assert_each_was_published_once()
 
 
+@OF_LINES
 def test_lines_that_are_no_records_are_left_out_and_told(example: Example) -> None:
     good = example.make_feed(0, 10)
     example.show(good + b'\r\n<html>502 Bad Gateway</html>\r\n"9999999999","2026-01-01\r\n\xff|\xff|||\r\n')
@@ -164,6 +182,7 @@ def test_lines_that_are_no_records_are_left_out_and_told(example: Example) -> No
     example.assert_each_was_published_once()
 
 
+@OF_LINES
 def test_an_unchanged_feed_is_not_sent_again(example: Example) -> None:
     example.show(example.make_feed(0, 10))
     for _ in range(3):
@@ -171,38 +190,43 @@ def test_an_unchanged_feed_is_not_sent_again(example: Example) -> None:
     assert example.server.answers == [200, 304, 304]
 
 
-@pytest.mark.parametrize("faults", [[500, 503], ["cut"]], ids=["500 and 503", "cut off"])
-def test_errors_that_pass_are_tried_again(example: Example, faults: list[int | str]) -> None:
+def test_errors_that_pass_are_tried_again(example: Example) -> None:
     example.show(example.make_feed(0, 10))
-    example.server.faults = list(faults)
+    example.server.faults = [500, "cut", 503]
     example.run_well()
     example.assert_each_was_published_once()
 
 
-@pytest.mark.parametrize(
-    ("faults", "text"),
-    [
+@pytest.mark.parametrize("pause", [urlhaus_collector.pause, taxii_collector.pause], ids=["urlhaus", "taxii"])
+def test_a_server_may_tell_how_long_to_wait(pause: Callable[[Exception], bool | float]) -> None:
+    response = requests.Response()
+    response.status_code = 429
+    waits = []
+    for told in ("", "7", "3600", "Wed, 21 Oct 2026 07:28:00 GMT"):
+        response.headers["Retry-After"] = told
+        waits.append(pause(requests.HTTPError(response=response)))
+    assert waits == [True, 7.0, 60.0, True]
+
+
+def test_errors_that_stay_are_one_clear_line_and_the_next_run_takes_everything(example: Example) -> None:
+    example.show(example.make_feed(0, 20))
+    for faults, text in (
         ([404], "could not be downloaded: 404 Not Found"),
         ([500] * 4, "could not be downloaded: 500 Internal Server Error"),
         (["cut"] * 4, "could not be downloaded: "),
-        (["cut unannounced"], "ends in the middle of a line"),
-    ],
-    ids=["404", "500", "cut off", "cut off unannounced"],
-)
-def test_errors_that_stay_are_one_clear_line_and_the_next_run_takes_everything(
-    example: Example, faults: list[int | str], text: str
-) -> None:
-    example.show(example.make_feed(0, 20))
-    example.server.faults = list(faults)
-    code, log = example.run()
-    assert code == 1
-    assert text in log.splitlines()[-1]
-    assert "nothing was published" in log.splitlines()[-1]
-    assert "Traceback" not in log
+        (["cut unannounced"], "ends in the middle of a line|JSONDecodeError"),
+    ):
+        example.server.faults = list(faults)
+        code, log = example.run()
+        assert (code, example.published()) == (1, [])
+        assert re.search(text, log.splitlines()[-1])
+        assert re.search("nothing was published|0 objects before it were", log.splitlines()[-1])
+        assert "Traceback" not in log
     example.run_well()
     example.assert_each_was_published_once()
 
 
+@OF_LINES
 def test_a_page_that_is_no_feed_is_an_error(example: Example) -> None:
     example.show(b"<html>Checking your browser...</html>\n")
     code, log = example.run()
@@ -270,7 +294,7 @@ def test_dataplane_asks_again_for_a_report_without_its_totals(example: Example) 
     assert example.server.answers == [200, 200]
 
 
-@DATAPLANE
+@pytest.mark.parametrize("example", ["dataplane", "taxii"], indirect=True)
 @pytest.mark.parametrize(
     ("step", "delivered"),
     [
@@ -280,7 +304,7 @@ def test_dataplane_asks_again_for_a_report_without_its_totals(example: Example) 
     ],
     ids=["before all", "after delivery", "after all"],
 )
-def test_dataplane_killed_in_its_second_save_goes_on_there(
+def test_one_that_is_killed_in_its_second_save_goes_on_there(
     example: Example, step: str, delivered: int
 ) -> None:
     example.show(example.make_feed(0, 3000))
@@ -288,4 +312,54 @@ def test_dataplane_killed_in_its_second_save_goes_on_there(
     assert code == -signal.SIGKILL, log
     assert len(example.published()) == delivered
     example.run_well()
+    example.assert_each_was_published_once()
+
+
+@TAXII
+@pytest.mark.parametrize("sends_next", [True, False], ids=["next", "no next"])
+def test_taxii_goes_on_at_the_page_that_it_could_not_get(example: Example, sends_next: bool) -> None:
+    assert isinstance(example.server, TaxiiServer)
+    example.server.sends_next = sends_next
+    example.show(example.make_feed(0, 1200))
+    example.server.faults = ["", "", 403]
+    code, log = example.run()
+    assert code == 1
+    assert re.search("403 Forbidden; 1,00. objects before it were published", log.splitlines()[-1])
+    example.show(example.make_feed(0, 1300))
+    example.run_well()
+    example.assert_each_was_published_once()
+
+
+@TAXII
+def test_taxii_begins_again_rather_than_miss_something_when_the_server_has_forgotten_the_page(
+    example: Example,
+) -> None:
+    assert isinstance(example.server, TaxiiServer)
+    example.show(example.make_feed(0, 900))
+    example.server.faults = ["", 403]
+    assert example.run()[0] == 1
+    example.server.forgets = True
+    config = example.directory / "60.conf"
+    config.write_text(config.read_text().replace("[output]", "objects_per_page = 1000\n[output]"))
+    assert "some objects will come twice" in example.run_well()
+    assert set(example.published()) == example.shown
+
+
+class StuckServer(TaxiiServer):
+    """Has always more, and never any other than the first page."""
+
+    def answer(self, parameters: dict[str, str]) -> tuple[int, dict[str, str], bytes]:
+        status, headers, body = super().answer({})
+        return status, headers, body.replace(b'"more": false', b'"more": true')
+
+
+@TAXII
+def test_taxii_does_not_ask_for_the_same_page_for_ever(example: Example) -> None:
+    example.show(example.make_feed(0, 70))
+    with serving(example.server.file, StuckServer) as stuck:
+        config = example.directory / "60.conf"
+        config.write_text(config.read_text().replace(example.server.url, stuck.url))
+        code, log = example.run()
+    assert code == 1
+    assert "sends the same page again" in log.splitlines()[-1]
     example.assert_each_was_published_once()

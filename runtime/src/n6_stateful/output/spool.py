@@ -40,12 +40,14 @@ else:
 APPLICATION_ID = 0x6E365350  # "n6SP"
 VERSION = 1
 BUSY_SECONDS = 30.0
+ROWS_AT_ONCE = 500
+BYTES_AT_ONCE = 4 << 20
 FORWARD_MESSAGES = 1000
 FORWARD_BYTES = 16 << 20
 
 _SCHEMA = """
 CREATE TABLE message (
-    number INTEGER PRIMARY KEY AUTOINCREMENT,
+    number INTEGER PRIMARY KEY,
     message_id TEXT NOT NULL UNIQUE,
     owner TEXT NOT NULL,
     generation TEXT NOT NULL,
@@ -63,6 +65,11 @@ CREATE TABLE forwarded (
 ) WITHOUT ROWID;
 """
 _INSERT = """
+INSERT OR IGNORE INTO message
+    (message_id, owner, generation, exchange, routing_key, properties, spooled, body)
+VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8)
+"""
+_INSERT_UNLESS_FORWARDED = """
 INSERT OR IGNORE INTO message
     (message_id, owner, generation, exchange, routing_key, properties, spooled, body)
 SELECT ?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8
@@ -96,6 +103,9 @@ class Spool:
         self._max_mib = max_mib
         self._database: sqlite3.Connection | None = None
         self._owner = ""
+        self._insert = _INSERT
+        self._rows: list[tuple[Any, ...]] = []
+        self._rows_bytes = 0
         self._properties: dict[str, Any] = {}
         self._properties_json = "{}"
 
@@ -116,27 +126,31 @@ class Spool:
 
     def publish(self, message: Message) -> None:
         """Add the message to the transaction, unless its id is there or was forwarded already."""
-        database = self._opened()
-        message_id, properties = self._split(message.properties)
-        with self._telling(message):
-            if not database.in_transaction:
-                database.execute("BEGIN IMMEDIATE")
-            database.execute(
-                _INSERT,
-                (
-                    message_id,
-                    self._owner,
-                    message.generation,
-                    message.exchange,
-                    message.routing_key,
-                    properties,
-                    time.time(),
-                    message.body,
-                ),
+        exchange, routing_key, body, properties, generation = message
+        others = properties.copy()
+        message_id = others.pop("message_id")
+        if others != self._properties:  # they seldom change from message to message
+            self._properties_json = _json(others)
+            self._properties = others
+        self._rows.append(
+            (
+                message_id,
+                self._owner,
+                generation,
+                exchange,
+                routing_key,
+                self._properties_json,
+                time.time(),
+                body,
             )
+        )
+        self._rows_bytes += len(body)
+        if len(self._rows) >= ROWS_AT_ONCE or self._rows_bytes >= BYTES_AT_ONCE:
+            self._write()
 
     def flush(self) -> None:
         """Commit."""
+        self._write()
         database = self._opened()
         with self._telling():
             if database.in_transaction:
@@ -150,10 +164,26 @@ class Spool:
 
     def abort(self) -> None:
         """Roll back, and close the file."""
+        self._rows.clear()
         with suppress(sqlite3.Error):
             if self._database is not None:
                 self._database.close()  # an open transaction is rolled back
         self._database = None
+
+    def _write(self) -> None:
+        """Add the rows to the transaction."""
+        database = self._opened()
+        if not self._rows:
+            return
+        with self._telling():
+            if not database.in_transaction:
+                database.execute("BEGIN IMMEDIATE")
+                # From here on nobody else can forward, so this holds until the commit.
+                forwarded = database.execute("SELECT 1 FROM forwarded LIMIT 1").fetchone()
+                self._insert = _INSERT_UNLESS_FORWARDED if forwarded else _INSERT
+            database.executemany(self._insert, self._rows)
+        self._rows.clear()
+        self._rows_bytes = 0
 
     # For people, and for forwarding
 
@@ -314,30 +344,16 @@ class Spool:
     def _is_empty(database: sqlite3.Connection) -> bool:
         return not database.execute("SELECT 1 FROM sqlite_schema LIMIT 1").fetchone()
 
-    def _split(self, properties: dict[str, Any]) -> tuple[str, str]:
-        """The message id, and the other properties as JSON; they seldom change from message to message."""
-        others = dict(properties)
-        message_id = others.pop("message_id")
-        if others != self._properties:
-            try:
-                self._properties_json = json.dumps(others)
-            except TypeError as exc:
-                raise CollectorError(
-                    f"the message's properties cannot be kept in a spool: {exc}; nothing was published"
-                ) from exc
-            self._properties = others
-        return message_id, self._properties_json
-
     @contextmanager
-    def _telling(self, message: Message | None = None) -> Iterator[None]:
+    def _telling(self) -> Iterator[None]:
         try:
             yield
         except OSError as exc:
             raise PublishError(f"{self.where} cannot be used: {exc.strerror}; nothing was published") from exc
         except sqlite3.DataError as exc:
-            raise self._error(f"does not take so large a message ({exc})", message) from exc
+            raise self._error(f"does not take so large a message ({exc})") from exc
         except sqlite3.Error as exc:
-            raise self._error(self._reason(exc), message) from exc
+            raise self._error(self._reason(exc)) from exc
 
     def _reason(self, exc: sqlite3.Error) -> str:
         code = getattr(exc, "sqlite_errorcode", 0) & 0xFF
@@ -352,13 +368,18 @@ class Spool:
             return f"is damaged or no spool ({exc}); move it away, and look at it with sqlite3's `.recover`"
         return f"failed: {exc}"
 
-    def _error(self, reason: str, message: Message | None) -> PublishError:
-        undelivered = []
-        if message is not None:
-            message_id = message.properties["message_id"]
-            undelivered = [Undelivered(message.routing_key, message_id, len(message.body), "not spooled")]
+    def _error(self, reason: str) -> PublishError:
         return PublishError(
             f"{self.where} {reason}; what this run has published since its last save is rolled back, "
             "and the state stays as it was",
-            undelivered,
+            [Undelivered(row[4], row[0], len(row[7]), "not spooled") for row in self._rows],
         )
+
+
+def _json(properties: dict[str, Any]) -> str:
+    try:
+        return json.dumps(properties)
+    except TypeError as exc:
+        raise CollectorError(
+            f"the message's properties cannot be kept in a spool: {exc}; nothing was published"
+        ) from exc

@@ -1,0 +1,246 @@
+"""How fast messages get to RabbitMQ, confirmed, against a raw socket and other clients.
+
+    python benchmarks/delivery.py [--rounds 5] [--growth FILE.svg]
+
+Every figure is a process of its own; the clients take turns (A B C A B C ...), so that a machine whose speed
+drifts favours nobody. Figures are medians; the ratio is that of throughput to the raw socket's
+(benchmarks/raw_socket.py). Needs the runtime, aio-pika and a broker (N6_STATEFUL_BROKER, default
+amqp://guest:guest@127.0.0.1:5672/); for --growth matplotlib, too.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import json
+import os
+import resource
+import statistics
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pika
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+URL = os.environ.get("N6_STATEFUL_BROKER", "amqp://guest:guest@127.0.0.1:5672/")
+NAME = "n6-stateful-benchmark-delivery"
+WINDOW = 1000
+CASES = {"20,000 x 1 KiB": (20_000, 1 << 10), "200 x 1 MiB": (200, 1 << 20), "6 x 50 MiB": (6, 50 << 20)}
+
+
+def bodies(count: int, size: int) -> Iterator[bytes]:
+    """`count` different bodies."""
+    padding = bytes(size - 20)
+    for number in range(count):
+        yield b"%020d" % number + padding
+
+
+def raw_socket(count: int, size: int) -> float:
+    """Frames encoded beforehand."""
+    from benchmarks.raw_socket import RawPublisher
+
+    publisher = RawPublisher(URL, NAME, WINDOW if size < 1 << 20 else 16)
+    body = bytes(size)
+    started = time.perf_counter()
+    publisher.publish(body, count)
+    taken = time.perf_counter() - started
+    publisher.close()
+    return taken
+
+
+def n6_stateful(count: int, size: int) -> float:
+    """A collector's run(), with its message ids."""
+    from n6_stateful import QueuedBase
+    from n6_stateful.config import ConfigFiles, load
+    from n6_stateful.output import OUTPUT_SPEC, make_output
+
+    class Publisher(QueuedBase):
+        output_queue = {"exchange": NAME, "exchange_type": "fanout"}
+
+        def make_output(self) -> Any:
+            return make_output(load([OUTPUT_SPEC], ConfigFiles.from_text("")), URL)
+
+        def start_publishing(self) -> None:
+            for body in bodies(count, size):
+                self.publish_output("a.b", body, {"type": "stream"})
+
+    publisher = Publisher()
+    started = time.perf_counter()
+    publisher.run()
+    return time.perf_counter() - started
+
+
+def pika_blocking(count: int, size: int) -> float:
+    """pika's BlockingConnection with confirms: a round trip for each message."""
+    connection = pika.BlockingConnection(pika.URLParameters(URL))
+    channel = connection.channel()
+    channel.confirm_delivery()
+    started = time.perf_counter()
+    for number, body in enumerate(bodies(count, size)):
+        properties = pika.BasicProperties(delivery_mode=2, message_id=f"{number:032x}", type="stream")
+        channel.basic_publish(NAME, "a.b", body, properties, mandatory=True)
+    taken = time.perf_counter() - started
+    connection.close()
+    return taken
+
+
+def aio_pika(count: int, size: int) -> float:
+    """aio-pika, with as many confirmations awaited at a time as the window has room for."""
+
+    async def publish() -> float:
+        import aio_pika
+
+        connection = await aio_pika.connect(URL)
+        channel = await connection.channel(publisher_confirms=True)
+        exchange = await channel.get_exchange(NAME, ensure=False)
+        started = time.perf_counter()
+        waiting: set[asyncio.Task[object]] = set()
+        for number, body in enumerate(bodies(count, size)):
+            message = aio_pika.Message(body, delivery_mode=2, message_id=f"{number:032x}", type="stream")
+            waiting.add(asyncio.ensure_future(exchange.publish(message, "a.b", mandatory=True)))
+            if len(waiting) >= (WINDOW if size < 1 << 20 else 16):
+                _, waiting = await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED)
+        await asyncio.gather(*waiting)
+        taken = time.perf_counter() - started
+        await connection.close()
+        return taken
+
+    return asyncio.run(publish())
+
+
+CLIENTS: dict[str, Callable[[int, int], float]] = {
+    "raw socket": raw_socket,
+    "n6-stateful": n6_stateful,
+    "pika, blocking": pika_blocking,
+    "aio-pika": aio_pika,
+}
+
+
+def one(client: str, count: int, size: int) -> dict[str, float]:
+    """Seconds, CPU seconds of the publishing, and peak MiB, of a process of its own."""
+    purge()
+    argv = [sys.executable, __file__, "--one", client, str(count), str(size)]
+    done = subprocess.run(argv, capture_output=True, text=True)
+    if done.returncode:
+        raise SystemExit(f"{client}, {count} x {size}: {done.stderr}")
+    found: dict[str, float] = json.loads(done.stdout)
+    return found
+
+
+def measure(client: str, count: int, size: int) -> None:
+    """What the process of its own does."""
+    before = time.process_time()
+    seconds = CLIENTS[client](count, size)
+    cpu = time.process_time() - before
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+    print(json.dumps({"seconds": seconds, "cpu": cpu, "peak": peak}))
+
+
+def purge() -> None:
+    """Empty the queue, so that each begins alike."""
+    connection = pika.BlockingConnection(pika.URLParameters(URL))
+    connection.channel().queue_purge(NAME)
+    connection.close()
+
+
+def set_up(kind: str) -> None:
+    """An exchange, and a queue of the kind bound to it."""
+    connection = pika.BlockingConnection(pika.URLParameters(URL))
+    channel = connection.channel()
+    channel.exchange_declare(NAME, "fanout", durable=True)
+    channel.queue_delete(NAME)
+    channel.queue_declare(NAME, durable=True, arguments={"x-queue-type": kind})
+    channel.queue_bind(NAME, NAME)
+    connection.close()
+
+
+def tear_down() -> None:
+    """Take both away."""
+    connection = pika.BlockingConnection(pika.URLParameters(URL))
+    channel = connection.channel()
+    channel.queue_delete(NAME)
+    channel.exchange_delete(NAME)
+    connection.close()
+
+
+def compare(rounds: int) -> None:
+    """The table: every client, every case, on either kind of queue."""
+    print(f"medians of {rounds} processes each, Python {sys.version.split()[0]}, pika {pika.__version__}")
+    for kind in ("classic", "quorum"):
+        set_up(kind)
+        for case, (count, size) in CASES.items():
+            taken: dict[str, list[dict[str, float]]] = {client: [] for client in CLIENTS}
+            for _ in range(rounds):
+                for client in CLIENTS:
+                    taken[client].append(one(client, count, size))
+            print(
+                f"\n{case}, {kind} queue" + f"{'messages/s':>24} {'ratio':>7} {'CPU us each':>12} {'MiB':>7}"
+            )
+            yardstick = statistics.median(each["seconds"] for each in taken["raw socket"])
+            for client, figures in taken.items():
+                seconds, cpu, peak = (
+                    statistics.median(each[name] for each in figures) for name in ("seconds", "cpu", "peak")
+                )
+                print(
+                    f"  {client:30} {count / seconds:14,.0f} {yardstick / seconds:7.2f} "
+                    f"{cpu / count * 1e6:12,.1f} {peak:7.1f}"
+                )
+
+
+def growth(file: Path) -> None:
+    """Plot how CPU time a message and memory grow with the number of messages."""
+    from matplotlib import pyplot
+
+    set_up("classic")
+    counts = [10**exponent for exponent in range(2, 7)]
+    figures = [one("n6-stateful", count, 1 << 10) for count in counts]
+    picture, (left, right) = pyplot.subplots(1, 2, figsize=(9, 3.2), layout="constrained")
+    left.semilogx(
+        counts, [each["cpu"] / count * 1e6 for each, count in zip(figures, counts, strict=True)], "o-"
+    )
+    left.set(
+        xlabel="messages of 1 KiB in one run",
+        ylabel="CPU, microseconds a message",
+        ylim=(0, None),
+        yscale="log",
+    )
+    right.semilogx(counts, [each["peak"] for each in figures], "o-")
+    right.set(xlabel="messages of 1 KiB in one run", ylabel="peak memory, MiB", ylim=(0, None))
+    for axes in (left, right):
+        axes.grid(alpha=0.3)
+    file.parent.mkdir(exist_ok=True)
+    picture.savefig(file)
+    for count, each in zip(counts, figures, strict=True):
+        print(f"{count:10,} messages: {each['cpu'] / count * 1e6:8.1f} us CPU each, {each['peak']:6.1f} MiB")
+
+
+def main() -> None:
+    """Measure, and print."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
+    parser.add_argument(
+        "--rounds", type=int, default=5, help="processes of each client and case (default: 5)"
+    )
+    parser.add_argument(
+        "--growth", type=Path, metavar="FILE", help="plot instead how cost grows, 10^2 to 10^6"
+    )
+    parser.add_argument("--one", nargs=3, help=argparse.SUPPRESS)
+    args = parser.parse_args()
+    if args.one:
+        measure(args.one[0], int(args.one[1]), int(args.one[2]))
+        return
+    try:
+        if args.growth:
+            growth(args.growth)
+        else:
+            compare(args.rounds)
+    finally:
+        tear_down()
+
+
+if __name__ == "__main__":
+    main()

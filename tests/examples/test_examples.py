@@ -25,8 +25,6 @@ from examples.urlhaus import make_feed as urlhaus_feed
 from n6_stateful.output.spool import Spool
 
 EXAMPLES = Path(urlhaus_feed.__file__).parents[1]
-# Whatever proxies this machine uses, they are not for 127.0.0.1.
-ENVIRONMENT = {**os.environ, "NO_PROXY": "127.0.0.1", "no_proxy": "127.0.0.1"}
 
 WITHOUT_WAITING = "import stamina; stamina.set_testing(True, attempts=4)"
 # Lets the second save of the state do no more than `step`, and kills the collector then.
@@ -55,6 +53,7 @@ class Example(NamedTuple):
     name: str
     directory: Path
     server: FeedServer
+    environment: dict[str, str]
     make_feed: Callable[[int, int], bytes]
     shown: set[bytes]
 
@@ -85,7 +84,7 @@ class Example(NamedTuple):
         done = subprocess.run(
             [sys.executable, *program, "--config", self.directory / "60.conf"],
             cwd=EXAMPLES.parent,
-            env=ENVIRONMENT,
+            env=self.environment,
             capture_output=True,
             text=True,
             timeout=60,
@@ -127,8 +126,17 @@ def taxii_objects(begin: int, end: int) -> bytes:
     return taxii_feed.feed(begin, end - end % taxii_feed.TOGETHER)
 
 
+@pytest.fixture(scope="session")
+def environment(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
+    """An environment without a proxy between us and 127.0.0.1, and with bytecode on disk, as it is after an
+    installation: else each of the many runs would compile its libraries."""
+    env = {**os.environ, "NO_PROXY": "127.0.0.1", "no_proxy": "127.0.0.1"}
+    env.pop("PYTHONDONTWRITEBYTECODE", None)
+    return {**env, "PYTHONPYCACHEPREFIX": str(tmp_path_factory.mktemp("bytecode"))}
+
+
 @pytest.fixture(params=["urlhaus", "dataplane", "taxii"])
-def example(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Example]:
+def example(request: pytest.FixtureRequest, tmp_path: Path, environment: dict[str, str]) -> Iterator[Example]:
     name: str = request.param
     feeds = {"urlhaus": urlhaus_feed.feed, "dataplane": dataplane_feed.feed, "taxii": taxii_objects}
     with serving(tmp_path / "feed", TaxiiServer if name == "taxii" else FeedServer) as server:
@@ -136,7 +144,7 @@ def example(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Example]
             f"[{name}]\nsource = example\ncache_dir = {tmp_path}/cache\nurl = {server.url}?auth-key=hush\n"
             f"[output]\nurl = spool:{tmp_path}/spool\n"
         )
-        yield Example(name, tmp_path, server, feeds[name], set())
+        yield Example(name, tmp_path, server, environment, feeds[name], set())
 
 
 def test_the_feed_files_are_what_their_scripts_make_and_hold_over_1000_records() -> None:

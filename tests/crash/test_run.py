@@ -1,0 +1,258 @@
+"""Runs over a source that grows, killed at system call after system call and at random times, and run again:
+nothing is lost, and what came twice bears one id."""
+
+from __future__ import annotations
+
+import os
+import random
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import NamedTuple
+
+import pytest
+
+from n6_stateful.output.spool import Spool
+from tests.broker.conftest import Broker
+from tests.broker.conftest import broker as broker  # the fixture
+from tests.crash import growing_collector
+from tests.crash.strace import Call, calls, need_strace, run
+
+PROGRAM = Path(growing_collector.__file__)
+# At system calls evenly chosen, or at each of them with N6_STATEFUL_KILLS=1000.
+KILLS_BY_CALL = int(os.environ.get("N6_STATEFUL_KILLS", "20"))
+KILLS_BY_TIME = 10
+LOAD = 1_000
+Steps = Callable[..., Iterator[None]]
+SAVING = pytest.mark.parametrize("saving", ["at the end", "in the middle"])
+
+
+class Record(NamedTuple):
+    """What a consumer sees of a message."""
+
+    message_id: str
+    body: bytes
+
+
+class Killed:
+    """One collector with its source, whose runs are killed.
+
+    Args:
+        directory: where everything is.
+        output: a URL.
+        exchange: what it publishes to.
+        save_every: so many messages.
+    """
+
+    def __init__(self, directory: Path, output: str, exchange: str, save_every: int) -> None:
+        directory.mkdir()
+        self.lines: list[bytes] = []
+        self.kills = 0
+        self.survived = 0
+        self._feed = directory / "feed"
+        self._directory = directory
+        self._config = directory / "60_growing.conf"
+        self._config.write_text(
+            f"[growing]\nsource = provider\ncache_dir = {directory}/cache\nurl = {directory}/feed\n"
+            f"exchange = {exchange}\nsave_every = {save_every}\n[output]\nurl = {output}\n"
+        )
+
+    def argv(self, *command: str) -> list[str]:
+        return [str(PROGRAM), *command, "--config", str(self._config), "--log-level", "warning"]
+
+    def grow(self, count: int = 7, *, and_run: bool = False) -> None:
+        self.lines += [b"record %d" % (len(self.lines) + number) for number in range(count)]
+        self._feed.write_bytes(b"\n".join(self.lines))
+        if and_run:
+            self.run()
+
+    def run(self, *command: str) -> None:
+        done = subprocess.run([sys.executable, *self.argv(*command)], capture_output=True, text=True)
+        assert done.returncode == 0, done.stderr
+
+    def calls(self, *command: str) -> list[Call]:
+        """The system calls of a run that is not killed, from the first that concerns its files on, evenly
+        chosen."""
+        log = self._directory / "log"
+        done = run(*self.argv(*command), log=log)
+        assert done.returncode == 0, done.stderr
+        every = calls(log)
+        begin = next(at for at, call in enumerate(every) if str(self._directory) in call.arguments)
+        relevant = [call for call in every[begin:] if changes_something(call)]
+        count = min(KILLS_BY_CALL, len(relevant))
+        return [relevant[len(relevant) * at // count] for at in range(count)]
+
+    def kill_at(self, call: Call, *command: str) -> None:
+        done = run(*self.argv(*command), inject=f"{call.name}:signal=KILL:when={call.number}")
+        self._count(done.returncode, done.stderr)
+
+    def kill_after(self, seconds: float, *command: str) -> bool:
+        process = subprocess.Popen(
+            [sys.executable, *self.argv(*command)],
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        time.sleep(seconds)  # the time is what is tried here
+        process.kill()
+        _, told = process.communicate(timeout=60)
+        self._count(process.returncode, told)
+        return process.returncode == -9
+
+    def _count(self, code: int, told: str) -> None:
+        if code in (-9, 137):
+            self.kills += 1
+        else:
+            # It made fewer such calls than the run that was looked at, or had ended before its time.
+            assert code == 0, told
+            self.survived += 1
+
+
+def changes_something(call: Call) -> bool:
+    """Not the mere reading of files, such as Python's modules."""
+    if call.name == "openat":
+        return "O_RDONLY" not in call.arguments or "O_DIRECTORY" in call.arguments
+    return call.name != "close"
+
+
+def seconds_of_a_run(killed: Killed, *command: str) -> float:
+    begin = time.monotonic()
+    killed.run(*command)
+    return time.monotonic() - begin
+
+
+def received(broker: Broker) -> list[Record]:
+    return [Record(message.properties["message_id"], message.body) for message in broker.receive()]
+
+
+def spooled(spool: Spool) -> list[Record]:
+    return [Record(each.message.properties["message_id"], each.message.body) for each in spool.messages()]
+
+
+def judge(killed: Killed, arrived: list[Record], report: pytest.CaptureFixture[str]) -> int:
+    """Nothing is lost, and a consumer that drops by id has each record once, in order.
+
+    Returns:
+        How many came more than once.
+    """
+    records = {each.message_id: each.body for each in arrived}
+    lost = set(killed.lines) - set(records.values())
+    with_another_id = len(set(arrived)) - len(killed.lines)
+    duplicates = len(arrived) - len(set(arrived))
+    with report.disabled():
+        print(
+            f"\n{killed.kills} kills ({killed.survived} runs ended before theirs), "
+            f"{len(killed.lines)} records: {len(lost)} lost, {duplicates} came twice, "
+            f"{with_another_id} of them with another id"
+        )
+    assert not lost
+    assert not with_another_id
+    assert list(records.values()) == killed.lines
+    return duplicates
+
+
+def every(saving: str, steps: Steps) -> int:
+    """So many messages to a save, if it saves in the middle."""
+    if saving == "at the end":
+        return 0
+    return 3 if steps is killed_at_calls else LOAD // 10
+
+
+@pytest.fixture
+def spool(tmp_path: Path) -> Spool:
+    return Spool(tmp_path / "spool")
+
+
+def killed_at_calls(killed: Killed, *command: str) -> Iterator[None]:
+    """Each step is a run, or a `command` after a run, killed at one system call."""
+    need_strace()
+    killed.grow()
+    killed.run()
+    killed.grow(7, and_run=bool(command))
+    for call in killed.calls(*command):
+        killed.grow(7, and_run=bool(command))
+        killed.kill_at(call, *command)
+        yield
+    assert killed.kills > killed.survived
+    killed.run(*command)
+
+
+def killed_at_times(killed: Killed, *command: str) -> Iterator[None]:
+    """Each step is a run under load, or a `command` after one, killed at a random time."""
+    chance = random.Random(4)
+    killed.grow(LOAD)
+    killed.run()
+    killed.grow(LOAD, and_run=bool(command))
+    longest = seconds_of_a_run(killed, *command)
+    while killed.kills < KILLS_BY_TIME:
+        killed.grow(LOAD, and_run=bool(command))
+        # Python alone needs the first part to begin.
+        if not killed.kill_after(chance.uniform(0.4, 1.0) * longest, *command):
+            longest *= 0.9
+        yield
+    killed.run(*command)
+
+
+BY = pytest.mark.parametrize(
+    "steps",
+    [
+        pytest.param(killed_at_calls, id="at system calls"),
+        pytest.param(killed_at_times, id="at random times"),
+    ],
+)
+
+
+@SAVING
+@BY
+def test_killed_runs_leave_each_record_once_in_the_spool(
+    steps: Steps, saving: str, tmp_path: Path, spool: Spool, capsys: pytest.CaptureFixture[str]
+) -> None:
+    killed = Killed(tmp_path / "host", f"spool:{spool.path}", "raw", every(saving, steps))
+    for _ in steps(killed):
+        pass
+    assert judge(killed, spooled(spool), capsys) == 0
+
+
+@SAVING
+@BY
+def test_killed_runs_lose_nothing_on_their_way_to_the_broker_and_twins_bear_one_id(
+    steps: Steps, saving: str, tmp_path: Path, broker: Broker, capsys: pytest.CaptureFixture[str]
+) -> None:
+    broker.bind()
+    killed = Killed(tmp_path / "host", broker.url, broker.exchange, every(saving, steps))
+    for _ in steps(killed):
+        pass
+    judge(killed, received(broker), capsys)
+
+
+@SAVING
+@BY
+def test_killed_runs_with_a_forward_after_each_leave_each_record_once_at_the_broker(
+    steps: Steps,
+    saving: str,
+    tmp_path: Path,
+    spool: Spool,
+    broker: Broker,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    broker.bind()
+    killed = Killed(tmp_path / "host", f"spool:{spool.path}", broker.exchange, every(saving, steps))
+    forward = ("spool", "forward", "--to", broker.url)
+    for _ in steps(killed):
+        killed.run(*forward)
+    killed.run(*forward)
+    assert judge(killed, received(broker), capsys) == 0
+
+
+@BY
+def test_killed_forwards_lose_nothing_and_twins_bear_one_id(
+    steps: Steps, tmp_path: Path, spool: Spool, broker: Broker, capsys: pytest.CaptureFixture[str]
+) -> None:
+    broker.bind()
+    killed = Killed(tmp_path / "host", f"spool:{spool.path}", broker.exchange, 0)
+    for _ in steps(killed, "spool", "forward", "--to", broker.url):
+        pass
+    judge(killed, received(broker), capsys)
+    assert spooled(spool) == []

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import itertools
 import resource
 import sqlite3
 import stat
@@ -14,7 +16,7 @@ import pytest
 
 from n6_stateful import PublishError
 from n6_stateful.errors import BusyError, CollectorError
-from n6_stateful.message import Exchange, Message
+from n6_stateful.message import Exchange, Message, Undelivered
 from n6_stateful.output import spool as spool_module
 from n6_stateful.output.fallback import SpoolFirstOutput
 from n6_stateful.output.spool import Spool
@@ -129,6 +131,24 @@ def test_a_spool_that_is_full_says_so_and_keeps_what_it_had(tmp_path: Path) -> N
     assert ids(spool) == [1]
 
 
+@pytest.mark.parametrize("size", [0, 10, 1_000, 100_000])
+def test_a_spool_that_is_full_can_be_forwarded_and_takes_messages_again(size: int, tmp_path: Path) -> None:
+    spool = Spool(tmp_path / "spool", max_mib=1)
+    spool.open(EXCHANGES, "owner", ("g1",))
+    with pytest.raises(PublishError, match="is full"):  # noqa: PT012 - one of them is too many
+        for number in itertools.count():
+            digest = hashlib.md5(b"%d" % number, usedforsecurity=False).hexdigest()
+            spool.publish(message(int(digest, 16), body=bytes(size)))
+            if number % max(1, 20_000 // (size + 200)) == 0:
+                spool.flush()
+    spool.abort()
+    count, _ = spool.summary()
+    output = MemoryOutput()
+    assert spool.forward(output) == len(output.delivered) == count > 5
+    put(spool, message(1, "g2"), generations=("g2",))
+    assert ids(spool) == [1]
+
+
 def test_a_full_disk_says_so(spool: Spool) -> None:
     put(spool, message(1))
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
@@ -235,6 +255,24 @@ def test_a_forward_that_breaks_off_is_taken_up_where_it_was(
     output = MemoryOutput()
     assert spool.forward(output) == 3
     assert [each.properties["message_id"] for each in output.delivered] == [f"{n:032x}" for n in (2, 3, 4)]
+
+
+def test_of_a_batch_that_the_output_takes_in_part_only_the_rest_is_sent_again(spool: Spool) -> None:
+    class Picky(MemoryOutput):
+        def flush(self) -> None:
+            refused = [each for each in self._pending if each.properties["message_id"] == f"{2:032x}"]
+            self._pending = [each for each in self._pending if each not in refused]
+            super().flush()
+            raise PublishError("not all", [Undelivered("a.b", f"{2:032x}", 4, "returned")])
+
+    put(spool, *map(message, range(5)))
+    picky = Picky()
+    with pytest.raises(PublishError, match="returned"):
+        spool.forward(picky)
+    assert len(picky.delivered) == 4
+    assert ids(spool) == [2]
+    put(spool, *map(message, range(5)))
+    assert ids(spool) == [2]
 
 
 def test_two_forwards_at_once_send_nothing_twice(spool: Spool) -> None:

@@ -116,6 +116,9 @@ class Spool:
         self._owner = owner
         with self._telling():
             self._database = database = self._connect()
+            # Not for a forward: to drop a message it has to remember its id, in a full spool, too.
+            (page_size,) = database.execute("PRAGMA page_size").fetchone()
+            database.execute(f"PRAGMA max_page_count = {(self._max_mib << 20) // page_size}")
             known = set(database.execute("SELECT name, type FROM exchange"))
             over = (owner, json.dumps(list(generations)))
             if database.execute(_SOME_ARE_OVER, over).fetchone() or not known.issuperset(exchanges):
@@ -242,16 +245,28 @@ class Spool:
         try:
             output.open(exchanges, "", ())
             while batch := self._batch():
-                for spooled in batch:
-                    output.publish(spooled.message)
-                output.flush()
-                self._drop(batch)
+                self._send(batch, output)
                 sent += len(batch)
             output.close()
         except BaseException:
             output.abort()
             raise
         return sent
+
+    def _send(self, batch: Sequence[Spooled], output: Output) -> None:
+        published: list[Spooled] = []
+        try:
+            for spooled in batch:
+                published.append(spooled)
+                output.publish(spooled.message)
+            output.flush()
+        except PublishError as exc:
+            # One message that the broker does not take must not make the others go again at each forward.
+            left = {each.message_id for each in exc.undelivered}
+            if left:
+                self._drop([each for each in published if each.message.properties["message_id"] not in left])
+            raise
+        self._drop(batch)
 
     def _batch(self) -> list[Spooled]:
         batch: list[Spooled] = []
@@ -320,8 +335,6 @@ class Spool:
 
     def _prepare(self, database: sqlite3.Connection) -> None:
         database.execute("PRAGMA synchronous = EXTRA")
-        (page_size,) = database.execute("PRAGMA page_size").fetchone()
-        database.execute(f"PRAGMA max_page_count = {(self._max_mib << 20) // page_size}")
         if self._is_empty(database):
             database.execute("BEGIN EXCLUSIVE")
             if self._is_empty(database):  # nobody was faster

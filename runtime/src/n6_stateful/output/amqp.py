@@ -62,11 +62,17 @@ class Login:
         Raises:
             ConfigError: it is no such URL.
         """
+        unreadable = ConfigError(
+            "the output's URL cannot be read; in a user, a password or a virtual host write each of "
+            "/ ? # @ [ ] % percent-encoded, for instance %23 for # (in a configuration file %%23)"
+        )
         try:
             parts = urlsplit(url)
             port = parts.port
-        except ValueError as exc:
-            raise ConfigError(f"the output's URL cannot be read: {exc}") from exc
+        except ValueError:
+            raise unreadable from None  # its text may hold a part of the password
+        if "@" in parts.path + parts.query + parts.fragment:
+            raise unreadable  # what seems to be the host is the user
         if parts.scheme not in ("amqp", "amqps") or not parts.hostname or parts.query or parts.fragment:
             raise ConfigError(
                 f"the output's URL begins with {parts.scheme or 'no scheme'}://; it has to be "

@@ -67,13 +67,13 @@ CREATE TABLE forwarded (
 _INSERT = """
 INSERT OR IGNORE INTO message
     (message_id, owner, generation, exchange, routing_key, properties, spooled, body)
-VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8)
+VALUES (?, ?, ?, ?, ?, ?, ?, ?)
 """
 _INSERT_UNLESS_FORWARDED = """
 INSERT OR IGNORE INTO message
     (message_id, owner, generation, exchange, routing_key, properties, spooled, body)
-SELECT ?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8
-WHERE NOT EXISTS (SELECT 1 FROM forwarded WHERE message_id = ?1)
+SELECT * FROM (SELECT ? AS message_id, ?, ?, ?, ?, ?, ?, ?) AS new
+WHERE NOT EXISTS (SELECT 1 FROM forwarded WHERE forwarded.message_id = new.message_id)
 """
 _WAITING = """
 SELECT number, spooled, length(body), message_id, generation, exchange, routing_key, properties, {body}

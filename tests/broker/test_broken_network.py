@@ -51,6 +51,23 @@ def test_a_connection_that_breaks_on_the_way_ends_the_run_in_time_with_an_exact_
     nothing_is_lost(done, broker, collecting)
 
 
+@pytest.mark.parametrize("how", ["close", "reset"])
+def test_a_connection_that_breaks_once_all_is_confirmed_spoils_nothing(
+    how: str, broker: Broker, collecting: Collecting
+) -> None:
+    with Proxy(broker.url, how) as proxy:
+
+        def cut(collector: SampleCollector) -> None:
+            collector.flush_output()
+            proxy.cut()
+            collector.flush_output()
+
+        done = attempt(collecting, proxy.url, broker.exchange, {LINES: cut})
+    assert done.code == 0, done.told
+    assert collecting.state_is_saved()
+    assert [message.properties["message_id"] for message in broker.receive()] == done.published
+
+
 def test_messages_whose_confirmation_got_lost_are_listed_and_come_again_as_twins(
     broker: Broker, collecting: Collecting
 ) -> None:

@@ -13,6 +13,7 @@ import pytest
 
 from n6_stateful import PublishError, settings
 from n6_stateful.command import main
+from n6_stateful.errors import CollectorError
 from tests.broker.conftest import Broker, Collecting
 from tests.runtime.sample_collector import SampleCollector
 
@@ -236,6 +237,31 @@ def test_a_property_that_amqp_does_not_know_is_one_clear_error(
     assert "no_such_property" in told
     assert "Traceback" not in told
     assert not broker.receive()
+
+
+@pytest.mark.parametrize(
+    ("routing_key", "properties"),
+    [
+        ("r" * 300, {}),
+        ("a.b", {"timestamp": 1.5}),
+        ("a.b", {"priority": 300}),
+        ("a.b", {"content_type": 5}),
+        ("a.b", {"headers": {"a": object()}}),
+    ],
+    ids=["routing key", "timestamp", "priority", "content type", "header"],
+)
+def test_a_message_that_amqp_cannot_hold_is_one_clear_error_and_spoils_no_other(
+    routing_key: str, properties: dict[str, Any], broker: Broker, collecting: Collecting
+) -> None:
+    def start_publishing(self: SampleCollector) -> None:
+        self.publish_output("my-provider.lines", b"first")
+        with pytest.raises(CollectorError, match="AMQP cannot hold a message"):
+            self.publish_output(routing_key, b"bad", properties)
+        self.publish_output("my-provider.lines", b"last")
+
+    broker.bind()
+    assert run(sample(broker, start_publishing=start_publishing), collecting, url=broker.url) == 0
+    assert [message.body for message in broker.receive()] == [b"first", b"last"]
 
 
 def test_an_exchange_of_another_type_is_one_clear_error(broker: Broker, collecting: Collecting) -> None:

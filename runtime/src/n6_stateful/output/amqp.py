@@ -261,7 +261,16 @@ class AmqpOutput:
             self._unconfirmed[self._next_tag] = about
             self._next_tag += 1
             self._unconfirmed_bytes += size
-            self._channel.basic_publish(exchange, routing_key, body, pika_properties, mandatory=True)
+            try:
+                self._channel.basic_publish(exchange, routing_key, body, pika_properties, mandatory=True)
+            except Exception as exc:
+                # Nothing was sent, and the broker does not count it.
+                self._next_tag -= 1
+                self._unconfirmed_bytes -= self._unconfirmed.pop(self._next_tag)[2]
+                told = f"{type(exc).__name__}: {exc}"
+                raise CollectorError(
+                    f"AMQP cannot hold a message to {routing_key[:80]!r}: {told[:200]}"
+                ) from exc
             self._unsent_bytes += size
             if self._unsent_bytes >= SEND_BYTES:
                 self._turn()
@@ -273,7 +282,8 @@ class AmqpOutput:
         self._take_turn()
         try:
             self._wait(lambda: not self._unconfirmed)
-            if self._refused or self._ended is not None:
+            # A connection that ended when all was confirmed is no error; whoever publishes more will see it.
+            if self._refused or self._unconfirmed or self._given_up.is_set():
                 self._raise()
         finally:
             self._turning.release()
@@ -281,12 +291,15 @@ class AmqpOutput:
     def close(self) -> None:
         """Wait for every confirmation, then for the connection's orderly end."""
         self.flush()
+        ended = self._ended
         self._take_turn()
         try:
             self._close_connection(CLOSE_SECONDS)
         finally:
             self._turning.release()
-        if self._connection.is_closed:
+        if ended is not None:
+            LOGGER.warning("%s: %s; by then it had confirmed everything", self.where, ended)
+        elif self._connection.is_closed:
             LOGGER.debug("closed the connection to %s", self.where)
         else:
             LOGGER.warning("%s confirmed everything, but does not close the connection", self.where)

@@ -11,6 +11,7 @@ import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -98,6 +99,20 @@ def test_properties_that_json_cannot_hold_are_refused(spool: Spool) -> None:
     with pytest.raises(CollectorError, match="cannot be kept in a spool"):
         spool.publish(message(1)._replace(properties={"message_id": "x", "headers": {"a": object()}}))
     spool.abort()
+
+
+@pytest.mark.parametrize("forwarded_before", [False, True])
+def test_a_message_that_lacks_a_value_is_an_error_and_not_left_out(
+    forwarded_before: bool, spool: Spool
+) -> None:
+    put(spool, message(1))
+    if forwarded_before:
+        spool.forward(MemoryOutput())
+    incomplete: Any = None
+    with pytest.raises(PublishError, match="routing_key"):
+        put(spool, message(2), message(3)._replace(routing_key=incomplete))
+    spool.abort()
+    assert ids(spool) == ([] if forwarded_before else [1])
 
 
 def test_the_memory_stays_flat_while_the_transaction_grows(tmp_path: Path) -> None:

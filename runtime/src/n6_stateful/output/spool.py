@@ -64,16 +64,19 @@ CREATE TABLE forwarded (
     generation TEXT NOT NULL
 ) WITHOUT ROWID;
 """
+# Not OR IGNORE, which would ignore a message that lacks a value, too.
 _INSERT = """
-INSERT OR IGNORE INTO message
+INSERT INTO message
     (message_id, owner, generation, exchange, routing_key, properties, spooled, body)
 VALUES (?, ?, ?, ?, ?, ?, ?, ?)
+ON CONFLICT (message_id) DO NOTHING
 """
 _INSERT_UNLESS_FORWARDED = """
-INSERT OR IGNORE INTO message
+INSERT INTO message
     (message_id, owner, generation, exchange, routing_key, properties, spooled, body)
 SELECT * FROM (SELECT ? AS message_id, ?, ?, ?, ?, ?, ?, ?) AS new
 WHERE NOT EXISTS (SELECT 1 FROM forwarded WHERE forwarded.message_id = new.message_id)
+ON CONFLICT (message_id) DO NOTHING
 """
 _WAITING = """
 SELECT number, spooled, length(body), message_id, generation, exchange, routing_key, properties, {body}

@@ -7,6 +7,7 @@ corrected command to paste.
 from __future__ import annotations
 
 import difflib
+import json
 import keyword
 import re
 import shlex
@@ -22,19 +23,21 @@ from jinja2.ext import Extension
 DEFAULT_TEMPLATE = "gh:org/n6-stateful"
 SOURCE_MAX_LENGTH = 32
 
-# Names that the generated project, its tests or its tools use.
-TAKEN_NAMES = {
-    "n6_stateful",
-    "tests",
-    "test",
-    "conftest",
-    "pika",
-    "pytest",
-    "requests",
-    "urllib3",
-    "src",
-    "vendor",
-}
+# Names that the generated project, its tests, or what is installed beside it use.
+TAKEN_NAMES = frozenset(
+    name
+    for names in (
+        "n6_stateful n6_stateful_runtime pika requests stamina tenacity urllib3 certifi idna",
+        "charset_normalizer src tests test test_collector test_download test_rabbitmq conftest vendor",
+        "pytest py pluggy iniconfig packaging pygments mypy mypyc mypy_extensions typing_extensions pathspec",
+        "librt ast_serialize ruff tox uv pip setuptools wheel flit_core",
+        "n6 n6lib n6corelib n6datasources n6datapipeline n6sdk",
+    )
+    for name in names.split()
+)
+# Words of cookiecutter's command line: an answer, and options that the corrected command has no use for.
+_ANSWER = re.compile(r"\w+=.*", re.DOTALL)
+_INSTEAD = ("--no-input", "--replay")
 _URL_CHARACTERS = re.compile(r"[A-Za-z0-9\-._~:/?#\[\]@!$&'()*+,;=%]+")
 
 
@@ -51,8 +54,13 @@ def command_name(collector_name: str) -> str:
     return "n6collector_" + class_name(collector_name).lower().replace("collector", "")
 
 
+def toml(text: str) -> str:
+    """`text` as a string of TOML; `tojson` would write surrogates, which TOML does not know."""
+    return json.dumps(text, ensure_ascii=False)
+
+
 def template_directory(_: str) -> str:
-    """Where this template is; a hook runs from a copy, and cannot know."""
+    """Where this template is: a hook runs from a copy elsewhere, and a replay remembers where it was."""
     return str(Path(__file__).resolve().parent)
 
 
@@ -115,6 +123,13 @@ def _check_url(url: str) -> str | None:
     return None
 
 
+def _check_download(download: str, url: str) -> str | None:
+    scheme = urlsplit(url).scheme
+    if download == "http" and scheme not in ("http", "https"):
+        return f"gets http:// and https:// only, and the URL begins with {scheme}:"
+    return None
+
+
 def _check_content_type(content_type: str) -> str | None:
     if content_type and not re.fullmatch(
         r"[A-Za-z0-9][A-Za-z0-9.+-]*/[A-Za-z0-9][A-Za-z0-9.+-]*", content_type
@@ -145,6 +160,8 @@ def check_answers(answers: Mapping[str, str]) -> str:
     Raises:
         FailedHookException: cookiecutter prints its text and ends, before anything is written.
     """
+    if "collector_name" not in answers:  # a replay: only the questions that it does not answer are here
+        return ""
     problems = []
     mended = {name: str(value) for name, value in answers.items() if not name.startswith("__")}
     for name, (check, mend) in _CHECKS.items():
@@ -155,14 +172,17 @@ def check_answers(answers: Mapping[str, str]) -> str:
     if mended["raw_type"] != "stream" and not mended["content_type"]:
         problems.append(f"content_type is needed for raw_type = {mended['raw_type']}")
         mended["content_type"] = "text/csv"
+    if problem := _check_download(mended["download"], mended["url"]):
+        problems.append(f"download = {mended['download']} {problem}")
+        mended["download"] = "fill in"
     source = f"{mended['source_provider']}.{mended['source_channel']}"
     if len(source) > SOURCE_MAX_LENGTH:
         problems.append(
             f"source_provider and source_channel make {source!r}: {len(source)} characters, "
             f"n6 allows {SOURCE_MAX_LENGTH}"
         )
-        mended["source_provider"] = mended["source_provider"][:15].strip("-")
-        mended["source_channel"] = mended["source_channel"][:16].strip("-")
+        mended["source_provider"] = mended["source_provider"][:15].strip("-") or "example"
+        mended["source_channel"] = mended["source_channel"][:16].strip("-") or "example"
     problems += _misspelt(answers)
     if problems:
         listing = "\n".join(f"  - {problem}" for problem in problems)
@@ -174,25 +194,23 @@ def check_answers(answers: Mapping[str, str]) -> str:
 
 
 def _command(answers: Mapping[str, str]) -> str:
-    given = {
-        name: value
+    """The command line that was given, with these answers in place of its own."""
+    words = [
+        f"{name}={value}"
         for name, value in answers.items()
-        if not name.startswith("_") or (name == "_author" and value)
-    }
-    words = [f"{name}={value}" for name, value in given.items() if isinstance(value, str)]
-    return shlex.join(["cookiecutter", _template(), "--no-input", *words])
+        if isinstance(value, str) and (not name.startswith("_") or (name == "_author" and value))
+    ]
+    return shlex.join(["cookiecutter", *_template_and_options(), "--no-input", *words])
 
 
 def _is_command_line() -> bool:
     return Path(sys.argv[0]).stem == "cookiecutter" or "cookiecutter" in Path(sys.argv[0]).parts
 
 
-def _template() -> str:
-    if _is_command_line():
-        for word in sys.argv[1:]:
-            if not word.startswith("-") and "=" not in word:
-                return word
-    return DEFAULT_TEMPLATE
+def _template_and_options() -> list[str]:
+    if not _is_command_line():
+        return [DEFAULT_TEMPLATE]
+    return [word for word in sys.argv[1:] if not _ANSWER.fullmatch(word) and word not in _INSTEAD]
 
 
 def _misspelt(answers: Mapping[str, str]) -> list[str]:
@@ -203,7 +221,7 @@ def _misspelt(answers: Mapping[str, str]) -> list[str]:
     known = [name for name in answers if not name.startswith("__")]
     for word in sys.argv[1:]:
         name = word.partition("=")[0]
-        if re.fullmatch(r"\w+=.*", word, re.DOTALL) and name not in known:
+        if _ANSWER.fullmatch(word) and name not in known:
             close = difflib.get_close_matches(name, known, 1)
             problems.append(
                 f"{name}= is no question here" + (f"; did you mean {close[0]}=?" if close else "")
@@ -221,4 +239,5 @@ class AnswersExtension(Extension):
             class_name=class_name,
             command_name=command_name,
             template_directory=template_directory,
+            toml=toml,
         )

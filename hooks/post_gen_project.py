@@ -8,7 +8,7 @@ COLLECTOR_NAME = json.loads(r"""
 <<cookiecutter.collector_name|tojson>>
 """)
 COMMAND = json.loads(r"""
-<<cookiecutter.__command|tojson>>
+<<cookiecutter.collector_name|command_name|tojson>>
 """)
 DOWNLOAD = json.loads(r"""
 <<cookiecutter.download|tojson>>
@@ -23,7 +23,7 @@ LICENSE = json.loads(r"""
 <<cookiecutter.license|tojson>>
 """)
 TEMPLATE_DIRECTORY = json.loads(r"""
-<<cookiecutter.__template_directory|tojson>>
+<<""|template_directory|tojson>>
 """)
 
 VENDORED = Path("vendor/n6-stateful-runtime")

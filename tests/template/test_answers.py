@@ -5,12 +5,13 @@ from __future__ import annotations
 import keyword
 import shlex
 import sys
+import tomllib
 from pathlib import Path
 
 import pytest
 
 from n6_stateful_template import check_answers, class_name, command_name
-from tests.template.conftest import Cookiecutter
+from tests.template.conftest import ROOT, Bake, Cookiecutter, do, run
 
 GOOD = {
     "collector_name": "my_feed",
@@ -19,6 +20,7 @@ GOOD = {
     "raw_type": "stream",
     "content_type": "",
     "url": "https://feed.example/new.csv",
+    "download": "fill in",
     "_author": "",
 }
 HOSTILE = [
@@ -71,6 +73,10 @@ def test_hostile_collector_names_are_refused(name: str) -> None:
         "json",
         "logging",
         "n6_stateful",
+        "n6_stateful_runtime",
+        "n6",
+        "test_collector",
+        "pluggy",
         "tests",
         "conftest",
         "collector",
@@ -145,6 +151,20 @@ def test_files_and_blacklists_need_a_content_type() -> None:
     assert not problems(raw_type="blacklist", content_type="application/json")
 
 
+def test_http_downloads_from_http_urls_only() -> None:
+    assert "download = http" in problems(download="http", url="ftp://feed.example/new.csv")
+    assert not problems(download="fill in", url="ftp://feed.example/new.csv")
+
+
+@pytest.mark.parametrize("name", ["collector_name", "source_provider", "source_channel", "url", "_author"])
+@pytest.mark.parametrize("value", [*HOSTILE, "-" * 40, "1" * 40, "class", "json", "x" * 40])
+def test_what_is_suggested_in_place_of_a_refused_answer_is_accepted(name: str, value: str) -> None:
+    told = problems(**{name: value}, raw_type="file", content_type="x", download="http")
+    (command,) = (line for line in told.splitlines() if line.startswith("  cookiecutter "))
+    words = [word.split("=", 1) for word in shlex.split(command) if "=" in word]
+    assert not problems(**dict(words))
+
+
 @pytest.mark.parametrize("author", ["new\nline", "\x1b[31m", "a" * 201])
 def test_an_author_is_one_printable_line(author: str) -> None:
     assert problems(_author=author)
@@ -158,7 +178,6 @@ def test_class_and_command_are_named_as_n6_names_them() -> None:
 def test_all_problems_are_told_at_once_and_nothing_is_written(
     cookiecutter: Cookiecutter, tmp_path: Path
 ) -> None:
-    before = sorted(tmp_path.iterdir())
     done = cookiecutter(
         collector_name="My Feed",
         source_provider="Evil_Corp",
@@ -170,7 +189,7 @@ def test_all_problems_are_told_at_once_and_nothing_is_written(
     for told in ("4 answers", "'My Feed'", "'Evil_Corp'", "'nowhere'", "content_type"):
         assert told in done.stderr + done.stdout
     assert "Traceback" not in done.stderr
-    assert sorted(tmp_path.iterdir()) == before
+    assert [path.name for path in tmp_path.iterdir()] == [".home"]
 
 
 def test_the_corrected_command_can_be_pasted(cookiecutter: Cookiecutter, tmp_path: Path) -> None:
@@ -179,11 +198,34 @@ def test_the_corrected_command_can_be_pasted(cookiecutter: Cookiecutter, tmp_pat
     )
     lines = (done.stdout + done.stderr).splitlines()
     (command,) = (line.strip() for line in lines if line.strip().startswith("cookiecutter "))
-    _, _, no_input, *words = shlex.split(command)
-    assert no_input == "--no-input"
-    again = cookiecutter(**dict(word.split("=", 1) for word in words))
-    assert again.returncode == 0, again.stdout + again.stderr
+    command = command.replace("cookiecutter", f"{sys.executable} -m cookiecutter", 1)
+    do("sh", "-c", command, cwd=tmp_path)
     assert (tmp_path / "class_feed").is_dir()
+
+
+def test_the_corrected_command_keeps_template_and_options(cookiecutter: Cookiecutter) -> None:
+    done = cookiecutter("-o", "some where", "--checkout", "v0.1.0", collector_name="class")
+    told = done.stdout + done.stderr
+    assert f"{ROOT} -o 'some where' --checkout v0.1.0 --no-input collector_name=class_feed" in told
+
+
+def test_answers_typed_at_the_questions_are_checked_as_well(tmp_path: Path) -> None:
+    typed = "class\n\n\n1\n\nnowhere\n1\n1\n1\n1\n"
+    done = run(
+        sys.executable, "-m", "cookiecutter", ROOT, cwd=tmp_path, input=typed, env={"HOME": str(tmp_path)}
+    )
+    assert done.returncode == 1
+    assert "2 answers cannot be used" in done.stdout + done.stderr
+    assert not (tmp_path / "class").exists()
+
+
+def test_no_answer_is_executed(bake: Bake, tmp_path: Path) -> None:
+    bad = r'''"""+open("x", "w")+r""" \ ' {{7*7}} <<7*7>> <% raise %> $(touch x) `touch x` %(x)s 😀'''
+    project = bake(_author=bad, license="MIT")
+    assert not list(tmp_path.rglob("x"))
+    assert f"Copyright (c) {bad}\n" in (project.path / "LICENSE").read_text()
+    about = tomllib.loads((project.path / "pyproject.toml").read_text())
+    assert about["project"]["authors"] == [{"name": bad}]
 
 
 def test_a_misspelt_question_is_told(cookiecutter: Cookiecutter) -> None:

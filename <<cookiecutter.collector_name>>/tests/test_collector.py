@@ -6,7 +6,7 @@ import pytest
 from n6_stateful import Download
 from n6_stateful.testing import CollectorHarness, MakeCollectorHarness
 
-from <<cookiecutter.collector_name>>.collector import <<cookiecutter.__class_name>>
+from <<cookiecutter.collector_name>>.collector import <<cookiecutter.collector_name|class_name>>
 
 OLD = Download(b"one record\n", time_utc="2026-01-01T00:00:00")
 NEW = Download(b"a newer record\n", time_utc="2026-01-02T00:00:00")
@@ -14,7 +14,7 @@ NEW = Download(b"a newer record\n", time_utc="2026-01-02T00:00:00")
 
 @pytest.fixture
 def harness(make_collector_harness: MakeCollectorHarness) -> CollectorHarness:
-    return make_collector_harness(<<cookiecutter.__class_name>>)
+    return make_collector_harness(<<cookiecutter.collector_name|class_name>>)
 
 
 def test_it_keeps_the_contract_of_a_stateful_collector(harness: CollectorHarness) -> None:

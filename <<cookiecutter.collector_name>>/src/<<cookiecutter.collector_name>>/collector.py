@@ -4,11 +4,14 @@ from __future__ import annotations
 
 <% if cookiecutter.download == "http" %>
 import hashlib
+import logging
+import re
 <% endif %>
 from typing import Any
 
 <% if cookiecutter.download == "http" %>
 import requests
+import stamina
 <% endif %>
 from n6_stateful import (
     BaseCollector,
@@ -23,12 +26,15 @@ from n6_stateful import (
     NothingNew,
 )
 <% if cookiecutter.download == "http" %>
-from requests.adapters import HTTPAdapter
-from urllib3.util import Retry
+from requests.exceptions import ChunkedEncodingError
+
+TIMEOUT = (10, 60)  # seconds: to connect, and between two parts of the answer
+CONDITIONS = {"ETag": "If-None-Match", "Last-Modified": "If-Modified-Since"}
+logging.getLogger("stamina").setLevel(logging.ERROR)  # a try that is repeated is no news for cron's mail
 <% endif %>
 
 
-class <<cookiecutter.__class_name>>(CollectorWithStateMixin, BaseCollector):
+class <<cookiecutter.collector_name|class_name>>(CollectorWithStateMixin, BaseCollector):
     type = "<<cookiecutter.raw_type>>"
 <% if cookiecutter.raw_type != "stream" %>
     content_type = "<<cookiecutter.content_type>>"
@@ -70,24 +76,35 @@ class <<cookiecutter.__class_name>>(CollectorWithStateMixin, BaseCollector):
     def _download(self, only_newer_than: Any) -> Download | None:
         """GET `url` if it has changed; `only_newer_than` is what the server said of it the last time."""
         seen: dict[str, str] = only_newer_than or {}
-        conditions = {"etag": "If-None-Match", "last-modified": "If-Modified-Since"}
-        headers = {header: seen[name] for name, header in conditions.items() if name in seen}
-        retry = Retry(total=3, backoff_factor=0.5, status_forcelist=(429, 500, 502, 503, 504))
-        url = self.config["url"]
+        headers = {CONDITIONS[name]: value for name, value in seen.items() if name in CONDITIONS}
         try:
-            with requests.Session() as session:
-                for scheme in ("https://", "http://"):
-                    session.mount(scheme, HTTPAdapter(max_retries=retry))
-                response = session.get(url, headers=headers, timeout=(10, 60))  # connect, read: seconds
-                response.raise_for_status()
+            response = get(self.config["url"], headers)
         except requests.RequestException as exc:
-            raise CollectorError(f"{url} could not be downloaded: {exc}; nothing was published") from exc
+            # What follows a ? may be a key, and belongs in no log.
+            told = re.sub(r"(?<=\?)[^\s)]+|(?<=//)[^\s/]+(?=@)", "...", str(exc))
+            raise CollectorError(f"the download failed: {told}; nothing was published") from None
         # Some servers know no conditions, and some say a page is new when only its date is.
         digest = hashlib.sha256(response.content).hexdigest()
-        if response.status_code == 304 or digest == seen.get("sha256"):
+        if response.status_code == requests.codes.not_modified or digest == seen.get("sha256"):
             return None
-        now = {name: response.headers[name] for name in conditions if name in response.headers}
+        now = {name: response.headers[name] for name in CONDITIONS if name in response.headers}
         return Download(response.content, time_utc={**now, "sha256": digest})
+
+
+def may_pass(exc: Exception) -> bool:
+    """Whether it makes sense to try again at once."""
+    if isinstance(exc, requests.HTTPError):
+        return exc.response.status_code in (500, 502, 503, 504)
+    return isinstance(exc, (requests.ConnectionError, requests.Timeout, ChunkedEncodingError))
+
+
+# Not urllib3's Retry, which does not try again when an answer breaks off half-way.
+@stamina.retry(on=may_pass, attempts=4, timeout=300)
+def get(url: str, headers: dict[str, str]) -> requests.Response:
+    """The whole answer (304 is one, too), after up to four tries."""
+    response = requests.get(url, headers=headers, timeout=TIMEOUT)
+    response.raise_for_status()
+    return response
 <% else %>
     def _download(self, only_newer_than: Any) -> Download | None:
         """Download what is new at `self.config["url"]`.

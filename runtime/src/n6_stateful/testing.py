@@ -12,11 +12,12 @@ Everything but the network is real: configuration, state file, exit codes. The m
 from __future__ import annotations
 
 import io
+import os
 import pickle
 from collections.abc import Callable, Sequence
 from contextlib import redirect_stderr, redirect_stdout
 from pathlib import Path
-from typing import Any, NamedTuple, Protocol
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 import pytest
 
@@ -27,6 +28,9 @@ from n6_stateful.config import section_names
 from n6_stateful.download import Download
 from n6_stateful.errors import PublishError
 from n6_stateful.message import Exchange, Message, Undelivered
+
+if TYPE_CHECKING:
+    from n6_stateful.output import Output
 
 
 class RunResult(NamedTuple):
@@ -147,25 +151,37 @@ class CollectorHarness:
             crash_before_save: whether the process dies between delivery and `save_state`.
             argv: the command line.
         """
-        collectors: list[BaseCollector] = []
         output = MemoryOutput(fails=fail_delivery)
-        stubbed = self._stub(download, crash_before_save, collectors)
-        text = io.StringIO()
-        crashed = False
-        code = 0
-        with (
-            settings.use(settings.Settings(config_paths=self._config_paths, output=output)),
-            redirect_stdout(text),
-            redirect_stderr(text),
-        ):
+        members = _stubs(download, crash_before_save)
+        return self._run(members, output, argv)._replace(messages=output.delivered)
+
+    def run_against_rabbitmq(self, url: str, download: Any = None) -> RunResult:
+        """Run the collector's command once, publishing to RabbitMQ, and read back what has arrived.
+
+        It publishes to an exchange of its own, which is removed again: what n6 takes is not touched.
+
+        Args:
+            url: the broker, `amqp://...` or `amqps://...`.
+            download: as `run` takes it.
+        """
+        import pika
+
+        name = f"n6-stateful-test-{os.urandom(8).hex()}"
+        with pika.BlockingConnection(pika.URLParameters(url)) as connection:
+            channel = connection.channel()
+            channel.exchange_declare(name, "topic", durable=True)
             try:
-                code = main(stubbed, list(argv))
-            except _Crash:
-                crashed = True
+                channel.queue_declare(name, exclusive=True)
+                channel.queue_bind(name, name, "#")
+                members = _stubs(download, False) | {"output_queue": {"exchange": name}}
+                result = self._run(members, url, ())
+                while (got := channel.basic_get(name, auto_ack=True))[0]:
+                    frame, properties, body = got
+                    given = {key: value for key, value in vars(properties).items() if value is not None}
+                    result.messages.append(Message(frame.exchange, frame.routing_key, body, given, ""))
             finally:
-                for collector in collectors:
-                    getattr(collector, "close_state", lambda: None)()
-        return RunResult(output.delivered, code, text.getvalue(), crashed)
+                channel.exchange_delete(name)
+        return result
 
     def assert_stateful_contract(self, download: Any, next_download: Any) -> None:
         """Assert what every stateful collector owes, from no state on.
@@ -195,28 +211,49 @@ class CollectorHarness:
         assert later.messages, "newer data was not published"
         assert not set(later.message_ids) & set(repeated.message_ids), "new data has an old message id"
 
-    def _stub(
-        self, download: Any, crash_before_save: bool, collectors: list[BaseCollector]
-    ) -> type[BaseCollector]:
+    def _run(self, members: dict[str, Any], output: Output | str, argv: Sequence[str]) -> RunResult:
+        """Run the command of the collector class with these members in place of its own."""
         original = self._collector_class
+        collectors: list[BaseCollector] = []
 
         def remember(self: BaseCollector, **kwargs: Any) -> None:
             collectors.append(self)
             original.__init__(self, **kwargs)
 
-        def crash(self: BaseCollector, state: object) -> None:
-            raise _Crash
-
-        members: dict[str, Any] = {
+        members |= {
             "__init__": remember,
             "__module__": original.__module__,
             "__qualname__": original.__qualname__,
         }
-        if download is not ...:
-            members["_download"] = _stubbed_download(download)
-        if crash_before_save:
-            members["save_state"] = crash
-        return type(original.__name__, (original,), members)
+        text = io.StringIO()
+        crashed = False
+        code = 0
+        with (
+            settings.use(settings.Settings(config_paths=self._config_paths, output=output)),
+            redirect_stdout(text),
+            redirect_stderr(text),
+        ):
+            try:
+                code = main(type(original.__name__, (original,), members), list(argv))
+            except _Crash:
+                crashed = True
+            finally:
+                for collector in collectors:
+                    getattr(collector, "close_state", lambda: None)()
+        return RunResult([], code, text.getvalue(), crashed)
+
+
+def _stubs(download: Any, crash_before_save: bool) -> dict[str, Any]:
+    members: dict[str, Any] = {}
+    if download is not ...:
+        members["_download"] = _stubbed_download(download)
+    if crash_before_save:
+        members["save_state"] = _crash
+    return members
+
+
+def _crash(self: BaseCollector, state: object) -> None:
+    raise _Crash
 
 
 def _stubbed_download(download: Any) -> Callable[..., Any]:

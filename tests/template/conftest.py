@@ -3,27 +3,41 @@
 from __future__ import annotations
 
 import os
+import re
+import shutil
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
+from tests.template.feed import Feed, serving
+
 ROOT = Path(__file__).resolve().parents[2]
+ALL_BAKES = bool(os.environ.get("N6_STATEFUL_ALL_BAKES"))
+REPOSITORY = "https://github.com/org/n6-stateful"
 ENVIRONMENT = {
     name: value
     for name, value in os.environ.items()
-    if not name.startswith(("TOX_", "VIRTUAL_ENV", "COVERAGE_", "PYTEST_", "UV_PYTHON"))
-}
+    if not name.startswith(("TOX_", "VIRTUAL_ENV", "COVERAGE_", "PYTEST_", "UV_PYTHON", "N6_"))
+} | {"UV_PYTHON_DOWNLOADS": "never"}
+WORK_OF_TOOLS = {".git", ".tox", ".mypy_cache", ".pytest_cache", ".ruff_cache", "__pycache__", "venv"}
 
-Cookiecutter = Callable[..., subprocess.CompletedProcess[str]]
-Bake = Callable[..., Path]
+Done = subprocess.CompletedProcess[str]
+Cookiecutter = Callable[..., Done]
+
+FILLED_IN = """
+        now = "2026-01-02T00:00:00"
+        if only_newer_than is not None and only_newer_than >= now:
+            return None
+        return Download(b"one record", time_utc=now)
+"""
 
 
 def run(
-    *argv: str | Path, cwd: Path, env: dict[str, str] | None = None, timeout: float = 300
-) -> subprocess.CompletedProcess[str]:
+    *argv: str | Path, cwd: Path, env: dict[str, str] | None = None, timeout: float = 300, input: str = ""
+) -> Done:
     """Run a command to its end and keep what it says."""
     return subprocess.run(
         list(map(str, argv)),
@@ -32,38 +46,174 @@ def run(
         capture_output=True,
         text=True,
         timeout=timeout,
-        stdin=subprocess.DEVNULL,
+        input=input,
     )
+
+
+def do(*argv: str | Path, cwd: Path, env: dict[str, str] | None = None) -> str:
+    """What a command says on standard output that has to succeed."""
+    done = run(*argv, cwd=cwd, env=env)
+    assert done.returncode == 0, f"{' '.join(map(str, argv))}\n{done.stdout}{done.stderr}"
+    return done.stdout
+
+
+def uv(*argv: str | Path, cwd: Path, env: dict[str, str] | None = None) -> str:
+    """What uv says, whose caches make the tests fast."""
+    return do(sys.executable, "-m", "uv", *argv, cwd=cwd, env=env)
+
+
+def files_in(directory: Path) -> set[str]:
+    """The files in a directory, but for what tools leave there."""
+    paths = (path.relative_to(directory) for path in directory.rglob("*") if path.is_file())
+    return {str(path) for path in paths if not WORK_OF_TOOLS & set(path.parts)}
+
+
+class Project:
+    """A baked project.
+
+    Args:
+        path: where it is.
+        env: what the environment of its tools needs, so that they find the runtime.
+
+    Attributes:
+        name: the collector's.
+        said: what cookiecutter said when it was baked.
+        path: where it is.
+        env: environment variables for its tools.
+    """
+
+    def __init__(self, path: Path, env: dict[str, str], said: str = "") -> None:
+        self.path = path
+        self.env = env
+        self.said = said
+        self.name = path.name
+        self.collector = path / "src" / path.name / "collector.py"
+
+    def files(self) -> set[str]:
+        """Its files, without the vendored runtime's."""
+        return {name for name in files_in(self.path) if not name.startswith("vendor/")}
+
+    def tox(self, *argv: str, **env: str) -> str:
+        """Run its tox, which has to be green."""
+        return do(sys.executable, "-m", "tox", "run", *argv, cwd=self.path, env={**self.env, **env})
+
+    def install(self, venv: Path, *, python: str | Path = sys.executable) -> Path:
+        """Install it into a new virtual environment as its README does; the path of its command."""
+        vendored = self.path / "vendor/n6-stateful-runtime"
+        uv("venv", "-q", "--python", python, venv, cwd=self.path)
+        what = [vendored, self.path] if vendored.exists() else [self.path]
+        uv("pip", "install", "-q", "--python", venv / "bin/python", *what, cwd=self.path, env=self.env)
+        (command,) = (venv / "bin").glob("n6collector_*")
+        return command
+
+    def fill_in(self) -> None:
+        """Write `_download`, as its owner would."""
+        text = re.sub(r"\n        raise NotFilledInError.*\n", FILLED_IN, self.collector.read_text())
+        self.collector.write_text(text.replace("    NotFilledInError,\n", ""))
+
+
+Bake = Callable[..., Project]
+
+
+@pytest.fixture(scope="session")
+def repository(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """What stands for the repository on GitHub: this one as it is now, tagged v0.1.0."""
+    source = tmp_path_factory.mktemp("repository") / "n6-stateful"
+    shutil.copytree(ROOT, source, ignore=shutil.ignore_patterns(*WORK_OF_TOOLS, ".venv", "*.egg-info"))
+    git(source, "init", "-q")
+    git(source, "add", "-A")
+    git(source, "commit", "-q", "-m", "Everything")
+    git(source, "tag", "v0.1.0")
+    bare = source.with_suffix(".git")
+    git(source, "clone", "-q", "--bare", ".", bare)
+    return bare
+
+
+def git(directory: Path, *argv: str | Path) -> str:
+    """What git says."""
+    identity = ("-c", "user.name=n6", "-c", "user.email=n6@example.org", "-c", "init.defaultBranch=main")
+    return do("git", *identity, *argv, cwd=directory)
+
+
+@pytest.fixture(scope="session")
+def published(repository: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
+    """The environment in which the runtime is on an index, and the repository where its users find it."""
+    index = tmp_path_factory.mktemp("index")
+    uv("build", "-q", "--wheel", "-o", index, ROOT / "runtime", cwd=index)
+    return {
+        "UV_FIND_LINKS": str(index),
+        "PIP_FIND_LINKS": str(index),
+        "GIT_CONFIG_COUNT": "1",
+        "GIT_CONFIG_KEY_0": f"url.file://{repository.with_suffix('')}.insteadOf",
+        "GIT_CONFIG_VALUE_0": REPOSITORY,
+        "TOX_OVERRIDE": "testenv.pass_env+=GIT_CONFIG_*",
+    }
+
+
+def call_cookiecutter(
+    directory: Path,
+    *argv: str | Path,
+    template: Path | str = ROOT,
+    executable: str | Path = sys.executable,
+    env: dict[str, str] | None = None,
+) -> Done:
+    """Run the command in `directory`, with nothing of the user's own defaults."""
+    home = directory / ".home"
+    home.mkdir(exist_ok=True)
+    config = home / "cookiecutter.yaml"
+    config.write_text(f"cookiecutters_dir: {home}/clones\nreplay_dir: {home}/replay\n")
+    return run(
+        executable, "-m", "cookiecutter", "--config-file", config, template, *argv,
+        cwd=directory, env={"HOME": str(home), **(env or {})},
+    )  # fmt: skip
+
+
+def words(answers: dict[str, str]) -> list[str]:
+    """Answers as the command line takes them."""
+    return [f"{name}={value}" for name, value in answers.items()]
 
 
 @pytest.fixture
 def cookiecutter(tmp_path: Path) -> Cookiecutter:
-    """The command in an empty directory, with answers as keyword arguments."""
-    env = {"COOKIECUTTER_CONFIG": str(tmp_path / "no-user-config"), "HOME": str(tmp_path / "home")}
-    (tmp_path / "home").mkdir()
-    (tmp_path / "no-user-config").write_text(
-        f"cookiecutters_dir: {tmp_path}/clones\nreplay_dir: {tmp_path}/replay\n"
-    )
+    """The command in an empty directory, with answers as keyword arguments, and no questions."""
 
-    def call(
-        *options: str, template: Path | str = ROOT, no_input: bool = True, **answers: str
-    ) -> subprocess.CompletedProcess[str]:
-        words = [f"{name}={value}" for name, value in answers.items()]
-        flags = ["--no-input"] if no_input else []
-        return run(
-            sys.executable, "-m", "cookiecutter", template, *flags, *options, *words, cwd=tmp_path, env=env
-        )
+    def call(*options: str | Path, **answers: str) -> Done:
+        return call_cookiecutter(tmp_path, "--no-input", *options, *words(answers))
 
     return call
 
 
-@pytest.fixture
-def bake(cookiecutter: Cookiecutter, tmp_path: Path) -> Bake:
-    """A new project with these answers."""
+@pytest.fixture(scope="session")
+def bake_in(published: dict[str, str]) -> Bake:
+    """`bake_in(directory, **answers)`: a new project there."""
 
-    def make(**answers: str) -> Path:
-        done = cookiecutter(**answers)
+    def make(directory: Path, **answers: str) -> Project:
+        done = call_cookiecutter(directory, "--no-input", *words(answers))
         assert done.returncode == 0, done.stderr
-        return tmp_path / answers.get("collector_name", "my_feed")
+        env = {} if answers.get("runtime_source", "vendored") == "vendored" else published
+        return Project(directory / answers.get("collector_name", "my_feed"), env, done.stdout)
 
     return make
+
+
+@pytest.fixture
+def bake(bake_in: Bake, tmp_path: Path) -> Bake:
+    """A new project with these answers."""
+
+    def make(**answers: str) -> Project:
+        return bake_in(tmp_path, **answers)
+
+    return make
+
+
+@pytest.fixture
+def feed() -> Iterator[Feed]:
+    """A server on this machine."""
+    with serving() as feed:
+        yield feed
+
+
+@pytest.fixture
+def feed_url(feed: Feed) -> str:
+    """A page that is as it should be."""
+    return feed.url("plain")

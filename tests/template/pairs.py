@@ -6,7 +6,7 @@ from itertools import combinations, product
 
 # Every value of every question that has a bearing on what is generated.
 VALUES = {
-    "collector_name": ["my_feed", "urlhaus2_collector", "abuse_ch_threatfox_recent_iocs"],
+    "collector_name": ["my_feed", "urlhaus2_collector", "abusechthreatfoxrecentioc_feed"],
     "raw_type": ["stream", "file", "blacklist"],
     "url": ["https://feed.example/new.csv", "https://feed.example/a%20b/'$(x)';#c?q=%3C&d=!"],
     "download": ["fill in", "http"],

@@ -1,0 +1,76 @@
+"""The user's path: what the hook and the README say comes next is so, line by line."""
+
+from __future__ import annotations
+
+import re
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.template.conftest import ALL_BAKES, Bake, Project, do, run
+
+
+@pytest.fixture
+def project(bake: Bake) -> Project:
+    return bake()
+
+
+def test_a_download_that_is_not_filled_in_is_told_in_one_line(project: Project, tmp_path: Path) -> None:
+    command = project.install(tmp_path / "venv")
+    done = run(
+        command, "--config", "etc", "--log-level", "error", cwd=project.path, env={"HOME": str(tmp_path)}
+    )
+    assert done.returncode == 1
+    (line,) = done.stderr.splitlines()
+    assert "fill in MyFeedCollector._download()" in line
+    assert "src/my_feed/collector.py" in line or "site-packages/my_feed/collector.py" in line
+
+
+def test_a_filled_in_collector_publishes_once_and_its_tests_are_green(
+    project: Project, tmp_path: Path
+) -> None:
+    project.fill_in()
+    project.tox()
+    command = project.install(tmp_path / "venv")
+    env = {"HOME": str(tmp_path), "N6_CONFIG": str(project.path / "etc")}
+    said = [
+        do(command, *argv, cwd=project.path, env=env)
+        for argv in ([], [], ["state", "show"], ["spool", "list"])
+    ]
+    assert said[0].startswith("published 1 message (10 bytes) to the spool")
+    assert said[1].startswith("published 0 messages")
+    assert "{'last_utc': '2026-01-02T00:00:00'}" in said[2]
+    assert "1 message (10 bytes) in the spool" in said[3]
+
+
+@pytest.mark.parametrize(
+    ("download", "runtime_source"),
+    [("fill in", "vendored"), ("http", "index"), *[("http", "vendored"), ("fill in", "index")] * ALL_BAKES],
+)
+def test_the_steps_that_the_hook_prints_work_line_by_line(
+    download: str, runtime_source: str, bake: Bake, tmp_path: Path, feed_url: str
+) -> None:
+    project = bake(download=download, runtime_source=runtime_source, url=feed_url)
+    enter, *steps = [line.strip() for line in project.said.splitlines() if line.startswith("  ")]
+    assert enter == "cd my_feed"
+    env = {**project.env, "HOME": str(tmp_path), "PATH": f"{Path(sys.executable).parent}:/usr/bin:/bin"}
+    for step in steps:
+        if step == "# now fill in _download() in src/my_feed/collector.py, and run tox again":
+            project.fill_in()
+            step = "tox"
+        do("bash", "-euc", f"{enter}\n{step}", cwd=tmp_path, env=env)
+    assert len(steps) < 7
+
+
+@pytest.mark.parametrize("runtime_source", ["vendored", "git"])
+def test_the_commands_in_the_readme_work_as_they_stand(
+    runtime_source: str, bake: Bake, tmp_path: Path, feed_url: str
+) -> None:
+    project = bake(runtime_source=runtime_source, download="http", url=feed_url)
+    first, *_ = re.findall(r"\n```\n(.*?)```", (project.path / "README.md").read_text(), re.DOTALL)
+    env = {**project.env, "HOME": str(tmp_path)}
+    said = do("bash", "-euc", first, cwd=project.path, env=env)
+    assert "published 1 message" in said
+    assert "published 0 messages" in said
+    assert "1 message" in said.splitlines()[-1]

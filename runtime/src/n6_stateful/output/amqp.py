@@ -29,7 +29,8 @@ LOGGER = logging.getLogger(__name__)
 CLOSE_SECONDS = 5.0
 AWAY_SECONDS = 0.25  # so long after its last call the collector counts as busy elsewhere
 TICK_SECONDS = 0.25  # a turn of the loop takes no longer
-SEND_BYTES = 64 << 10  # pika sends only when its loop turns
+SEND_BYTES = 64 << 10  # so much is gathered before the loop turns
+JOINED_BYTES = 1 << 20  # more than that is not copied
 
 
 class Login:
@@ -160,15 +161,36 @@ class Login:
 
 
 class _Connection(pika.SelectConnection):  # type: ignore[misc] # pika is not typed
-    """Sends the frames of a small message in one system call, where pika takes one for each frame.
+    """Gathers frames until the loop turns, and sends those of small messages in one system call, where pika
+    takes one for each frame.
 
     The name is one of pika's own; should a later pika not call it, messages are sent as pika sends them.
     """
 
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        self._gathered: list[bytes] = []
+        self._is_turning = False
+        super().__init__(*args, **kwargs)
+
+    def turn(self) -> None:
+        """Send what can be sent, take what has come, call what is due; wait if there is nothing."""
+        if self._gathered:
+            frames, self._gathered = self._gathered, []
+            if sum(map(len, frames)) < JOINED_BYTES:
+                frames = [b"".join(frames)]
+            super()._output_marshaled_frames(frames)
+        self._is_turning = True
+        try:
+            self.ioloop.poll()
+            self.ioloop.process_timeouts()
+        finally:
+            self._is_turning = False
+
     def _output_marshaled_frames(self, marshaled_frames: list[bytes]) -> None:
-        if len(marshaled_frames) > 1 and sum(map(len, marshaled_frames)) < SEND_BYTES:
-            marshaled_frames = [b"".join(marshaled_frames)]
-        super()._output_marshaled_frames(marshaled_frames)
+        if self._is_turning:
+            super()._output_marshaled_frames(marshaled_frames)
+        else:
+            self._gathered += marshaled_frames
 
 
 class AmqpOutput:
@@ -322,8 +344,7 @@ class AmqpOutput:
     def _turn(self) -> None:
         """Send what can be sent, take what has come, call what is due; wait if there is nothing."""
         self._unsent_bytes = 0
-        self._loop.poll()
-        self._loop.process_timeouts()
+        self._connection.turn()
 
     def _tick(self) -> None:
         self._loop.call_later(TICK_SECONDS, self._tick)

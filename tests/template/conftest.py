@@ -156,6 +156,7 @@ def call_cookiecutter(
     template: Path | str = ROOT,
     executable: str | Path = sys.executable,
     env: dict[str, str] | None = None,
+    input: str = "",
 ) -> Done:
     """Run the command in `directory`, with nothing of the user's own defaults."""
     home = directory / ".home"
@@ -164,7 +165,7 @@ def call_cookiecutter(
     config.write_text(f"cookiecutters_dir: {home}/clones\nreplay_dir: {home}/replay\n")
     return run(
         executable, "-m", "cookiecutter", "--config-file", config, template, *argv,
-        cwd=directory, env={"HOME": str(home), **(env or {})},
+        cwd=directory, env={"HOME": str(home), **(env or {})}, input=input,
     )  # fmt: skip
 
 

@@ -1,0 +1,68 @@
+"""Where a project gets the runtime from, and that it gets it from nowhere else."""
+
+from __future__ import annotations
+
+import sys
+import tomllib
+from pathlib import Path
+
+import pytest
+
+from tests.template.conftest import REPOSITORY, ROOT, Bake, do, files_in, uv
+
+
+@pytest.mark.parametrize(
+    ("runtime_source", "declared"),
+    [
+        ("vendored", "n6-stateful-runtime >=0.1.0,<0.2"),
+        ("index", "n6-stateful-runtime >=0.1.0,<0.2"),
+        ("git", f"n6-stateful-runtime @ git+{REPOSITORY}@v0.1.0#subdirectory=runtime"),
+    ],
+)
+def test_the_runtime_is_declared_and_comes_from_there(
+    runtime_source: str, declared: str, bake: Bake, tmp_path: Path
+) -> None:
+    project = bake(runtime_source=runtime_source)
+    about = tomllib.loads((project.path / "pyproject.toml").read_text())["project"]
+    assert about["dependencies"] == [declared]
+    command = project.install(tmp_path / "venv")
+    record = next((tmp_path / "venv").rglob("n6_stateful_runtime-*/METADATA")).parent / "direct_url.json"
+    came_from = record.read_text() if record.exists() else "an index"
+    assert {
+        "vendored": "vendor/n6-stateful-runtime",
+        "index": "an index",
+        "git": f'"{REPOSITORY}"',
+    }[runtime_source] in came_from
+    assert "n6-stateful-runtime 0.1.0" in do(command, "--version", cwd=tmp_path)
+
+
+def test_the_vendored_runtime_is_the_templates_and_nothing_that_was_built_from_it(bake: Bake) -> None:
+    vendored = bake().path / "vendor/n6-stateful-runtime"
+    files = files_in(ROOT / "runtime")
+    assert files_in(vendored) == {name for name in files if ".egg-info" not in name}
+    for name in files_in(vendored):
+        assert (vendored / name).read_bytes() == (ROOT / "runtime" / name).read_bytes()
+
+
+def test_a_vendored_project_installs_without_any_index(bake: Bake, tmp_path: Path) -> None:
+    project = bake(download="http")
+    do(sys.executable, "-m", "venv", tmp_path / "venv", cwd=tmp_path)
+    pip = tmp_path / "venv/bin/pip"
+    third_parties = ("pika>=1.3,<2", "flit_core>=3.11,<5", "requests>=2.32,<3", "stamina>=25.1,<27")
+    do(pip, "download", "-q", "-d", tmp_path / "wheels", *third_parties, cwd=tmp_path)
+    env = {
+        "PIP_NO_INDEX": "1",
+        "PIP_FIND_LINKS": str(tmp_path / "wheels"),
+        "http_proxy": "http://127.0.0.1:9",
+        "https_proxy": "http://127.0.0.1:9",
+    }
+    do(pip, "install", "-q", "./vendor/n6-stateful-runtime", ".", cwd=project.path, env=env)
+    do(tmp_path / "venv/bin/n6collector_myfeed", "--help", cwd=project.path)
+
+
+def test_no_index_is_asked_for_a_vendored_runtime_by_uv(bake: Bake) -> None:
+    project = bake()
+    uv("lock", "-q", cwd=project.path)
+    packages = tomllib.loads((project.path / "uv.lock").read_text())["package"]
+    (source,) = (each["source"] for each in packages if each["name"] == "n6-stateful-runtime")
+    assert source == {"directory": "vendor/n6-stateful-runtime"}

@@ -1,0 +1,106 @@
+"""Paths, zips, git tags, `gh:`, replays, files of answers, an old and a new cookiecutter bake the same."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+
+from tests.template.conftest import (
+    ROOT,
+    Bake,
+    Cookiecutter,
+    Done,
+    call_cookiecutter,
+    files_in,
+    git,
+    uv,
+)
+
+ANSWERS = ["--no-input", "download=http", "scheduler=systemd", "license=MIT"]
+
+
+def contents(project: Path) -> dict[str, bytes]:
+    """Every file of a project."""
+    return {name: (project / name).read_bytes() for name in files_in(project)}
+
+
+@pytest.fixture(scope="module")
+def reference(bake_in: Bake, tmp_path_factory: pytest.TempPathFactory) -> dict[str, bytes]:
+    """The project as it is baked from a path."""
+    directory = tmp_path_factory.mktemp("reference")
+    return contents(bake_in(directory, download="http", scheduler="systemd", license="MIT").path)
+
+
+def succeeded(done: Done) -> None:
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+@pytest.mark.parametrize("way", ["relative path", "zip", "git tag", "gh:", "clone with changes"])
+def test_every_way_to_name_the_template_bakes_the_same(
+    way: str, repository: Path, published: dict[str, str], reference: dict[str, bytes], tmp_path: Path
+) -> None:
+    options = list(ANSWERS)
+    template = "gh:org/n6-stateful"
+    if way == "zip":
+        template = str(tmp_path / "n6-stateful-0.1.0.zip")
+        git(repository, "archive", "--prefix=n6-stateful-0.1.0/", "-o", template, "v0.1.0")
+    elif way == "git tag":
+        template = f"file://{repository}"
+        options += ["--checkout", "v0.1.0"]
+    elif way == "relative path":
+        template = "some where/n6-stateful"
+        git(tmp_path, "clone", "-q", repository, tmp_path / template)
+    elif way == "clone with changes":
+        template = str(tmp_path / "clone")
+        git(tmp_path, "clone", "-q", repository, template)
+        built = Path(template, "runtime/src/n6_stateful/__pycache__")
+        built.mkdir()
+        (built / "left.pyc").touch()
+    succeeded(call_cookiecutter(tmp_path, *options, template=template, env=published))
+    assert contents(tmp_path / "my_feed") == reference
+
+
+@pytest.mark.parametrize("version", ["==2.6.0", ">=2.7"])
+def test_the_oldest_and_the_newest_cookiecutter_bake_the_same(
+    version: str, reference: dict[str, bytes], tmp_path: Path
+) -> None:
+    python = tmp_path / "tools/bin/python"
+    uv("venv", "-q", tmp_path / "tools", cwd=tmp_path)
+    uv("pip", "install", "-q", "--python", python, f"cookiecutter{version}", cwd=tmp_path)
+    succeeded(call_cookiecutter(tmp_path, *ANSWERS, executable=python))
+    assert contents(tmp_path / "my_feed") == reference
+    shutil.move(tmp_path / "my_feed", tmp_path / "first")
+    answers = tmp_path / "first/.cookiecutter.json"
+    succeeded(call_cookiecutter(tmp_path, "--replay-file", answers, executable=python))
+    assert contents(tmp_path / "my_feed") == reference
+    shutil.rmtree(tmp_path / "my_feed")
+    done = call_cookiecutter(tmp_path, "--no-input", "collector_name=class", executable=python)
+    assert "collector_name=class_feed" in done.stdout + done.stderr
+
+
+def test_a_replay_bakes_the_same_even_if_the_template_has_moved(
+    repository: Path, reference: dict[str, bytes], tmp_path: Path
+) -> None:
+    for place in ("one", "two"):
+        git(tmp_path, "clone", "-q", repository, tmp_path / place / "n6-stateful")
+    succeeded(call_cookiecutter(tmp_path, *ANSWERS, template=tmp_path / "one/n6-stateful"))
+    shutil.rmtree(tmp_path / "one")
+    shutil.rmtree(tmp_path / "my_feed")
+    succeeded(call_cookiecutter(tmp_path, "--replay", template=tmp_path / "two/n6-stateful"))
+    assert contents(tmp_path / "my_feed") == reference
+
+
+def test_answers_changed_in_a_file_are_checked_before_anything_is_written(
+    bake: Bake, cookiecutter: Cookiecutter, tmp_path: Path
+) -> None:
+    path = bake().path / ".cookiecutter.json"
+    stored = json.loads(path.read_text())
+    stored["cookiecutter"] |= {"collector_name": "class", "source_provider": "No Provider"}
+    path.write_text(json.dumps(stored))
+    done = call_cookiecutter(tmp_path, "--replay-file", path, template=ROOT)
+    assert done.returncode == 1
+    assert "2 answers cannot be used" in done.stdout + done.stderr
+    assert not (tmp_path / "class").exists()

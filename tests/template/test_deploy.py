@@ -1,0 +1,260 @@
+"""What is generated for a scheduler and for CI: nothing that a linter knows is wrong, and it delivers."""
+
+from __future__ import annotations
+
+import os
+import re
+import shlex
+import shutil
+import subprocess
+import sys
+import uuid
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+import pytest
+
+from tests.template.conftest import ROOT, Bake, Project, do, run
+from tests.template.feed import Feed
+from tests.template.pairs import pairwise
+
+SYSTEMD = pytest.mark.skipif(
+    shutil.which("systemd-analyze") is None, reason="systemd-analyze is not installed"
+)
+YAMLLINT = """
+extends: default
+rules: {document-start: disable, line-length: {max: 110}, truthy: {check-keys: false}}
+"""
+BROKER = os.environ.get("N6_STATEFUL_BROKER", "amqp://guest:guest@127.0.0.1:5672/")
+ORDINARY_USER = 65534
+
+
+def tool(name: str) -> Path:
+    """A linter, from the environment of these tests."""
+    return Path(sys.executable).parent / name
+
+
+def scheduled(scheduler: str) -> dict[str, str]:
+    """Answers with hostile values, for one scheduler."""
+    return next(each for each in pairwise() if each["scheduler"] == scheduler and each["_author"])
+
+
+def commands_in(text: str) -> list[str]:
+    """The shell commands of a Markdown text: its fenced blocks, and what is in backticks with arguments."""
+    blocks = re.findall(r"^```\n(.*?)^```", text, re.DOTALL | re.MULTILINE)
+    return [*blocks, *(each for each in re.findall(r"`([^`]+)`", text) if " " in each and each[0].islower())]
+
+
+@pytest.mark.parametrize("scheduler", ["cron", "systemd", "kubernetes", "none"])
+def test_shellcheck_yamllint_and_zizmor_find_nothing(scheduler: str, bake: Bake, tmp_path: Path) -> None:
+    project = bake(**scheduled(scheduler))
+    path = project.path
+    yaml = [path / name for name in sorted(project.files()) if name.endswith((".yml", ".yaml"))]
+    assert len(yaml) == (4 if scheduler == "kubernetes" else 3)
+    do(tool("yamllint"), "--strict", "-d", YAMLLINT, *yaml, cwd=path)
+    do(tool("zizmor"), "--offline", "--quiet", "--pedantic", path, cwd=path)
+    shell = ["set -e", *commands_in((path / "README.md").read_text())]
+    for ci in (path / ".gitlab-ci.yml", path / ".github/workflows/ci.yml"):
+        shell += re.findall(r"^ +- (?:run: )?((?:python|tox) .*)", ci.read_text(), re.MULTILINE)
+    shell += [line.strip() for line in project.said.splitlines() if line.startswith("  ")]
+    for cron in path.glob("deploy/cron/*"):
+        shell.append(cron_command(cron))
+    for containerfile in path.glob("deploy/kubernetes/Containerfile"):
+        shell += re.findall(r"^RUN (.*)", containerfile.read_text(), re.MULTILINE)
+    assert len(shell) > 10
+    script = tmp_path / "all.sh"
+    script.write_text("\n".join(shell) + "\n")
+    do(tool("shellcheck"), "--shell=bash", "--severity=info", script, cwd=path)
+
+
+def test_the_same_linters_find_nothing_in_this_repository() -> None:
+    workflows = sorted((ROOT / ".github/workflows").glob("*.yml"))
+    assert len(workflows) == 2
+    do(tool("yamllint"), "--strict", "-d", YAMLLINT, *workflows, cwd=ROOT)
+    do(tool("zizmor"), "--offline", "--quiet", "--pedantic", *workflows, cwd=ROOT)
+    do(tool("shellcheck"), ROOT / ".ci/run", cwd=ROOT)
+
+
+def test_kubernetes_takes_the_manifest_and_runs_one_job_at_a_time(bake: Bake) -> None:
+    import yaml
+
+    project = bake(**scheduled("kubernetes"))
+    manifest = project.path / "deploy/kubernetes/cronjob.yaml"
+    for version in ("1.27", "1.33"):
+        do(tool("kubernetes-validate"), "--strict", "-k", version, manifest, cwd=project.path)
+    job, claim = yaml.safe_load_all(manifest.read_text())
+    assert job["spec"]["concurrencyPolicy"] == "Forbid"
+    pod = job["spec"]["jobTemplate"]["spec"]["template"]["spec"]
+    (state,) = (each for each in pod["volumes"] if each["name"] == "state")
+    assert state["persistentVolumeClaim"]["claimName"] == claim["metadata"]["name"]
+    (container,) = pod["containers"]
+    (place,) = (each["mountPath"] for each in container["volumeMounts"] if each["name"] == "state")
+    config = (project.path / f"deploy/60_{project.name}.conf").read_text()
+    assert f"cache_dir = {place}/" in config
+    assert f"n6-{project.name.replace('_', '-')}" == job["metadata"]["name"]
+
+
+def test_the_containerfile_copies_what_there_is_and_starts_the_command(bake: Bake) -> None:
+    project = bake(scheduler="kubernetes", license="MIT")
+    text = (project.path / "deploy/kubernetes/Containerfile").read_text()
+    for copied in re.findall(r"^COPY (.*) \S+$", text, re.MULTILINE):
+        for name in copied.split():
+            assert (project.path / name).exists(), name
+    assert text.endswith('ENTRYPOINT ["n6collector_myfeed"]\n')
+
+
+@SYSTEMD
+def test_systemd_finds_nothing_wrong_and_little_exposed(bake: Bake) -> None:
+    project = bake(**scheduled("systemd"))
+    (service,) = project.path.glob("deploy/systemd/*.service")
+    text = service.read_text()
+    (said,) = re.findall(r"security`: ([\d.]+) of 10 \(OK\)", text)
+    service.write_text(re.sub(r"ExecStart=\S+", "ExecStart=/bin/true", text))
+    done = run("systemd-analyze", "verify", service, service.with_suffix(".timer"), cwd=project.path)
+    assert (done.returncode, done.stderr) == (0, "")
+    done = run("systemd-analyze", "security", "--offline=true", "--no-pager", service, cwd=project.path)
+    if "unrecognized option" in done.stderr:
+        pytest.skip("this systemd-analyze knows no --offline")
+    assert f"exposure level for {service.name}: {said} OK" in done.stdout
+
+
+@SYSTEMD
+def test_the_timer_and_the_cron_line_run_it_every_ten_minutes(bake: Bake) -> None:
+    project = bake(scheduler="systemd")
+    (timer,) = project.path.glob("deploy/systemd/*.timer")
+    (calendar,) = re.findall(r"^OnCalendar=(.*)", timer.read_text(), re.MULTILINE)
+    said = do("systemd-analyze", "calendar", "--iterations=2", calendar, cwd=project.path)
+    assert len(re.findall(r"\d:\d0:00 UTC", said)) >= 2
+
+
+# Deployed, as an ordinary user with an almost empty environment, against RabbitMQ
+
+
+def cron_command(path: Path) -> str:
+    """The command of a file in /etc/cron.d."""
+    (line,) = (line for line in path.read_text().splitlines() if not line.startswith("#"))
+    *when, user, command = line.split(None, 6)
+    assert (len(when), user) == (5, "n6")
+    assert "%" not in command  # cron takes it for a newline
+    return command
+
+
+def as_ordinary_user(*argv: str | Path, env: dict[str, str]) -> subprocess.CompletedProcess[str]:
+    """Run it as nobody, with no other environment than `env`."""
+    user = ("--reuid", str(ORDINARY_USER), "--regid", str(ORDINARY_USER), "--clear-groups", "--no-new-privs")
+    return subprocess.run(
+        ["setpriv", *user, "env", *map(str, argv)],  # setpriv itself could still read what only root can
+        env=env, cwd="/", capture_output=True, text=True, timeout=60, stdin=subprocess.DEVNULL,
+    )  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def python() -> Path:
+    """A Python that an ordinary user may run."""
+    if os.geteuid() != 0 or shutil.which("setpriv") is None:
+        pytest.skip("only root can write to /opt and become another user")
+    for path in (Path(sys.executable).resolve(), Path("/usr/local/bin/python3"), Path("/usr/bin/python3")):
+        check = "import sys; sys.exit(sys.version_info < (3, 11))"
+        if path.exists() and as_ordinary_user(path, "-c", check, env={}).returncode == 0:
+            return path
+    pytest.skip("there is no Python >= 3.11 that an ordinary user may run")
+
+
+@pytest.fixture
+def queue(collector_name: str) -> Iterator[Any]:
+    """A queue that takes what is published for the collector's source."""
+    import pika
+
+    try:
+        connection = pika.BlockingConnection(pika.URLParameters(BROKER))
+    except pika.exceptions.AMQPError as exc:
+        problem = f"no broker answers: {exc!r}"
+        if os.environ.get("N6_STATEFUL_REQUIRE_BROKER"):
+            pytest.fail(problem)
+        pytest.skip(problem)
+    channel = connection.channel()
+    channel.exchange_declare("raw", "topic", durable=True)
+    name = channel.queue_declare("", exclusive=True).method.queue
+    channel.queue_bind(name, "raw", f"{collector_name.replace('_', '-')}.trial")
+    yield lambda: channel.basic_get(name, auto_ack=True)
+    connection.close()
+
+
+@pytest.fixture
+def collector_name() -> str:
+    """A name whose places in /opt and /var/lib are a test's own."""
+    return f"trial_{uuid.uuid4().hex[:8]}"
+
+
+@pytest.fixture
+def deployed(
+    request: pytest.FixtureRequest, collector_name: str, bake: Bake, python: Path, feed: Feed, tmp_path: Path
+) -> Iterator[tuple[Project, Path]]:
+    """A project installed as its README says, and the home of the user who runs it."""
+    opt = Path("/opt", collector_name)
+    state = Path(f"/var/lib/n6-{collector_name.replace('_', '-')}")
+    home = Path("/var/tmp", collector_name)
+    project = bake(
+        collector_name=collector_name,
+        source_provider=collector_name.replace("_", "-"),
+        source_channel="trial",
+        scheduler=request.param,
+        download="http",
+        url=feed.url("etag"),
+    )
+    broker = urlsplit(BROKER)
+    try:
+        project.install(opt, python=python)
+        for directory in (home, home / ".n6", state):
+            directory.mkdir(mode=0o700)
+        shutil.copy(project.path / f"deploy/60_{collector_name}.conf", home / ".n6")
+        (home / ".n6/09_rabbitmq.conf").write_text(
+            f"[rabbitmq]\nhost = {broker.hostname}\nport = {broker.port or 5672}\nssl = false\n"
+            f"heartbeat_interval = 60\npassword_auth = true\nusername = {broker.username or 'guest'}\n"
+            f"password = {broker.password or 'guest'}\n"
+        )
+        for path in (state, home, *home.rglob("*")):
+            os.chown(path, ORDINARY_USER, ORDINARY_USER)
+        yield project, home
+    finally:
+        for path in (opt, state, home):
+            shutil.rmtree(path, ignore_errors=True)
+
+
+@pytest.mark.parametrize("deployed", ["systemd"], indirect=True)
+def test_the_command_line_of_the_systemd_unit_delivers_to_rabbitmq(
+    deployed: tuple[Project, Path], queue: Any
+) -> None:
+    project, home = deployed
+    (service,) = project.path.glob("deploy/systemd/*.service")
+    (command,) = re.findall(r"^ExecStart=(.*)", service.read_text(), re.MULTILINE)
+    (state_directory,) = re.findall(r"^StateDirectory=(.*)", service.read_text(), re.MULTILINE)
+    env = {"HOME": str(home), "PATH": "/usr/bin:/bin", "STATE_DIRECTORY": f"/var/lib/{state_directory}"}
+    done = as_ordinary_user(*shlex.split(command), env=env)
+    assert done.returncode == 0, done.stderr
+    assert queue()[2] == b'version "1"'
+    assert list(Path("/var/lib", state_directory).glob("*.pickle"))
+    assert as_ordinary_user(*shlex.split(command), env=env).returncode == 0
+    assert queue()[0] is None
+
+
+@pytest.mark.parametrize("deployed", ["cron"], indirect=True)
+def test_the_cron_line_delivers_to_rabbitmq_and_mails_only_what_goes_wrong(
+    deployed: tuple[Project, Path], queue: Any, feed: Feed
+) -> None:
+    project, home = deployed
+    command = cron_command(project.path / f"deploy/cron/{project.name}.cron")
+    env = {"HOME": str(home), "LOGNAME": "n6", "SHELL": "/bin/sh", "PATH": "/usr/bin:/bin"}
+    first = as_ordinary_user("/bin/sh", "-c", command, env=env)
+    assert (first.returncode, first.stdout) == (0, ""), first.stderr
+    assert queue()[2] == b'version "1"'
+    second = as_ordinary_user("/bin/sh", "-c", command, env=env)
+    assert (second.returncode, second.stdout, second.stderr) == (0, "", "")
+    assert queue()[0] is None
+    config = home / f".n6/60_{project.name}.conf"
+    config.write_text(config.read_text().replace("/etag", "/missing"))
+    third = as_ordinary_user("/bin/sh", "-c", command, env=env)
+    assert (third.returncode, third.stdout) == (1, "")
+    assert len(third.stderr.splitlines()) == 1

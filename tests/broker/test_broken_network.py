@@ -92,7 +92,7 @@ def test_cut_at_any_byte_a_run_either_delivers_all_or_says_what_it_did_not(
     broker.receive()
     total = proxy.forwarded[way]
     told = delivered = 0
-    for after in sorted({*range(0, total, max(1, total // 40)), total - 20, total - 1}):
+    for after in sorted({*range(0, total, max(1, total // 25)), total - 20, total - 1}):
         collecting = fresh(tmp_path / str(after))
         with Proxy(broker.url, how, (way, after)) as proxy:
             done = attempt(collecting, proxy.url, broker.exchange)
@@ -107,7 +107,7 @@ def test_cut_at_any_byte_a_run_either_delivers_all_or_says_what_it_did_not(
             told += 1
     with capsys.disabled():
         print(f"\n{told + delivered} cuts ({how}, {way}): {told} errors told, {delivered} runs whole")
-    assert told > 20
+    assert told > 15
 
 
 @pytest.mark.parametrize("way", [TO_BROKER, FROM_BROKER])

@@ -242,7 +242,7 @@ class Failing(MemoryOutput):
 
     def flush(self) -> None:
         if self._pending and not self._good:
-            raise PublishError("the broker is gone")
+            raise PublishError("the broker is gone", consequence="the state stays as it was")
         self._good -= bool(self._pending)
         super().flush()
 
@@ -263,7 +263,7 @@ def test_a_forward_that_breaks_off_is_taken_up_where_it_was(
     monkeypatch.setattr(spool_module, "FORWARD_MESSAGES", 2)
     put(spool, *map(message, range(5)))
     broken = Failing(good=1)
-    with pytest.raises(PublishError):
+    with pytest.raises(PublishError, match="the broker is gone; what was not taken stays in the spool"):
         spool.forward(broken)
     assert len(broken.delivered) == 2
     assert ids(spool) == [2, 3, 4]
@@ -345,7 +345,8 @@ def test_with_spool_when_down_a_broker_that_is_gone_is_a_warning_and_nothing_is_
     down.open(EXCHANGES, "owner", ("g1",))
     down.publish(message(1))
     down.close()
-    assert "1 messages (4 bytes) wait in the spool" in caplog.text
+    assert f"stays in {spool.where}\n1 message (4 bytes) there" in caplog.text
+    assert "the state stays as it was" not in caplog.text  # it does not
     back = MemoryOutput()
     up = SpoolFirstOutput(spool, back)
     up.open(EXCHANGES, "owner", ("g1",))
@@ -363,7 +364,7 @@ def test_the_command_keeps_what_a_dead_broker_does_not_take_and_exits_with_0(hos
     done = host.run()
     assert done.returncode == 0, done.stderr
     assert "WARNING" in done.stderr
-    assert "2 messages (6 bytes) wait in the spool" in done.stderr
+    assert "2 messages (6 bytes) there" in done.stderr
     assert "{'taken': 2}" in host.run("state", "show").stdout
     assert "2 messages (6 bytes) in the spool" in host.run("spool", "list").stdout
     one_clear_error(host.run("spool", "forward"), 69, "127.0.0.1:9")
@@ -389,6 +390,18 @@ def test_show_writes_the_body_as_it_is(host: Host) -> None:
     assert done.stdout == "one"
     assert message_id in done.stderr
     one_clear_error(host.run("spool", "show", "zzz"), 1, "no message with the id zzz")
+
+
+def test_a_forward_before_any_run_has_nothing_to_send_and_makes_no_file(tmp_path: Path) -> None:
+    assert Spool(tmp_path / "none" / "spool").forward(MemoryOutput()) == 0
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_forward_that_may_not_lock_the_spool_is_one_clear_error(spool: Spool) -> None:
+    put(spool, message(1))
+    spool.path.with_name("spool.lock").mkdir()
+    with pytest.raises(PublishError, match="cannot be used: Is a directory"):
+        spool.forward(MemoryOutput())
 
 
 def test_without_a_broker_to_forward_to_there_is_one_clear_error(host: Host) -> None:

@@ -46,18 +46,20 @@ class PublishError(N6StatefulError):
     """Not everything was taken by the output.
 
     Args:
-        text: what happened and what to do.
+        what: what happened.
         undelivered: the messages that are not known to have arrived (not confirmed,
             returned or refused), in the order in which they were published.
+        consequence: what follows from it, and what to do.
     """
 
     exit_code = 69
 
     SHOWN = 5
 
-    def __init__(self, text: str, undelivered: Sequence[Undelivered] = ()) -> None:
+    def __init__(self, what: str, undelivered: Sequence[Undelivered] = (), consequence: str = "") -> None:
+        self.what = what
         self.undelivered = tuple(undelivered)
-        super().__init__(text + self._listing())
+        super().__init__(what + (f"; {consequence}" if consequence else "") + self._listing())
 
     def _listing(self) -> str:
         if not self.undelivered:

@@ -258,8 +258,8 @@ class AmqpOutput:
             self._turning.release()
         if self._ended is not None:
             raise PublishError(
-                f"{self.where}: no connection: {self._ended}; nothing was published, "
-                "and the state stays as it was"
+                f"{self.where}: no connection: {self._ended}",
+                consequence="nothing was published, and the state stays as it was",
             )
         LOGGER.info("connected to %s", self.where)
 
@@ -407,9 +407,10 @@ class AmqpOutput:
         known.update(self._refused)
         what = self._ended or "the broker did not take every message"
         raise PublishError(
-            f"{self.where}: {what}; the state stays as it was, and the next run publishes again "
-            "what is not known to have arrived (with the same message ids)",
+            f"{self.where}: {what}",
             [*(known[tag] for tag in sorted(known)), *not_sent],
+            "the state stays as it was, and the next run publishes again what is not known to have arrived "
+            "(with the same message ids)",
         )
 
     # What pika calls

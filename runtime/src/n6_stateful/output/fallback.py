@@ -48,13 +48,8 @@ class SpoolFirstOutput:
             self._spool.forward(self._broker)
         except (PublishError, BusyError) as exc:
             count, size = self._spool.summary()
-            LOGGER.warning(
-                "%s\n%d messages (%d bytes) wait in %s; the next run forwards them first",
-                exc,
-                count,
-                size,
-                self._spool.where,
-            )
+            messages = f"{count:,} message{'' if count == 1 else 's'} ({size:,} bytes)"
+            LOGGER.warning("%s\n%s there; the next run sends them first", exc, messages)
 
     def abort(self) -> None:
         """Roll back what is not committed."""

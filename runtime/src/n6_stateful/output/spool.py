@@ -226,8 +226,11 @@ class Spool:
         """
         import fcntl
 
+        if not self.path.exists():
+            return 0
         lock_path = self.path.with_name(self.path.name + ".lock")
-        lock = os.open(lock_path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        with self._telling():
+            lock = os.open(lock_path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         try:
             try:
                 fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -236,11 +239,15 @@ class Spool:
                     f"{self.where} is being forwarded by another process; nothing was sent"
                 ) from None
             return self._forward(output)
+        except PublishError as exc:
+            # What follows from it for a run does not follow here.
+            kept = f"what was not taken stays in {self.where}"
+            raise PublishError(exc.what, exc.undelivered, kept) from exc
         finally:
             os.close(lock)
 
     def _forward(self, output: Output) -> int:
-        if not self.path.exists() or not self.summary()[0]:
+        if not self.summary()[0]:
             return 0
         with self._reading() as database, self._telling():
             exchanges = [Exchange(*row) for row in database.execute("SELECT name, type FROM exchange")]
@@ -386,9 +393,9 @@ class Spool:
 
     def _error(self, reason: str) -> PublishError:
         return PublishError(
-            f"{self.where} {reason}; what this run has published since its last save is rolled back, "
-            "and the state stays as it was",
+            f"{self.where} {reason}",
             [Undelivered(row[4], row[0], len(row[7]), "not spooled") for row in self._rows],
+            "what this run has published since its last save is rolled back, and the state stays as it was",
         )
 
 

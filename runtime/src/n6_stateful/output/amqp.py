@@ -153,7 +153,10 @@ class Login:
         try:
             context = ssl.create_default_context(cafile=self.tls["ssl_ca_certs"] or None)
             if self.tls["ssl_certfile"]:
-                context.load_cert_chain(self.tls["ssl_certfile"], self.tls["ssl_keyfile"] or None)
+                # With a password, since for a key that has one OpenSSL would ask at the terminal.
+                context.load_cert_chain(
+                    self.tls["ssl_certfile"], self.tls["ssl_keyfile"] or None, password=""
+                )
         except (OSError, ssl.SSLError) as exc:
             named = ", ".join(path for path in self.tls.values() if path)
             raise ConfigError(f"a TLS file cannot be loaded ({named}): {exc}") from exc

@@ -148,13 +148,14 @@ def purge() -> None:
     connection.close()
 
 
-def set_up(kind: str) -> None:
-    """An exchange, and a queue of the kind bound to it."""
+def set_up(kind: str, limit: int | None = None) -> None:
+    """An exchange, and a queue of the kind bound to it; over the limit, the queue drops its oldest."""
     connection = pika.BlockingConnection(pika.URLParameters(URL))
     channel = connection.channel()
     channel.exchange_declare(NAME, "fanout", durable=True)
     channel.queue_delete(NAME)
-    channel.queue_declare(NAME, durable=True, arguments={"x-queue-type": kind})
+    arguments = {"x-queue-type": kind} | ({"x-max-length": limit} if limit else {})
+    channel.queue_declare(NAME, durable=True, arguments=arguments)
     channel.queue_bind(NAME, NAME)
     connection.close()
 
@@ -196,7 +197,7 @@ def growth(file: Path) -> None:
     """Plot how CPU time a message and memory grow with the number of messages."""
     from matplotlib import pyplot
 
-    set_up("classic")
+    set_up("classic", limit=10_000)
     counts = [10**exponent for exponent in range(2, 7)]
     figures = [one("n6-stateful", count, 1 << 10) for count in counts]
     picture, (left, right) = pyplot.subplots(1, 2, figsize=(9, 3.2), layout="constrained")

@@ -163,17 +163,45 @@ def test_whatever_happens_to_the_file_the_state_before_is_used_and_the_file_is_k
         if data == good:  # a byte doubled or taken out of a run of the same
             continue
         (cache_dir / NAME).write_bytes(data)
+        (cache_dir / f"{NAME}.previous").write_bytes(before)
         again = make()
         assert again.load_state() == {"value": "old"}, data
         assert again.state_generation == old_generation
         (aside,) = cache_dir.glob("*.broken-*")
         assert aside.read_bytes() == data
-        assert not (cache_dir / NAME).exists()
         aside.unlink()
-        assert (cache_dir / f"{NAME}.previous").read_bytes() == before
+        assert (cache_dir / NAME).read_bytes() == before
         tried += 1
         caplog.clear()
     assert tried > 2000
+
+
+def test_a_run_that_saves_nothing_after_a_broken_file_leaves_the_state_before_it_to_the_next_run(
+    make: Callable[..., Program], cache_dir: Path
+) -> None:
+    make().save_state({"value": "old"})
+    make().save_state({"value": "new"})
+    (cache_dir / NAME).write_bytes(b"garbage")
+    generations = set()
+    for _ in range(3):
+        program = make()
+        assert program.load_state() == {"value": "old"}
+        generations.add(program.state_generation)
+    assert len(generations) == 1
+    assert len(list(cache_dir.glob("*.broken-*"))) == 1
+
+
+def test_a_dry_run_uses_the_state_before_a_broken_one_and_moves_nothing(
+    make: Callable[..., Program], cache_dir: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    make().save_state({"value": "old"})
+    make().save_state({"value": "new"})
+    (cache_dir / NAME).write_bytes(b"garbage")
+    before = {path: path.read_bytes() for path in cache_dir.iterdir() if path.suffix != ".lock"}
+    with settings.use(settings.Settings(dry_run=True)):
+        assert make().load_state() == {"value": "old"}
+    assert {path: path.read_bytes() for path in cache_dir.iterdir() if path.suffix != ".lock"} == before
+    assert "the state file is broken" in caplog.text
 
 
 def test_without_a_good_state_before_it_the_default_is_used_and_an_error_logged(
@@ -198,15 +226,64 @@ def test_files_that_are_no_state_are_moved_aside(
     assert aside.read_bytes() == data
 
 
+@pytest.mark.parametrize("previous", [None, b"", b"garbage too"])
 def test_with_broken_state_fail_each_run_ends_until_a_person_comes(
-    make: Callable[..., Program], cache_dir: Path
+    previous: bytes | None, make: Callable[..., Program], cache_dir: Path
 ) -> None:
     make().save_state({"value": "old"})
     (cache_dir / NAME).write_bytes(b"garbage")
+    if previous is not None:
+        (cache_dir / f"{NAME}.previous").write_bytes(previous)
+        (cache_dir / f"{NAME}.previous").chmod(0o600)
+    before = names(cache_dir)
     for _ in range(2):
         with pytest.raises(StateError, match="broken_state = fail"):
             make(broken_state="fail").load_state()
     assert (cache_dir / NAME).read_bytes() == b"garbage"
+    assert names(cache_dir) == before
+
+
+def test_with_broken_state_fail_a_good_state_before_the_broken_one_is_used(
+    make: Callable[..., Program], cache_dir: Path
+) -> None:
+    make().save_state({"value": "old"})
+    make().save_state({"value": "new"})
+    (cache_dir / NAME).write_bytes(b"garbage")
+    assert make(broken_state="fail").load_state() == {"value": "old"}
+
+
+def test_if_both_states_are_broken_both_are_kept_and_the_default_is_used(
+    make: Callable[..., Program], cache_dir: Path
+) -> None:
+    for value in ("old", "new"):
+        make().save_state({"value": value})
+    (cache_dir / NAME).write_bytes(b"one")
+    (cache_dir / f"{NAME}.previous").write_bytes(b"two")
+    assert make().load_state() == {"value": "default"}
+    assert {path.read_bytes() for path in cache_dir.glob("*.broken-*")} == {b"one", b"two"}
+    assert make().load_state() == {"value": "default"}
+
+
+def test_if_the_state_before_a_broken_one_is_refused_nothing_is_moved(
+    make: Callable[..., Program], cache_dir: Path
+) -> None:
+    make().save_state({"value": threading.current_thread().__class__})
+    make().save_state({"value": "new"})
+    (cache_dir / NAME).write_bytes(b"garbage")
+    before = names(cache_dir)
+    for _ in range(2):
+        with pytest.raises(StateError, match="state_classes"):
+            make().load_state()
+    assert names(cache_dir) == before
+
+
+def test_a_state_that_was_taken_away_by_hand_is_begun_anew(
+    make: Callable[..., Program], cache_dir: Path
+) -> None:
+    for value in ("old", "new"):
+        make().save_state({"value": value})
+    (cache_dir / NAME).unlink()
+    assert make().load_state() == {"value": "default"}
 
 
 def test_a_second_broken_file_does_not_replace_the_first(
@@ -479,6 +556,39 @@ def test_the_hooks_of_n6_for_python_2_are_called(make: Callable[..., Program], c
     cache_dir.mkdir(0o700)
     (cache_dir / NAME).write_bytes((PY2_STATES / "latin2-2.pickle").read_bytes())
     assert make(Adjusting).load_state() == {"adjusted": "zażółć"}
+
+
+def test_a_hook_that_fails_fails_the_run_and_leaves_the_file(
+    make: Callable[..., Program], cache_dir: Path
+) -> None:
+    class Failing(Program):
+        def adjust_state_from_py2_pickle(self, state: Any) -> Any:
+            raise KeyError("a mistake of the collector's own")
+
+    Failing.__name__ = "Program"
+    cache_dir.mkdir(0o700)
+    before = (PY2_STATES / "plain-2.pickle").read_bytes()
+    (cache_dir / NAME).write_bytes(before)
+    with pytest.raises(KeyError, match="mistake"):
+        make(Failing).load_state()
+    assert (cache_dir / NAME).read_bytes() == before
+
+
+@pytest.mark.parametrize("encoding", ["ascii", "utf-8", "no-such-encoding"])
+def test_an_encoding_that_does_not_fit_is_told_and_leaves_the_file(
+    encoding: str, make: Callable[..., Program], cache_dir: Path
+) -> None:
+    class Strict(Program):
+        def get_py2_pickle_load_kwargs(self) -> dict[str, str]:
+            return {"encoding": encoding, "errors": "strict"}
+
+    Strict.__name__ = "Program"
+    cache_dir.mkdir(0o700)
+    before = (PY2_STATES / "latin2-2.pickle").read_bytes()
+    (cache_dir / NAME).write_bytes(before)
+    with pytest.raises(StateError, match="get_py2_pickle_load_kwargs"):
+        make(Strict).load_state()
+    assert (cache_dir / NAME).read_bytes() == before
 
 
 def test_a_state_of_ours_in_an_old_protocol_is_not_taken_for_one_of_python_2(

@@ -105,13 +105,16 @@ def test_restore_takes_a_generation_by_the_beginning_of_its_id(host: Host) -> No
     one_clear_error(host.run("state", "restore", "zzz", "--yes"), 1, "no earlier generation begins with zzz")
 
 
-def test_restore_mends_a_state_that_each_run_refuses(host: Host) -> None:
-    run_twice(host)
+@pytest.mark.parametrize("argv", [["reset", "--yes"], ["import", "kept.pickle", "--yes"]])
+def test_a_state_that_each_run_refuses_is_mended_by_reset_or_import(host: Host, argv: list[str]) -> None:
+    host.run()
+    assert host.run("state", "export", "kept.pickle").returncode == 0
     host.change_config("[output]", "broken_state = fail\n[output]")
     (host.directory / "cache" / NAME).write_bytes(b"garbage")
-    one_clear_error(host.run(), 74, "state restore")
-    assert host.run("state", "restore", "--yes").returncode == 0
-    assert state_of(host) == {"taken": 2}
+    for _ in range(2):
+        one_clear_error(host.run(), 74, "state import", "state reset")
+    assert host.run("state", *argv).returncode == 0
+    assert state_of(host) == {"taken": 0 if argv[0] == "reset" else 2}
     assert host.run().returncode == 0
 
 

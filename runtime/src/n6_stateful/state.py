@@ -76,7 +76,7 @@ class CollectorWithStateMixin:
 
         From here on no other run of this collector can load it, until this process ends.
 
-        A broken file is moved aside and the state before it is used instead; if there is none that is
+        A broken file is moved aside and the state before it takes its place; if there is none that is
         good, `broken_state` decides. A line in the log says so.
 
         Raises:
@@ -84,20 +84,23 @@ class CollectorWithStateMixin:
             StateError: the state cannot be read, or holds something that is not admitted.
         """
         self.state_file.lock()
+        broken: dict[Path, BrokenStateError] = {}
         for path in (self.state_file.path, self.state_file.previous):
             try:
-                state, footer = self.state_file.read(self._load, path)
+                (state, of_py2), footer = self.state_file.read(self._load, path)
             except FileNotFoundError:
                 if path == self.state_file.path:
                     break  # there is none, or somebody took it away so that we begin anew
-                continue
             except BrokenStateError as exc:
-                self._set_aside(path, exc)
-                continue
-            self._in_force(footer)
-            level = logging.INFO if path == self.state_file.path else logging.ERROR
-            LOGGER.log(level, "loaded the state from %s (%s)", path, _described(footer))
-            return state
+                broken[path] = exc
+            else:
+                if broken:
+                    self._set_aside(*broken.popitem(), instead=path)
+                self._in_force(footer)
+                LOGGER.info("loaded the state from %s (%s)", path, _described(footer))
+                return self._adjusted(state) if of_py2 else state
+        for path, problem in broken.items():
+            self._set_aside(path, problem)
         self._in_force(None)
         LOGGER.warning("there is no state in %s: beginning with the default state", self.state_file.path)
         return self.make_default_state()
@@ -188,9 +191,10 @@ class CollectorWithStateMixin:
             StateError: it holds something that is not admitted.
             Exception: it is broken.
         """
-        return self._load(file)
+        state, of_py2 = self._load(file)
+        return self._adjusted(state) if of_py2 else state
 
-    def _load(self, file: BinaryIO) -> Any:
+    def _load(self, file: BinaryIO) -> tuple[Any, bool]:
         packages = _own_packages(type(self))
         classes = [_full_name(cls) for cls in self.state_classes]
         begin = file.tell()
@@ -199,14 +203,16 @@ class CollectorWithStateMixin:
         try:
             # As n6 tells them apart: under Python 3 it never wrote protocol 2 or older.
             if first[:1] == b"\x80" and first[1:] > b"\x02":
-                return load(file, packages, classes)
-            state = load(file, packages, classes, **self.get_py2_pickle_load_kwargs())
+                return load(file, packages, classes), False
+            return load(file, packages, classes, **self.get_py2_pickle_load_kwargs()), True
         except RefusedError as exc:
             raise StateError(
                 f"{self.state_file.path}: {exc}; nothing was published and the file stays as it is. "
                 f"If that is a class of yours, name it in {type(self).__name__}.state_classes, "
                 'for instance state_classes = ["package.module.Class"]'
             ) from exc
+
+    def _adjusted(self, state: Any) -> Any:
         LOGGER.warning("the state was saved under Python 2; it is adjusted now")
         return self.adjust_state_from_py2_pickle(state)
 
@@ -218,19 +224,22 @@ class CollectorWithStateMixin:
         fallback = before.generation if before else ""
         self.state_generations = tuple(dict.fromkeys([self.state_generation, fallback]))
 
-    def _set_aside(self, path: Path, problem: BrokenStateError) -> None:
-        if self._broken_state == "fail":
+    def _set_aside(self, path: Path, problem: BrokenStateError, instead: Path | None = None) -> None:
+        if instead is None and self._broken_state == "fail":
             raise StateError(
                 f"{problem}; nothing was published and the file was left as it is (broken_state = fail). "
-                "Look at it, then `state restore` an older state or `state reset`"
+                "Look at it, then `state import` an older state or `state reset`"
             ) from problem
-        aside = self.state_file.set_aside(path)
-        LOGGER.error(
-            "the state file is broken: %s; it was moved to %s; going on with the state before it, "
-            "or else the default state: expect data that was taken already to be taken again",
-            problem,
-            aside,
+        if settings.current().dry_run:
+            where = "dry run: it was left there"
+        else:
+            where = f"it was moved to {self.state_file.set_aside(path, instead)}"
+        outlook = (
+            "the state before it takes its place"
+            if instead
+            else "there is no good one before it: expect data that was taken already to be taken again"
         )
+        LOGGER.error("the state file is broken: %s; %s; %s", problem, where, outlook)
 
 
 def _own_packages(cls: type) -> frozenset[str]:

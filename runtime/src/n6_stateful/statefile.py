@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import errno
 import fcntl
+import filecmp
 import hashlib
 import logging
 import os
@@ -99,9 +100,13 @@ class StateFile:
                     os.close(lock)
                     raise
                 os.close(lock)
-            os.ftruncate(lock, 0)
-            os.write(lock, f"{os.getpid()} {_now()}\n".encode())
-        self._lock = lock
+            self._lock = lock
+            try:
+                os.ftruncate(lock, 0)
+                os.write(lock, f"{os.getpid()} {_now()}\n".encode())
+            except BaseException:
+                self.unlock()
+                raise
         self._sweep()
 
     def _flock(self, lock: int) -> None:
@@ -124,7 +129,7 @@ class StateFile:
     def _sweep(self) -> None:
         with _telling(f"{self.path.parent}: what a killed save has left cannot be swept"):
             with suppress(FileNotFoundError):
-                if self.path.exists() and not self._kept.samefile(self.path):
+                if not filecmp.cmp(self._kept, self.path, shallow=False):
                     # Killed between the two renames of a save: finish it.
                     _replace(self._kept, self.previous)
             for left in self.path.parent.glob(f".{self.path.name}.*.tmp"):
@@ -176,8 +181,16 @@ class StateFile:
         except (StateError, OSError):
             return None
 
-    def set_aside(self, path: Path) -> Path:
-        """Move a broken file away, under a name with the time, and return the new name."""
+    def set_aside(self, path: Path, instead: Path | None = None) -> Path:
+        """Move a broken file away, under a name with the time, and return the new name.
+
+        Args:
+            path: the broken file.
+            instead: a file to move to `path`, so that at no time there is none.
+
+        Raises:
+            StateError: it cannot be moved.
+        """
         stamp = time.strftime("%Y%m%dT%H%M%SZ", time.gmtime())
         with _telling(f"{path}: cannot be moved aside"):
             for count in range(1, 1000):
@@ -185,7 +198,11 @@ class StateFile:
                     f"{path.name}.broken-{stamp}" + (f"-{count}" if count > 1 else "")
                 )
                 if not aside.exists():
-                    path.rename(aside)
+                    if instead is None:
+                        path.rename(aside)
+                    else:
+                        _link_or_copy(path, aside)
+                        instead.rename(path)
                     _sync_directory(self.path.parent)
                     return aside
             raise StateError(f"{path}: cannot be moved aside: too many broken files are there")
@@ -359,6 +376,8 @@ def _make_private_directories(directory: Path) -> None:
         return
     _make_private_directories(directory.parent)
     directory.mkdir(0o700, exist_ok=True)
+    with suppress(PermissionError):  # it may be closed to us but for passing through
+        _sync_directory(directory.parent)
 
 
 @contextmanager
@@ -385,8 +404,15 @@ def _link_or_copy(source: Path, target: Path) -> None:
         # A file system without hard links.
         import shutil
 
-        shutil.copyfile(source, target)
-        target.chmod(0o600)
+        # Under a name that is swept, lest half a copy be taken for the file.
+        copy = target.with_name(f".{target.name.lstrip('.')}.copy.tmp")
+        copy.unlink(missing_ok=True)
+        descriptor = os.open(copy, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+        with source.open("rb") as original, os.fdopen(descriptor, "wb") as file:
+            shutil.copyfileobj(original, file)
+            file.flush()
+            os.fsync(descriptor)
+        copy.rename(target)
 
 
 def _sync_directory(directory: Path) -> None:

@@ -12,6 +12,8 @@ import sys
 from collections.abc import Callable, Iterable
 from importlib import import_module
 
+from n6_stateful.errors import StateError
+
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any, BinaryIO
@@ -59,6 +61,7 @@ def load(file: BinaryIO, packages: Iterable[str] = (), classes: Iterable[str] = 
 
     Raises:
         RefusedError: something is not admitted, or cannot be imported.
+        StateError: a `str` of Python 2 cannot be decoded.
         Exception: the pickle is broken; what exactly is raised depends on how.
     """
     # With "bytes" dates load, and what was `str` can be told from what was `unicode`.
@@ -69,7 +72,13 @@ def load(file: BinaryIO, packages: Iterable[str] = (), classes: Iterable[str] = 
         unpickler.undo_changes_to_classes()
     if not py2_kwargs or py2_kwargs.get("encoding") == "bytes":
         return loaded
-    return _decoded(loaded, py2_kwargs.get("encoding", "ASCII"), py2_kwargs.get("errors", "strict"), {})
+    try:
+        return _decoded(loaded, py2_kwargs.get("encoding", "ASCII"), py2_kwargs.get("errors", "strict"), {})
+    except (UnicodeDecodeError, LookupError) as exc:
+        raise StateError(
+            f"a str of Python 2 cannot be decoded: {exc}; nothing was published and the file stays as it is; "
+            "get_py2_pickle_load_kwargs() says how to decode it"
+        ) from exc
 
 
 class _Unpickler(pickle.Unpickler):

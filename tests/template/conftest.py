@@ -143,6 +143,7 @@ def published(repository: Path, tmp_path_factory: pytest.TempPathFactory) -> dic
     return {
         "UV_FIND_LINKS": str(index),
         "PIP_FIND_LINKS": str(index),
+        "UV_NO_GITHUB_FAST_PATH": "1",
         "GIT_CONFIG_COUNT": "1",
         "GIT_CONFIG_KEY_0": f"url.file://{repository.with_suffix('')}.insteadOf",
         "GIT_CONFIG_VALUE_0": REPOSITORY,

@@ -19,7 +19,7 @@ from pathlib import Path
 import pytest
 
 from n6_stateful_template import TAKEN_NAMES, class_name, command_name
-from tests.template.conftest import ALL_BAKES, Bake, Project, call_cookiecutter, do, run, uv
+from tests.template.conftest import ALL_BAKES, ROOT, Bake, Project, call_cookiecutter, do, run, uv
 from tests.template.pairs import pairwise
 
 EVERY = pairwise()
@@ -163,14 +163,26 @@ def test_no_collector_can_have_the_name_of_what_is_installed_beside_it(bake: Bak
     assert modules - TAKEN_NAMES == set()
 
 
+def find_python(version: str) -> str | None:
+    """The Python of that version, as uv or pyenv knows it."""
+    done = run(sys.executable, "-m", "uv", "python", "find", "--no-project", version, cwd=ROOT)
+    if done.returncode == 0:
+        return done.stdout.strip()
+    if shutil.which("pyenv"):
+        for known in do("pyenv", "versions", "--bare", cwd=ROOT).split():
+            if known.startswith(f"{version}."):
+                return f"{do('pyenv', 'prefix', known, cwd=ROOT).strip()}/bin/python"
+    return None
+
+
 @pytest.mark.skipif(not ALL_BAKES, reason="N6_STATEFUL_ALL_BAKES is not set")
 @pytest.mark.parametrize("version", ["3.11", "3.12", "3.13"])
 def test_a_project_is_baked_and_green_on_python(version: str, tmp_path: Path) -> None:
-    found = run(sys.executable, "-m", "uv", "python", "find", "--no-project", version, cwd=tmp_path)
-    if found.returncode:
+    found = find_python(version)
+    if found is None:
         pytest.skip(f"there is no Python {version}")
     python = tmp_path / "tools/bin/python"
-    uv("venv", "-q", "--python", found.stdout.strip(), tmp_path / "tools", cwd=tmp_path)
+    uv("venv", "-q", "--python", found, tmp_path / "tools", cwd=tmp_path)
     tools = ("cookiecutter>=2.6,<3", "tox>=4.22,<5", "tox-uv>=1.20,<2")
     uv("pip", "install", "-q", "--python", python, *tools, cwd=tmp_path)
     assert call_cookiecutter(tmp_path, "--no-input", "download=http", executable=python).returncode == 0

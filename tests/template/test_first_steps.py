@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.template.conftest import ALL_BAKES, Bake, Project, do, run
+from tests.template.conftest import ALL_BAKES, ROOT, Bake, Project, do, run
 
 
 @pytest.fixture
@@ -74,3 +74,24 @@ def test_the_commands_in_the_readme_work_as_they_stand(
     assert "published 1 message" in said
     assert "published 0 messages" in said
     assert "1 message" in said.splitlines()[-1]
+
+
+@pytest.mark.parametrize("example", ["urlhaus", "dataplane", "taxii"])
+def test_each_example_fits_into_a_project_of_its_name(example: str, bake: Bake, tmp_path: Path) -> None:
+    project = bake(collector_name=example)
+    text = (ROOT / "examples" / example / "collector.py").read_text()
+    project.collector.write_text(text[: text.index("\n\nif __name__")])
+    imported = re.findall(r"^import (requests|httpx|stamina)$", text, re.MULTILINE)
+    insert(project.path / "pyproject.toml", "dependencies = [\n", *(f'    "{name}",\n' for name in imported))
+    insert(project.path / "tox.ini", "    mypy >=1.15,<2.5\n", "    types-requests\n")
+    project.tox("-e", "lint,types")
+    command = project.install(tmp_path / "venv")
+    env = {"HOME": str(tmp_path)}
+    assert "configuration: ok" in do(command, "check", "--config", "etc", cwd=project.path, env=env)
+
+
+def insert(path: Path, after: str, *lines: str) -> None:
+    """Add lines to a file."""
+    begin, found, end = path.read_text().partition(after)
+    assert found, path
+    path.write_text(begin + found + "".join(lines) + end)

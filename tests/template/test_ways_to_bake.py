@@ -28,10 +28,11 @@ def contents(project: Path) -> dict[str, bytes]:
 
 
 @pytest.fixture(scope="module")
-def reference(bake_in: Bake, tmp_path_factory: pytest.TempPathFactory) -> dict[str, bytes]:
+def reference(repository: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, bytes]:
     """The project as it is baked from a path."""
     directory = tmp_path_factory.mktemp("reference")
-    return contents(bake_in(directory, download="http", scheduler="systemd", license="MIT").path)
+    succeeded(call_cookiecutter(directory, *ANSWERS, template=repository.with_suffix("")))
+    return contents(directory / "my_feed")
 
 
 def succeeded(done: Done) -> None:
@@ -65,16 +66,17 @@ def test_every_way_to_name_the_template_bakes_the_same(
 
 @pytest.mark.parametrize("version", ["==2.6.0", ">=2.7"])
 def test_the_oldest_and_the_newest_cookiecutter_bake_the_same(
-    version: str, reference: dict[str, bytes], tmp_path: Path
+    version: str, repository: Path, reference: dict[str, bytes], tmp_path: Path
 ) -> None:
+    template = repository.with_suffix("")
     python = tmp_path / "tools/bin/python"
     uv("venv", "-q", tmp_path / "tools", cwd=tmp_path)
     uv("pip", "install", "-q", "--python", python, f"cookiecutter{version}", cwd=tmp_path)
-    succeeded(call_cookiecutter(tmp_path, *ANSWERS, executable=python))
+    succeeded(call_cookiecutter(tmp_path, *ANSWERS, template=template, executable=python))
     assert contents(tmp_path / "my_feed") == reference
     shutil.move(tmp_path / "my_feed", tmp_path / "first")
     answers = tmp_path / "first/.cookiecutter.json"
-    succeeded(call_cookiecutter(tmp_path, "--replay-file", answers, executable=python))
+    succeeded(call_cookiecutter(tmp_path, "--replay-file", answers, template=template, executable=python))
     assert contents(tmp_path / "my_feed") == reference
     shutil.rmtree(tmp_path / "my_feed")
     done = call_cookiecutter(tmp_path, "--no-input", "collector_name=class", executable=python)

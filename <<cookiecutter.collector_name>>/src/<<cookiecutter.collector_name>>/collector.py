@@ -95,7 +95,7 @@ def may_pass(exc: Exception) -> bool:
     """Whether it makes sense to try again at once."""
     if isinstance(exc, requests.HTTPError):
         return exc.response.status_code in (500, 502, 503, 504)
-    return isinstance(exc, (requests.ConnectionError, requests.Timeout, ChunkedEncodingError))
+    return isinstance(exc, requests.ConnectionError | requests.Timeout | ChunkedEncodingError)
 
 
 # Not urllib3's Retry, which does not try again when an answer breaks off half-way.

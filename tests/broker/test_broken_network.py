@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import time
+from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from n6_stateful import PublishError
 from tests.broker.attempt import attempt, nothing_is_lost, one_clear_error
 from tests.broker.conftest import Broker, Collecting, make_collecting
 from tests.broker.proxy import FROM_BROKER, TO_BROKER, Proxy
@@ -66,6 +70,29 @@ def test_a_connection_that_breaks_once_all_is_confirmed_spoils_nothing(
     assert done.code == 0, done.told
     assert collecting.state_is_saved()
     assert [message.properties["message_id"] for message in broker.receive()] == done.published
+
+
+def test_a_collector_that_goes_on_after_the_error_does_not_end_well(
+    broker: Broker, collecting: Collecting, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    publish_output = SampleCollector.publish_output
+
+    def careless(self: SampleCollector, *args: Any) -> None:
+        with suppress(PublishError):
+            publish_output(self, *args)
+
+    monkeypatch.setattr(SampleCollector, "publish_output", careless)
+    with Proxy(broker.url) as proxy:
+
+        def cut(collector: SampleCollector) -> None:
+            collector.flush_output()
+            proxy.cut()
+            time.sleep(1)  # a collector that is busy: the end is noticed when nothing is on its way
+
+        done = attempt(collecting, proxy.url, broker.exchange, {5: cut})
+    one_clear_error(done, collecting)
+    assert done.undelivered == done.published[5:]
+    nothing_is_lost(done, broker, collecting)
 
 
 def test_messages_whose_confirmation_got_lost_are_listed_and_come_again_as_twins(

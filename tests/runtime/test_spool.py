@@ -10,6 +10,7 @@ import stat
 import subprocess
 import sys
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -143,6 +144,19 @@ def test_a_spool_that_is_full_says_so_and_keeps_what_it_had(tmp_path: Path) -> N
         put(spool, *(message(number, body=bytes(100_000)) for number in range(2, 20)))
     spool.abort()
     assert caught.value.undelivered
+    assert ids(spool) == [1]
+
+
+def test_after_an_error_nothing_is_committed_even_if_the_collector_goes_on(tmp_path: Path) -> None:
+    spool = Spool(tmp_path / "spool", max_mib=1)
+    put(spool, message(1))
+    spool.open(EXCHANGES, "owner", ("g1",))
+    for number in range(2, 2_002):
+        with suppress(PublishError):
+            spool.publish(message(number, body=bytes(1_000)))
+    with pytest.raises(PublishError, match="an earlier error has closed it"):
+        spool.close()
+    spool.abort()
     assert ids(spool) == [1]
 
 

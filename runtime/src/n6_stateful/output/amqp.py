@@ -281,7 +281,10 @@ class AmqpOutput:
                 self._wait(lambda: self._has_room(size))
             if self._refused or self._ended is not None:
                 self._wait(lambda: not self._unconfirmed)
-                self._raise(Undelivered(*about, "not sent"))
+                # Nothing is sent any more, and a collector that goes on all the same must not end well.
+                self._refused[self._next_tag] = Undelivered(*about, "not sent")
+                self._next_tag += 1
+                self._raise()
             # Before basic_publish: a confirmation may come while it runs.
             self._unconfirmed[self._next_tag] = about
             self._next_tag += 1
@@ -404,14 +407,14 @@ class AmqpOutput:
             and self._unconfirmed_bytes + size <= max(size, self._window_bytes // 2)
         )
 
-    def _raise(self, *not_sent: Undelivered) -> None:
+    def _raise(self) -> None:
         """Tell all that is not known to have arrived."""
         known = {tag: Undelivered(*each, "not confirmed") for tag, each in self._unconfirmed.items()}
         known.update(self._refused)
         what = self._ended or "the broker did not take every message"
         raise PublishError(
             f"{self.where}: {what}",
-            [*(known[tag] for tag in sorted(known)), *not_sent],
+            [known[tag] for tag in sorted(known)],
             "the state stays as it was, and the next run publishes again what is not known to have arrived "
             "(with the same message ids)",
         )

@@ -158,7 +158,7 @@ class Spool:
         """Commit."""
         self._write()
         database = self._opened()
-        with self._telling():
+        with self._writing():
             if database.in_transaction:
                 database.execute("COMMIT")
 
@@ -181,7 +181,7 @@ class Spool:
         database = self._opened()
         if not self._rows:
             return
-        with self._telling():
+        with self._writing():
             if not database.in_transaction:
                 database.execute("BEGIN IMMEDIATE")
                 # From here on nobody else can forward, so this holds until the commit.
@@ -328,7 +328,7 @@ class Spool:
 
     def _opened(self) -> sqlite3.Connection:
         if self._database is None:
-            raise PublishError(f"{self.where} is not open")
+            raise PublishError(f"{self.where} is not open, or an earlier error has closed it")
         return self._database
 
     def _connect(self) -> sqlite3.Connection:
@@ -366,6 +366,16 @@ class Spool:
     @staticmethod
     def _is_empty(database: sqlite3.Connection) -> bool:
         return not database.execute("SELECT 1 FROM sqlite_schema LIMIT 1").fetchone()
+
+    @contextmanager
+    def _writing(self) -> Iterator[None]:
+        try:
+            with self._telling():
+                yield
+        except PublishError:
+            # SQLite may have rolled back by itself: no later commit must pass for the whole.
+            self.abort()
+            raise
 
     @contextmanager
     def _telling(self) -> Iterator[None]:

@@ -423,5 +423,6 @@ def test_without_a_broker_to_forward_to_there_is_one_clear_error(host: Host) -> 
     one_clear_error(host.run("spool", "forward"), 78, "--to amqp://")
 
 
-def test_an_empty_spool_lists_nothing(host: Host) -> None:
+def test_a_spool_that_is_not_there_lists_nothing_and_is_not_made(host: Host) -> None:
     assert host.run("spool", "list").stdout.startswith("0 messages (0 bytes)")
+    assert not (host.directory / "spool").exists()

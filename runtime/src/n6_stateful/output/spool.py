@@ -210,6 +210,8 @@ class Spool:
 
     def summary(self) -> tuple[int, int]:
         """How many messages wait, and how many bytes their bodies have."""
+        if not self.path.exists():
+            return 0, 0
         with self._reading() as database, self._telling():
             count, size = database.execute("SELECT count(*), total(length(body)) FROM message").fetchone()
         return count, int(size)

@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 import collections
+import copyreg
 import dataclasses
 import datetime
 import decimal
 import enum
 import fractions
+import functools
 import io
 import ipaddress
+import operator
 import os
 import pathlib
 import pickle
 import struct
+import subprocess
 import sys
 import types
 import uuid
@@ -22,11 +26,12 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import hypothesis
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from n6_stateful.unpickling import RefusedError, StandIn, load, look
+from n6_stateful.unpickling import PLAIN_CLASSES, RefusedError, StandIn, load, look
 
 OWN = ("tests",)
 PROTOCOLS = range(pickle.HIGHEST_PROTOCOL + 1)
@@ -142,10 +147,12 @@ def test_what_the_standard_library_has_for_data_comes_back_equal(state: object, 
     assert loads(pickle.dumps(state, protocol)) == state
 
 
-@pytest.mark.parametrize("protocol", [4, 5])
-def test_time_zones_come_back(protocol: int) -> None:
-    state = datetime.datetime(2026, 1, 1, tzinfo=zoneinfo.ZoneInfo("UTC"))
-    assert loads(pickle.dumps(state, protocol)) == state
+@pytest.mark.parametrize("protocol", PROTOCOLS)
+@pytest.mark.parametrize("zone", [zoneinfo.ZoneInfo("UTC"), zoneinfo.ZoneInfo.no_cache("UTC")], ids=repr)
+def test_time_zones_come_back(zone: zoneinfo.ZoneInfo, protocol: int) -> None:
+    state = datetime.datetime(2026, 1, 1, tzinfo=zone)
+    loaded = loads(pickle.dumps(state, protocol))
+    assert (loaded, str(loaded.tzinfo), type(loaded.tzinfo)) == (state, "UTC", zoneinfo.ZoneInfo)
 
 
 @pytest.mark.parametrize("protocol", PROTOCOLS)
@@ -245,6 +252,17 @@ def test_no_function_can_be_called(name: str, tmp_path: Path) -> None:
     assert not marker.exists()
 
 
+@pytest.mark.parametrize("name", COMMANDS)
+def test_the_oldest_ways_to_call_are_closed_too(name: str, tmp_path: Path) -> None:
+    module, _, attribute = name.rpartition(".")
+    inst = f"(V{tmp_path}/it-ran\ni{module}\n{attribute}\n.".encode()
+    obj = f"(c{module}\n{attribute}\nV{tmp_path}/it-ran\no.".encode()
+    for data in (inst, obj):
+        with pytest.raises(RefusedError):
+            loads(data, packages=OWN)
+    assert not list(tmp_path.iterdir())
+
+
 @pytest.mark.parametrize(("module", "name"), DOTTED)
 def test_no_attribute_of_what_is_admitted_can_be_reached(module: str, name: str, tmp_path: Path) -> None:
     with pytest.raises(RefusedError):
@@ -262,16 +280,52 @@ def test_no_attribute_of_what_is_admitted_can_be_reached(module: str, name: str,
         Call(getattr, os, "system"),
         Call(__import__, "os"),
         Call(sys.exit, 1),
+        Call(subprocess.Popen, ["touch", "it-ran"]),
+        Call(Path.touch, Path("it-ran")),
+        Call(operator.methodcaller, "touch"),
+        Call(functools.partial, os.system, "touch it-ran"),
+        Call(copyreg.__newobj_ex__, subprocess.Popen, (["touch", "it-ran"],), {}),  # type: ignore[attr-defined]
+        Call(copyreg.__newobj__, subprocess.Popen),  # type: ignore[attr-defined]
+        Call(copyreg.pickle, Point, os.system),
+        Call(copyreg.add_extension, "os", "system", 77),
     ],
     ids=lambda attack: str(attack._call[0].__name__),
 )
-def test_objects_that_pickle_as_calls_are_refused(attack: Call, protocol: int) -> None:
+def test_objects_that_pickle_as_calls_are_refused(
+    attack: Call, protocol: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
     try:
         data = pickle.dumps([attack], protocol)
     except (TypeError, pickle.PicklingError):
         return  # a module does not pickle, nor does what this one is made of
     with pytest.raises(RefusedError):
         loads(data, packages=OWN)
+    assert not list(tmp_path.iterdir())
+
+
+def test_the_main_module_of_the_own_package_is_not_run(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    package = tmp_path / "a_package_of_tests"
+    package.mkdir()
+    (package / "__init__.py").touch()
+    (package / "__main__.py").write_text(f"open({str(tmp_path / 'it-ran')!r}, 'w')\nclass State: pass\n")
+    (package / "program.py").write_text("raise SystemExit('that is no module to import')\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    for module in ("__main__", "program", "no_such_module"):
+        with pytest.raises(RefusedError, match=f"a_package_of_tests.{module}.State cannot be imported"):
+            loads(text_global(f"a_package_of_tests.{module}\nState", "x"), packages=["a_package_of_tests"])
+    assert not (tmp_path / "it-ran").exists()
+
+
+def test_a_class_whose_module_fails_to_import_is_refused_and_no_broken_pickle(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "a_module_of_tests.py").write_text("1 / 0")
+    monkeypatch.syspath_prepend(tmp_path)
+    with pytest.raises(RefusedError, match=r"cannot be imported \(ZeroDivisionError"):
+        loads(text_global("a_module_of_tests\nState", "x"), packages=["a_module_of_tests"])
 
 
 def test_attributes_of_own_classes_cannot_be_set() -> None:
@@ -306,6 +360,15 @@ def test_codes_of_the_extension_registry_lead_nowhere(opcode: bytes) -> None:
         loads(b"\x80\x02" + opcode + b".")
 
 
+def test_a_code_that_the_program_has_registered_is_held_to_the_same_rules() -> None:
+    copyreg.add_extension("os", "system", 200)
+    try:
+        with pytest.raises(RefusedError, match=r"os\.system is not admitted"):
+            loads(b"\x80\x02\x82\xc8(Vtrue\ntR.", packages=OWN)
+    finally:
+        copyreg.remove_extension("os", "system", 200)
+
+
 @pytest.mark.parametrize("name", ["_codecs\nencode", "copyreg\n_reconstructor", "copyreg\n__newobj__"])
 def test_helpers_of_old_protocols_do_only_what_they_are_for(name: str) -> None:
     with pytest.raises((RefusedError, TypeError)):
@@ -331,6 +394,102 @@ def test_garbage_raises_or_is_data(data: bytes) -> None:
         loads(data, packages=OWN)
 
 
+# Programs of the pickle machine, each of which leaves one object: names, data, and all that calls, builds
+# or changes.
+
+
+def text_step(text: str) -> bytes:
+    return b"\x8c" + bytes([len(text)]) + text.encode()
+
+
+def name_steps(module: str, names: str) -> list[bytes]:
+    return [text_step(module) + text_step(name) + b"\x93" for name in names.split()]
+
+
+NAMES = [
+    *(step for module, names in PLAIN_CLASSES.items() for step in name_steps(module, names)),
+    *name_steps("copyreg", "_reconstructor __newobj__"),
+    *name_steps("builtins", "getattr eval"),
+    *name_steps("_codecs", "encode"),
+    *name_steps("os", "system"),
+    *name_steps(Point.__module__, "Point Colour Slotted Pair Outer.Inner Call a_function"),
+]
+TEXTS = [
+    text_step(text)
+    for text in ("touch", "__init__", "__class__", "__setstate__", "_unpickle", "latin1", "UTC", "x", "red")
+]
+DATA = [*TEXTS, b"N", b"\x88", b"K\x05", b")", b"]", b"}", b"\x8f", b"C\x01x", *NAMES]
+
+
+def longer_programs(program: st.SearchStrategy[bytes]) -> st.SearchStrategy[bytes]:
+    tuples = st.lists(program, max_size=3).map(lambda items: b"(" + b"".join(items) + b"t")
+    changed = st.tuples(st.sampled_from(TEXTS), program).map(lambda pair: b"(" + b"".join(pair) + b"d")
+    names = st.sampled_from(NAMES)
+    return st.one_of(
+        tuples,
+        changed,
+        st.tuples(names, tuples, st.sampled_from([b"R", b"\x81"])).map(b"".join),
+        st.tuples(program, tuples, st.just(b"R")).map(b"".join),
+        st.tuples(program, changed, st.just(b"b")).map(b"".join),
+        st.tuples(program, changed.map(lambda state: b"N" + state + b"\x86"), st.just(b"b")).map(b"".join),
+        st.tuples(program, program, st.just(b"b")).map(b"".join),
+        st.tuples(program, program, st.just(b"a")).map(b"".join),
+        st.tuples(program, program, program, st.just(b"s")).map(b"".join),
+        st.tuples(program, st.just(b"("), program, st.sampled_from([b"e", b"\x90"])).map(b"".join),
+    )
+
+
+PROGRAMS = st.recursive(st.sampled_from(DATA), longer_programs, max_leaves=12)
+_FORBIDDEN = (
+    "os.",
+    "subprocess.",
+    "socket.",
+    "shutil.",
+    "pty.",
+    "ctypes.",
+    "webbrowser.",
+    "fcntl.",
+    "pickle.",
+)
+_heard: list[str] | None = None
+
+
+def _hear(event: str, args: tuple[Any, ...]) -> None:
+    if _heard is None:
+        return
+    writes = event == "open" and isinstance(args[2], int) and args[2] & (os.O_WRONLY | os.O_RDWR | os.O_CREAT)
+    harmless = event in ("pickle.find_class", "os.listdir", "os.scandir")
+    if writes or (event.startswith(_FORBIDDEN) and not harmless):
+        _heard.append(f"{event} {args}")
+
+
+sys.addaudithook(_hear)
+
+
+@pytest.mark.parametrize(
+    "encoding", [{}, {"encoding": "utf-8", "errors": "surrogateescape"}], ids=["", "py2"]
+)
+@hypothesis.settings(max_examples=1500, deadline=None)
+@given(PROGRAMS)
+def test_no_program_of_the_pickle_machine_acts_or_changes_a_class(
+    encoding: dict[str, str], program: bytes
+) -> None:
+    global _heard
+    classes = (Point, Colour, Slotted, Pair, Outer.Inner, uuid.UUID, fractions.Fraction, pathlib.Path)
+    before = [dict(vars(cls)) for cls in classes]
+    data = b"\x80\x04" + program + b"."
+    _heard = []
+    try:
+        with suppress(Exception):  # a SystemExit, say, is none
+            loads(data, packages=OWN, **encoding)
+        with suppress(Exception):
+            look(io.BytesIO(data))
+        assert not _heard
+    finally:
+        _heard = None
+    assert [dict(vars(cls)) for cls in classes] == before
+
+
 # Looking
 
 
@@ -340,6 +499,25 @@ def test_looking_shows_objects_whose_classes_are_not_there() -> None:
     assert isinstance(shown, StandIn)
     assert "Moved" in repr(shown)
     assert "'x': 1" in repr(shown)
+
+
+class Dict(dict[str, int]):
+    pass
+
+
+@pytest.mark.parametrize("protocol", PROTOCOLS)
+@pytest.mark.parametrize("state", [Dict(a=1), Point(1, 2), Colour.RED, Pair(1, "x")], ids=repr)
+def test_looking_shows_an_object_of_any_protocol(state: object, protocol: int) -> None:
+    shown = look(io.BytesIO(pickle.dumps([state], protocol)))[0]
+    assert isinstance(shown, StandIn)
+    assert type(state).__name__ in repr(shown)
+
+
+def test_looking_changes_no_class() -> None:
+    before = dict(vars(fractions.Fraction))
+    with pytest.raises(RefusedError, match="tried to change the class"):
+        look(io.BytesIO(b"cfractions\nFraction\n(N}V__init__\ncbuiltins\nlist\nstb."))
+    assert dict(vars(fractions.Fraction)) == before
 
 
 @pytest.mark.parametrize("name", COMMANDS)

@@ -7,8 +7,10 @@ See https://docs.python.org/3/library/pickle.html#restricting-globals for the me
 
 from __future__ import annotations
 
+import operator
 import pickle
 import sys
+from collections import deque
 from collections.abc import Callable, Iterable
 from importlib import import_module
 
@@ -98,7 +100,7 @@ class _Unpickler(pickle.Unpickler):
             return _HELPERS[module, name]
         if (module, name) in _PLAIN:
             found = self._watched(_resolve(module, name))
-            return _decoding_arguments(found) if self._py2 and module == "decimal" else found
+            return _of_py2(found) if self._py2 else found
         if f"{module}.{name}" not in self._classes and module.partition(".")[0] not in self._packages:
             raise RefusedError(f"the class {module}.{name} is not admitted")
         found = _resolve(module, name)
@@ -131,11 +133,17 @@ class _Unpickler(pickle.Unpickler):
 
 def _resolve(module: str, name: str) -> Any:
     try:
-        found: Any = sys.modules.get(module) or import_module(module)
+        found: Any = sys.modules.get(module)
+        if found is None:
+            if module.endswith(".__main__"):
+                raise ImportError("that would run a program")
+            found = import_module(module)
         for part in name.split("."):
             found = getattr(found, part)
-    except (ImportError, AttributeError) as exc:
-        raise RefusedError(f"the class {module}.{name} cannot be imported ({exc})") from exc
+    except (Exception, SystemExit) as exc:  # a module may raise anything
+        raise RefusedError(
+            f"the class {module}.{name} cannot be imported ({type(exc).__name__}: {exc})"
+        ) from exc
     return found
 
 
@@ -179,11 +187,25 @@ _HELPERS: dict[tuple[str, str], Callable[..., Any]] = {
 # Python 2
 
 
-def _decoding_arguments(cls: Callable[..., Any]) -> Callable[..., Any]:
-    def make(*args: Any) -> Any:
-        return cls(*(arg.decode("ascii") if isinstance(arg, bytes) else arg for arg in args))
+def _of_py2(cls: Any) -> Any:
+    """What takes the place of a plain class whose pickles by Python 2 hold a `str` that it has to have."""
 
-    return make
+    def text(item: Any) -> Any:
+        return item.decode("ascii") if isinstance(item, bytes) else item
+
+    if cls.__name__ in ("Decimal", "Fraction", "bytearray"):
+        return lambda *args: cls(*map(text, args))
+    if cls.__name__ == "UUID":
+
+        class OfPy2(cls):  # type: ignore[misc]
+            __slots__ = ()
+
+            def __setstate__(self, state: dict[Any, Any]) -> None:
+                super().__setstate__({text(name): value for name, value in state.items()})
+                object.__setattr__(self, "__class__", cls)
+
+        return OfPy2
+    return cls
 
 
 def _decoded(found: Any, encoding: str, errors: str, done: dict[int, Any]) -> Any:
@@ -197,18 +219,23 @@ def _decoded(found: Any, encoding: str, errors: str, done: dict[int, Any]) -> An
     if isinstance(found, bytes):
         return found.decode(encoding, errors)
     if isinstance(found, tuple):
-        return tuple.__new__(type(found), map(deeper, found))
+        items = tuple(map(deeper, found))
+        same = all(map(operator.is_, items, found))
+        return found if same else tuple.__new__(type(found), items)
     if isinstance(found, frozenset):
         return type(found)(map(deeper, found))
     done[id(found)] = found
     if isinstance(found, dict):
-        items = [(deeper(key), deeper(value)) for key, value in found.items()]
+        pairs = [(deeper(key), deeper(value)) for key, value in found.items()]
         found.clear()
-        found.update(items)
-    elif isinstance(found, list):
-        found[:] = map(deeper, found)
+        for key, value in pairs:  # Counter.update would count them
+            found[key] = value
+    elif isinstance(found, (list, deque)):
+        items = tuple(map(deeper, found))
+        found.clear()
+        found.extend(items)
     elif isinstance(found, set):
-        items = list(map(deeper, found))
+        items = tuple(map(deeper, found))
         found.clear()
         found.update(items)
     if hasattr(found, "__dict__") and not isinstance(found, type):
@@ -255,21 +282,30 @@ class StandIn:
         return f"<{self.name}: {', '.join(map(repr, self.contents))}>"
 
 
-class _LookingUnpickler(pickle.Unpickler):
+class _LookingUnpickler(_Unpickler):
     def find_class(self, module: str, name: str) -> Any:
-        module = _RENAMED_MODULES.get(module, module)
-        module, name = _RENAMED.get((module, name), (module, name))
-        if (module, name) in _HELPERS:
-            return _HELPERS[module, name]
-        if (module, name) in _PLAIN:
-            return _resolve(module, name)
-        return type("StandIn", (StandIn,), {"name": f"{module}.{name}"})
+        if name == "_reconstructor" and module in ("copyreg", "copy_reg"):
+            return _look_at_reconstructed
+        try:
+            return super().find_class(module, name)
+        except RefusedError:
+            return type("StandIn", (StandIn,), {"name": f"{module}.{name}"})
 
     def persistent_load(self, pid: Any) -> Any:
         return f"<persistent id {pid!r}>"
 
 
+def _look_at_reconstructed(cls: Any, base: Any, state: Any) -> Any:
+    if isinstance(cls, type) and issubclass(cls, StandIn):
+        return cls() if base is object else cls(state)
+    return _reconstructor(cls, base, state)
+
+
 def look(file: BinaryIO) -> Any:
     """The same as `load` for eyes only: every class that is not plain data becomes a `StandIn`, and none
     of the collector's own code is imported or called."""
-    return _LookingUnpickler(file, encoding="latin1").load()
+    unpickler = _LookingUnpickler(file, (), (), encoding="latin1")
+    try:
+        return unpickler.load()
+    finally:
+        unpickler.undo_changes_to_classes()

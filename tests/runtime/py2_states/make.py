@@ -2,9 +2,12 @@
 """Makes the pickles in this directory, under Python 2.7, as n6 2.x would: python2.7 make.py"""
 
 import cPickle
+import collections
 import datetime
 import decimal
+import fractions
 import os
+import uuid
 
 STATES = {
     "plain": {
@@ -13,13 +16,25 @@ STATES = {
         "ids": set([1, 2, 2**70]),
         "frozen": frozenset(["a"]),
         "text": "zażółć",
-        "unicode": u"zażółć",
+        "unicode": "zażółć",
         "number": 2**70,
         "decimal": decimal.Decimal("1.50"),
         "list": ["a", ("b", None, True, 1.5)],
         "ż": 1,
     },
-    "latin2": u"zażółć".encode("iso-8859-2"),
+    "containers": {
+        "ordered": collections.OrderedDict([("ż", 1), ("a", ["ż"])]),
+        "counter": collections.Counter(["ż", "ż", "a"]),
+        "default": collections.defaultdict(list, {"ż": ["ż"]}),
+        "deque": collections.deque(["ż", "ż"], maxlen=3),
+        "bytearray": bytearray("\xff\x00"),
+        "fraction": fractions.Fraction(1, 3),
+        "uuid": uuid.UUID(int=5),
+        "delta": datetime.timedelta(1, 2, 3),
+        "time": datetime.time(1, 2, 3),
+        "complex": 1 + 2j,
+    },
+    "latin2": "zażółć".encode("iso-8859-2"),
 }
 
 for name, state in STATES.items():

@@ -15,8 +15,10 @@ n6 (https://n6.readthedocs.io/), but every problem is reported at once, with its
 from __future__ import annotations
 
 import configparser
+import logging
 import os
 import re
+import stat
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 
@@ -30,23 +32,35 @@ if TYPE_CHECKING:
     class OptionSpec(NamedTuple):
         default: str | None
         converter: str
+        line: int
 
     ConfigDict = dict[str, Any]
 else:
     from collections import namedtuple
 
-    OptionSpec = namedtuple("OptionSpec", "default converter")
+    OptionSpec = namedtuple("OptionSpec", "default converter line")
     ConfigDict = dict
+
+LOGGER = logging.getLogger(__name__)
 
 ENVIRONMENT_VARIABLE = "N6_CONFIG"
 DEFAULT_PATHS = ("/etc/n6", "~/.n6")
 FREE = "..."
+LONGEST_SHOWN = 200
 
 _SECTION = re.compile(r"\[(?P<name>[^\]]+)\]")
-_OPTION = re.compile(r"(?P<name>\.\.\.|[^\s=:]+)\s*(?:=\s*(?P<default>.*?))?\s*(?:::\s*(?P<converter>\w+))?")
+_OPTION = re.compile(
+    r"(?P<name>\.\.\.|[^\s=:]+)\s*(?:(?:=|:(?!:))\s*(?P<default>.*?))?\s*(?:::\s*(?P<converter>\w+))?"
+)
 _COMMENT = re.compile(r"(^|\s);.*")
-_SECRET_NAME = re.compile(r"passw|secret|token|credential|key(?!file)")
-_URL_PASSWORD = re.compile(r"(?<=://)([^/@\s:]*):[^/\s]*@")
+_NUMBERED = re.compile(r"[0-9][0-9]_.*\.conf")
+
+# These rather hide too much than too little.
+_SECRET_NAME = re.compile(r"passw|passph|secret|token|credential|key(?!file)", re.IGNORECASE)
+_SECRET_INSIDE = re.compile(
+    rf"((?:{_SECRET_NAME.pattern}|authori[sz]ation|cookie)[\w-]*[\"']?\s*[=:]).+", re.IGNORECASE | re.DOTALL
+)
+_URL_LOGIN = re.compile(r"(://[^:@]*:|^[^\s:\"'{]*:(?!//)|://).*@", re.DOTALL)
 
 
 class ConfigSection(ConfigDict):
@@ -55,6 +69,11 @@ class ConfigSection(ConfigDict):
     def __init__(self, name: str, options: Mapping[str, Any] = {}) -> None:
         super().__init__(options)
         self.name = name
+
+    def __repr__(self) -> str:
+        # Without secrets, for whoever logs it.
+        options = ", ".join(f"{option}={masked(option, str(value))}" for option, value in self.items())
+        return f"<{type(self).__name__} {self.name}: {options}>"
 
 
 # Specs
@@ -72,22 +91,34 @@ def section_names(spec: str) -> list[str]:
 def _parse_spec(spec: str) -> dict[str, dict[str, OptionSpec]]:
     sections: dict[str, dict[str, OptionSpec]] = {}
     options: dict[str, OptionSpec] | None = None
+    problems = []
     for number, raw in enumerate(spec.splitlines(), 1):
-        line = _COMMENT.sub("", raw).strip()
-        if not line or line.startswith("#"):
+        line = _without_comment(raw)
+        if not line:
             continue
         option = _OPTION.fullmatch(line)
         if match := _SECTION.fullmatch(line):
             options = sections.setdefault(match["name"], {})
-        elif options is not None and option and " :: " not in (option["default"] or ""):
-            spec_of_option = OptionSpec(option["default"], option["converter"] or "str")
+        elif options is not None and option and _is_sound(option["name"], option["default"]):
+            spec_of_option = OptionSpec(option["default"], option["converter"] or "str", number)
             options.setdefault(option["name"].lower(), spec_of_option)
         else:
-            raise ConfigError(
+            problems.append(
                 f"config_spec, line {number}: {line!r} is neither [section] "
                 "nor option [= default] [:: converter]"
             )
+    if problems:
+        raise ConfigError("\n".join(problems))
     return sections
+
+
+def _is_sound(name: str, default: str | None) -> bool:
+    return default is None or (name != FREE and " :: " not in default)
+
+
+def _without_comment(line: str) -> str:
+    content = _COMMENT.sub("", line).strip()
+    return "" if content.startswith("#") else content
 
 
 # Converters
@@ -181,18 +212,6 @@ trailing comma is fine). `bytes` is UTF-8; `date` and `datetime` are ISO 8601, a
 whose keys are strings, at every depth; `importable_dotted_name` is what `package.module.name` names."""
 
 
-def _convert(name: str, value: str, converters: Mapping[str, Callable[[str], Any]]) -> Any:
-    if name in converters:
-        return converters[name](value)
-    items = value.strip().removesuffix(",")
-    item = converters[name.removeprefix("list_of_")]
-    return [item(each.strip()) for each in items.split(",")] if items.strip() else []
-
-
-def _is_converter(name: str, converters: Mapping[str, Callable[[str], Any]]) -> bool:
-    return name in converters or (name.startswith("list_of_") and name[len("list_of_") :] in converters)
-
-
 # Files
 
 
@@ -203,24 +222,64 @@ def config_files(paths: Sequence[str] = ()) -> list[Path]:
         paths: files or directories; if empty, those in the environment variable `N6_CONFIG` (separated
             as in `PATH`); if that is empty too, `/etc/n6` and `~/.n6`, as far as they exist.
 
-    Of a directory and its sub-folders the files named `NN_*.conf` (two digits) count, sorted.
+    Of a directory and its sub-folders the files named `NN_*.conf` (two digits) count, sorted by their
+    whole path, as n6 has them. The log warns of what cannot be looked into, and of directories that
+    others may write to.
 
     Raises:
-        ConfigError: a path that was asked for is not there.
+        ConfigError: a path that was asked for is not there, or cannot be looked into.
     """
-    asked = list(paths) or [
-        each for each in os.environ.get(ENVIRONMENT_VARIABLE, "").split(os.pathsep) if each
-    ]
+    asked = _asked_for(paths)
     files: list[Path] = []
-    for path in map(Path, asked or DEFAULT_PATHS):
-        path = path.expanduser()
-        if path.is_dir():
-            files += sorted(path.rglob("[0-9][0-9]_*.conf"), key=lambda file: file.name)
-        elif asked and not path.exists():
-            raise ConfigError(f"{path}: there is no such configuration file or directory")
-        elif path.exists():
-            files.append(path)
+    for path in _places(paths):
+        try:
+            files += _numbered_files(path) if stat.S_ISDIR(path.stat().st_mode) else [path]
+        except OSError as exc:
+            if asked:
+                raise ConfigError(f"{path}: no configuration can be read there: {exc.strerror}") from exc
+            if not isinstance(exc, FileNotFoundError):
+                _warn_of_unread(path, exc)
     return files
+
+
+def _asked_for(paths: Sequence[str]) -> list[str]:
+    from_environment = os.environ.get(ENVIRONMENT_VARIABLE, "").split(os.pathsep)
+    return list(paths) or [path for path in from_environment if path]
+
+
+def _places(paths: Sequence[str]) -> list[Path]:
+    return [_expanded(path) for path in _asked_for(paths) or DEFAULT_PATHS]
+
+
+def _expanded(path: str) -> Path:
+    try:
+        return Path(path).expanduser()
+    except RuntimeError:  # a user without a home, as in some containers
+        return Path(path)
+
+
+def _numbered_files(directory: Path) -> list[Path]:
+    def skip(exc: OSError) -> None:
+        if Path(exc.filename) == directory:
+            raise exc
+        _warn_of_unread(exc.filename, exc)
+
+    files: list[Path] = []
+    for folder, _, names in os.walk(directory, onerror=skip):
+        _warn_if_others_may_write(folder, Path(folder).stat().st_mode)
+        files += [Path(folder, name) for name in names if _NUMBERED.fullmatch(name)]
+    return sorted(files, key=str)
+
+
+def _warn_of_unread(path: object, exc: OSError) -> None:
+    LOGGER.warning("%s: is not looked into for configuration: %s", path, exc.strerror)
+
+
+def _warn_if_others_may_write(path: object, mode: int) -> None:
+    # Whoever writes a configuration tells the collector what to fetch, and where to send it. Of pipes and
+    # devices (`--config /dev/stdin`) the mode says nothing.
+    if mode & stat.S_IWOTH and (stat.S_ISREG(mode) or stat.S_ISDIR(mode)):
+        LOGGER.warning("%s: others may write to it; mend it with: chmod o-w %s", path, path)
 
 
 class ConfigFiles:
@@ -229,7 +288,7 @@ class ConfigFiles:
     def __init__(self, texts: Iterable[tuple[str, str]], looked_at: str) -> None:
         self.looked_at = looked_at
         self._texts = list(texts)
-        self._parser = _new_parser(configparser.BasicInterpolation())
+        self._parser = configparser.ConfigParser(strict=False, inline_comment_prefixes=(";",))
         for name, text in self._texts:
             _read_into(self._parser, text, name)
 
@@ -240,13 +299,13 @@ class ConfigFiles:
         They are UTF-8; `[Section]` names are case-sensitive, option names are not; `%(option)s` stands for
         the value of another option of the section and `%%` for a percent sign; ` ;` after white space
         begins a comment, `#` only at the start of a line; an indented line continues a value; what is said
-        twice counts as said last.
+        twice counts as said last. The log warns of a file that others may write to.
 
         Raises:
             ConfigError: a file cannot be read or parsed.
         """
         files = config_files(paths)
-        looked_at = ", ".join(map(str, files or paths)) or " and ".join(DEFAULT_PATHS)
+        looked_at = " and ".join(_with_count(place, files) for place in _places(paths))
         return cls([(str(file), _text(file)) for file in files], looked_at)
 
     @classmethod
@@ -262,12 +321,15 @@ class ConfigFiles:
         """Whether a file has the option in the section."""
         return self._parser.has_option(section, option)
 
+    def sections(self) -> list[str]:
+        """The names of all sections."""
+        return self._parser.sections()
+
     def options(self, section: str) -> list[str]:
-        """The names of the section's options, lowercase; empty if there is no such section."""
-        if not self.has_section(section):
-            return []
+        """The names of the section's own options, lowercase; empty if there is no such section."""
+        names = self._parser.options(section) if self.has_section(section) else []
         inherited = self._parser.defaults()
-        return [option for option in self._parser.options(section) if option not in inherited]
+        return [name for name in names if name not in inherited or self._place_in(section, name)]
 
     def value(self, section: str, option: str) -> str:
         """The value, with `%(...)s` replaced.
@@ -278,7 +340,8 @@ class ConfigFiles:
         try:
             return self._parser.get(section, option)
         except configparser.InterpolationMissingOptionError as exc:
-            raise ValueError(f"%({exc.reference})s names no option of this section") from exc
+            # Not which one: in a password it may be a part of that.
+            raise ValueError("a %(...)s in it names no option of this section") from exc
         except configparser.InterpolationDepthError as exc:
             raise ValueError("%(...)s goes in a circle") from exc
         except configparser.InterpolationError as exc:
@@ -290,21 +353,14 @@ class ConfigFiles:
 
     def place(self, section: str, option: str) -> str:
         """`file:line` of the place that the value comes from."""
+        own = self._place_in(section, option)
+        return own or self._place_in(configparser.DEFAULTSECT, option) or self.looked_at
+
+    def _place_in(self, section: str, option: str) -> str:
         for name, text in reversed(self._texts):
-            parser = _new_parser(None)
-            _read_into(parser, text, name)
-            if parser.has_section(section) and option in parser[section]:
-                return f"{name}:{_line_of(text, section, option)}"
-        return self.looked_at
-
-
-def _new_parser(interpolation: configparser.Interpolation | None) -> configparser.ConfigParser:
-    return configparser.ConfigParser(
-        strict=False,
-        interpolation=interpolation,
-        comment_prefixes=("#", ";"),
-        inline_comment_prefixes=(";",),
-    )
+            if line := _line_of(text, section, option):
+                return f"{name}:{line}"
+        return ""
 
 
 def _read_into(parser: configparser.ConfigParser, text: str, name: str) -> None:
@@ -320,22 +376,41 @@ def _read_into(parser: configparser.ConfigParser, text: str, name: str) -> None:
         raise ConfigError(f"{name}: cannot be parsed ({type(exc).__name__})") from exc
 
 
+def _with_count(place: Path, files: Sequence[Path]) -> str:
+    if place in files:
+        return str(place)
+    count = sum(place in file.parents for file in files)
+    return f"{place} ({count or 'no'} file{'s' if count > 1 else ''} named NN_*.conf)"
+
+
 def _text(file: Path) -> str:
     try:
-        return file.read_text(encoding="utf-8-sig")
+        with file.open(encoding="utf-8-sig") as opened:
+            _warn_if_others_may_write(file, os.fstat(opened.fileno()).st_mode)
+            return opened.read()
     except UnicodeDecodeError as exc:
-        raise ConfigError(f"{file}: is not UTF-8 (byte {exc.start})") from exc
+        line = exc.object.count(b"\n", 0, exc.start) + 1
+        raise ConfigError(f"{file}:{line}: is not UTF-8") from exc
     except OSError as exc:
         raise ConfigError(f"{file}: cannot be read: {exc.strerror}") from exc
 
 
 def _line_of(text: str, section: str, option: str) -> int:
-    current, found = "", 0
-    for number, line in enumerate(text.splitlines(), 1):
-        if match := re.match(r"\s*\[([^\]]+)\]", line):
-            current = match[1]
-        elif current == section and re.match(rf"{re.escape(option)}\s*[=:]", line.strip(), re.IGNORECASE):
-            found = number
+    """The line where the option's last value begins, by configparser's own rules; 0 if it has none."""
+    found = indent = 0
+    current, in_option = "", False
+    for number, line in enumerate(text.split("\n"), 1):
+        content = _without_comment(line)
+        level = len(line) - len(line.lstrip())
+        if not content or (in_option and level > indent):  # nothing, or a value that goes on
+            continue
+        indent = level
+        if match := configparser.ConfigParser.SECTCRE.match(content):
+            current, in_option = match["header"], False
+        elif match := configparser.ConfigParser.OPTCRE.match(content):
+            in_option = True
+            if current == section and match["option"].rstrip().lower() == option:
+                found = number
     return found
 
 
@@ -357,98 +432,118 @@ def load(
 
     Raises:
         ConfigError: with every problem of every section: options that are missing, unknown or not
-            convertible. Secrets in it are masked.
+            convertible, and what is wrong in the specs. Secrets in it are masked.
     """
-    converters = {**CONVERTERS, **(custom_converters or {})}
     declared: dict[str, dict[str, OptionSpec]] = {}
     for spec in specs:
         for name, options in _parse_spec(spec).items():
             merged = declared.setdefault(name, {})
             for option, option_spec in options.items():
                 merged.setdefault(option, option_spec)
-    problems: list[str] = []
-    sections = {
-        name: _section(name, options, files, converters, problems) for name, options in declared.items()
-    }
-    if problems:
+    loading = _Loading(files, {**CONVERTERS, **(custom_converters or {})})
+    sections = {name: loading.section(name, options) for name, options in declared.items()}
+    if problems := loading.problems:
         count = f"{len(problems)} problems" if len(problems) > 1 else "a problem"
         raise ConfigError(f"{count} in the configuration:\n  " + "\n  ".join(problems))
     return sections
 
 
-def _section(
-    name: str,
-    options: Mapping[str, OptionSpec],
-    files: ConfigFiles,
-    converters: Mapping[str, Callable[[str], Any]],
-    problems: list[str],
-) -> ConfigSection:
-    section = ConfigSection(name)
-    missing = []
-    for option, spec in options.items():
-        if not _is_converter(spec.converter, converters):
-            raise ConfigError(f"config_spec, [{name}] {option}: there is no converter {spec.converter!r}")
-        if option == FREE:
-            continue
-        if files.has_option(name, option):
-            _take(section, option, spec.converter, files, converters, problems)
-        elif spec.default is None:
-            missing.append(option)
-        else:
-            section[option] = _convert(spec.converter, spec.default, converters)
-    for option in files.options(name):
-        if option in options:
-            continue
-        if FREE in options:
-            _take(section, option, options[FREE].converter, files, converters, problems)
-        else:
-            problems.append(
-                f"[{name}] {option}: there is no such option ({files.place(name, option)})"
+class _Loading:
+    """One `load`: what it takes values from, and the problems met on the way."""
+
+    def __init__(self, files: ConfigFiles, converters: Mapping[str, Callable[[str], Any]]) -> None:
+        self._files = files
+        self._converters = converters
+        self.problems: list[str] = []
+
+    def section(self, name: str, options: Mapping[str, OptionSpec]) -> ConfigSection:
+        section = ConfigSection(name)
+        missing = []
+        undeclared = [option for option in self._files.options(name) if option not in options]
+        for option, spec in options.items():
+            if spec.converter.removeprefix("list_of_") not in self._converters:
+                self.problems.append(
+                    f"config_spec, line {spec.line}: [{name}] {option}: there is no converter "
+                    f"{spec.converter!r}{_did_you_mean(spec.converter, self._converters)}"
+                )
+            elif option == FREE:
+                for free in undeclared:
+                    self._take(section, free, spec)
+            elif spec.default is None and not self._files.has_option(name, option):
+                missing.append(option)
+            else:
+                self._take(section, option, spec)
+        if FREE not in options:
+            # Without the value: a misspelt option may be a password all the same.
+            self.problems += [
+                f"[{name}] {option}: there is no such option ({self._files.place(name, option)})"
                 + _did_you_mean(option, options)
-            )
-    if missing and not files.has_section(name):
-        lines = "".join(f"\n      {option} = ..." for option in missing)
-        problems.append(
-            f"[{name}]: the section is missing (looked at {files.looked_at}); write\n      [{name}]{lines}"
-        )
-    else:
-        problems += [f"[{name}] {option}: is missing (looked at {files.looked_at})" for option in missing]
-    return section
+                for option in undeclared
+            ]
+        if missing:
+            self._tell_missing(name, missing)
+        return section
 
-
-def _take(
-    section: ConfigSection,
-    option: str,
-    converter: str,
-    files: ConfigFiles,
-    converters: Mapping[str, Callable[[str], Any]],
-    problems: list[str],
-) -> None:
-    raw = files.raw_value(section.name, option)
-    shown = masked(option, raw)
-    try:
-        value = files.value(section.name, option)
-    except ValueError as exc:
-        reason = str(exc)
-    else:
-        try:
-            section[option] = _convert(converter, value, converters)
+    def _tell_missing(self, name: str, missing: Iterable[str]) -> None:
+        looked_at = f"looked at {self._files.looked_at}"
+        if self._files.has_section(name):
+            self.problems += [f"[{name}] {option}: is missing ({looked_at})" for option in missing]
             return
-        except Exception as exc:  # a converter may raise anything, and its text may quote the value
-            detail = str(exc) if shown == raw else "the value is not shown, it may hold a secret"
-            reason = f"no {converter}: {detail}"
-    problems.append(f"[{section.name}] {option} = {shown}: {reason} ({files.place(section.name, option)})")
+        near = _did_you_mean(name, self._files.sections())
+        lines = "".join(f"\n      {option} = ..." for option in missing)
+        self.problems.append(
+            f"[{name}]: the section is missing ({looked_at}){near}\n    write:\n      [{name}]{lines}"
+        )
+
+    def _take(self, section: ConfigSection, option: str, spec: OptionSpec) -> None:
+        value = raw = spec.default or ""
+        place = f"config_spec, line {spec.line}"
+        if self._files.has_option(section.name, option):
+            raw = self._files.raw_value(section.name, option)
+            place = ""
+        try:
+            if not place:
+                value = self._files.value(section.name, option)
+        except ValueError as exc:
+            reason = str(exc)
+        else:
+            try:
+                section[option] = self._convert(spec.converter, value)
+                return
+            except Exception as exc:  # a converter may raise anything, and its text may quote the value
+                reason = f"no {spec.converter}"
+                if raw == value == masked(option, value):  # else a secret may be in it, by %(...)s too
+                    reason += f": {_shown(str(exc))}"
+        place = place or self._files.place(section.name, option)
+        self.problems.append(f"[{section.name}] {option} = {_shown(masked(option, raw))}: {reason} ({place})")
+
+    def _convert(self, name: str, value: str) -> Any:
+        if name in self._converters:
+            return self._converters[name](value)
+        convert = self._converters[name.removeprefix("list_of_")]
+        items = value.strip().removesuffix(",")
+        return [convert(item.strip()) for item in items.split(",")] if items.strip() else []
 
 
 def masked(option: str, value: str) -> str:
-    """`value` as it may be shown: `***` for a secret, or for the password in a URL."""
+    """`value` as it may be shown: `***` for a secret, for the password in a URL (or the user, if there
+    is no password: it may be a token), and for what follows a word like `token=` inside it."""
     if _SECRET_NAME.search(option):
         return "***"
-    return _URL_PASSWORD.sub(r"\1:***@", value)
+    inside, login = _SECRET_INSIDE.search(value), _URL_LOGIN.search(value)
+    if inside:
+        return value[: min(match.end(1) for match in (inside, login) if match)] + "***"
+    return _URL_LOGIN.sub(r"\1***@", value)
 
 
-def _did_you_mean(option: str, options: Iterable[str]) -> str:
+def _shown(text: str) -> str:
+    text = text if text.isprintable() else repr(text)
+    return text if len(text) <= LONGEST_SHOWN else f"{text[:LONGEST_SHOWN]}... ({len(text):,} characters)"
+
+
+def _did_you_mean(name: str, names: Iterable[str]) -> str:
     from difflib import get_close_matches
 
-    close = get_close_matches(option, [each for each in options if each != FREE], 1)
-    return f"; did you mean {close[0]}?" if close else ""
+    by_lowercase = {each.lower(): each for each in names if each != FREE}
+    close = get_close_matches(name.lower(), by_lowercase, 1)
+    return f"; did you mean {by_lowercase[close[0]]}?" if close else ""

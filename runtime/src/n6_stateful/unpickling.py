@@ -132,12 +132,10 @@ class _Unpickler(pickle.Unpickler):
 
 
 def _resolve(module: str, name: str) -> Any:
+    if module.endswith(".__main__") and module not in sys.modules:
+        raise RefusedError(f"the class {module}.{name} cannot be imported (that would run a program)")
     try:
-        found: Any = sys.modules.get(module)
-        if found is None:
-            if module.endswith(".__main__"):
-                raise ImportError("that would run a program")
-            found = import_module(module)
+        found: Any = sys.modules.get(module) or import_module(module)
         for part in name.split("."):
             found = getattr(found, part)
     except (Exception, SystemExit) as exc:  # a module may raise anything

@@ -1,6 +1,7 @@
 # -*- coding: utf-8 -*-
 """Makes the pickles in this directory, under Python 2.7, as n6 2.x would: python2.7 make.py"""
 
+# fmt: off
 import cPickle
 import collections
 import datetime
@@ -16,7 +17,7 @@ STATES = {
         "ids": set([1, 2, 2**70]),
         "frozen": frozenset(["a"]),
         "text": "zażółć",
-        "unicode": "zażółć",
+        "unicode": u"zażółć",
         "number": 2**70,
         "decimal": decimal.Decimal("1.50"),
         "list": ["a", ("b", None, True, 1.5)],
@@ -26,7 +27,7 @@ STATES = {
         "ordered": collections.OrderedDict([("ż", 1), ("a", ["ż"])]),
         "counter": collections.Counter(["ż", "ż", "a"]),
         "default": collections.defaultdict(list, {"ż": ["ż"]}),
-        "deque": collections.deque(["ż", "ż"], maxlen=3),
+        "deque": collections.deque(["ż", u"ż"], maxlen=3),
         "bytearray": bytearray("\xff\x00"),
         "fraction": fractions.Fraction(1, 3),
         "uuid": uuid.UUID(int=5),
@@ -34,7 +35,7 @@ STATES = {
         "time": datetime.time(1, 2, 3),
         "complex": 1 + 2j,
     },
-    "latin2": "zażółć".encode("iso-8859-2"),
+    "latin2": u"zażółć".encode("iso-8859-2"),
 }
 
 for name, state in STATES.items():

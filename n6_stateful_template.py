@@ -1,4 +1,4 @@
-"""The template's own Jinja filters; cookiecutter loads them as a local extension.
+"""The template's own Jinja filters; cookiecutter (and copier) loads them as a local extension.
 
 `check_answers` looks at all answers before anything is written, and reports every problem at once, with the
 corrected command to paste.
@@ -16,7 +16,6 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from urllib.parse import urlsplit
 
-from cookiecutter.exceptions import FailedHookException
 from jinja2 import Environment
 from jinja2.ext import Extension
 
@@ -155,13 +154,28 @@ _CHECKS: dict[str, tuple[Callable[[str], str | None], Callable[[str], str]]] = {
 
 
 def check_answers(answers: Mapping[str, str]) -> str:
-    """Raise with everything that is wrong; else return an empty string.
+    """Raise with everything that is wrong, and the corrected command; else return an empty string.
 
     Raises:
         FailedHookException: cookiecutter prints its text and ends, before anything is written.
     """
+    from cookiecutter.exceptions import FailedHookException
+
     if "collector_name" not in answers:  # a replay: only the questions that it does not answer are here
         return ""
+    problems, mended = find_problems(answers)
+    problems += _misspelt(answers)
+    if problems:
+        listing = "\n".join(f"  - {problem}" for problem in problems)
+        raise FailedHookException(
+            f"{len(problems)} answer{'s' if len(problems) > 1 else ''} cannot be used; nothing was written:\n"
+            f"{listing}\n\nThe corrected command:\n\n  {_command(mended)}\n"
+        )
+    return ""
+
+
+def find_problems(answers: Mapping[str, str]) -> tuple[list[str], dict[str, str]]:
+    """Everything that is wrong with the answers, and answers that could stand in their place."""
     problems = []
     mended = {name: str(value) for name, value in answers.items() if not name.startswith("__")}
     for name, (check, mend) in _CHECKS.items():
@@ -183,14 +197,12 @@ def check_answers(answers: Mapping[str, str]) -> str:
         )
         mended["source_provider"] = mended["source_provider"][:15].strip("-") or "example"
         mended["source_channel"] = mended["source_channel"][:16].strip("-") or "example"
-    problems += _misspelt(answers)
-    if problems:
-        listing = "\n".join(f"  - {problem}" for problem in problems)
-        raise FailedHookException(
-            f"{len(problems)} answer{'s' if len(problems) > 1 else ''} cannot be used; nothing was written:\n"
-            f"{listing}\n\nThe corrected command:\n\n  {_command(mended)}\n"
-        )
-    return ""
+    return problems, mended
+
+
+def list_problems(answers: Mapping[str, str]) -> str:
+    """What is wrong, for copier; it takes an empty string for right."""
+    return "; ".join(find_problems(answers)[0])
 
 
 def _command(answers: Mapping[str, str]) -> str:
@@ -238,6 +250,7 @@ class AnswersExtension(Extension):
             check_answers=check_answers,
             class_name=class_name,
             command_name=command_name,
+            list_problems=list_problems,
             template_directory=template_directory,
             toml=toml,
         )

@@ -31,6 +31,7 @@ VENDORED = Path("vendor/n6-stateful-runtime")
 
 def prune() -> None:
     """Keep only the chosen scheduler's files, the chosen license, the tests of what is there."""
+    Path(".copier-answers.yml").unlink()  # copier's own, which does without this hook
     for directory in Path("deploy").iterdir():
         if directory.is_dir() and directory.name != SCHEDULER:
             shutil.rmtree(directory)

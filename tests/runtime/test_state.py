@@ -494,7 +494,7 @@ def test_a_forked_child_does_not_release_the_lock(cache_dir: Path) -> None:
     holder.communicate(timeout=60)
 
 
-def test_a_lock_file_that_was_removed_meanwhile_lets_no_two_in(
+def test_a_second_collector_in_the_same_process_is_another_run(
     make: Callable[..., Program], cache_dir: Path
 ) -> None:
     make().load_state()
@@ -612,12 +612,15 @@ def test_an_encoding_that_does_not_fit_is_told_and_leaves_the_file(
     assert (cache_dir / NAME).read_bytes() == before
 
 
+@pytest.mark.parametrize("protocol", [-1, *range(pickle.HIGHEST_PROTOCOL + 1)])
 def test_a_state_of_ours_in_an_old_protocol_is_not_taken_for_one_of_python_2(
-    make: Callable[..., Program],
+    protocol: int, make: Callable[..., Program], cache_dir: Path
 ) -> None:
     class Old(Program):
-        pickle_protocol = 2
+        pickle_protocol = protocol
 
     Old.__name__ = "Program"
-    make(Old).save_state({"value": b"\xff"})
-    assert make().load_state() == {"value": b"\xff"}
+    state = {"value": b"\xff", "empty": b"", "set": {1}, "uuid": uuid.UUID(int=5)}
+    make(Old).save_state(state)
+    assert make().load_state() == state
+    assert pickle.loads((cache_dir / NAME).read_bytes()) == state

@@ -14,7 +14,7 @@ from hypothesis import given
 
 from n6_stateful import StateError
 from n6_stateful.command import state_json
-from tests.runtime.test_command import Host, one_clear_error
+from tests.runtime.test_command import PROGRAM, Host, one_clear_error
 from tests.runtime.test_command import host as host  # the fixture
 from tests.runtime.test_unpickling import STATES
 
@@ -127,6 +127,33 @@ def test_what_is_exported_can_be_imported(host: Host, name: str) -> None:
     host.run("state", "reset", "--yes")
     assert host.run("state", "import", str(file), "--yes").returncode == 0
     assert state_of(host) == {"taken": 2}
+
+
+@pytest.mark.parametrize("protocol", [0, 1, 2, 3, 4, 5])
+def test_what_a_collector_with_an_old_protocol_exports_comes_back_as_it_was(
+    host: Host, protocol: int
+) -> None:
+    program = host.directory / "old.py"
+    text = PROGRAM.read_text().replace(
+        'type = "stream"', f'type = "stream"\n    pickle_protocol = {protocol}'
+    )
+    program.write_text(text.replace('{"taken": 0}', '{"bytes": b"\\xff", "set": {b""}}'))
+
+    def run(*argv: str) -> None:
+        subprocess.run(
+            [sys.executable, program, "state", *argv, "--config", host.config],
+            env=host.env,
+            cwd=host.directory,
+            check=True,
+            capture_output=True,
+        )
+
+    run("reset", "--yes")
+    before = state_of(host)
+    assert before == {"bytes": b"\xff", "set": {b""}}
+    run("export", "exported")
+    run("import", "exported", "--yes")
+    assert state_of(host) == before
 
 
 def test_states_of_n6_are_imported_from_their_files(host: Host) -> None:

@@ -132,9 +132,12 @@ class CollectorWithStateMixin:
         """
         self.state_file.lock()
 
+        # 0 and 1 have no head of their own: after the mark they would be read as 4.
+        protocol = 2 if self.pickle_protocol in (0, 1) else self.pickle_protocol
+
         def dump(file: Any) -> None:
             try:
-                pickle.Pickler(file, self.pickle_protocol).dump(state)
+                pickle.Pickler(file, protocol).dump(state)
             except OSError:
                 raise
             except Exception as exc:  # a class's own __reduce__ may raise anything

@@ -111,7 +111,9 @@ def export(collector_class: type[AbstractBaseCollector], args: Namespace) -> int
     if args.file.endswith(".json"):
         data = (json.dumps(state_json.dump(state), indent=2) + "\n").encode()
     else:
-        data = pickle.dumps(state, collector.pickle_protocol)
+        # What has no mark and an older protocol would be taken for a pickle of Python 2.
+        protocol = 3 if collector.pickle_protocol in (0, 1, 2) else collector.pickle_protocol
+        data = pickle.dumps(state, protocol)
     if args.file == "-":
         sys.stdout.flush()
         sys.stdout.buffer.write(data)

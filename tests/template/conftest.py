@@ -159,14 +159,14 @@ def call_cookiecutter(
     env: dict[str, str] | None = None,
     input: str = "",
 ) -> Done:
-    """Run the command in `directory`, with nothing of the user's own defaults."""
+    """Run the command in `directory`, with nothing of the user's own defaults, and nothing left elsewhere."""
     home = directory / ".home"
     home.mkdir(exist_ok=True)
     config = home / "cookiecutter.yaml"
     config.write_text(f"cookiecutters_dir: {home}/clones\nreplay_dir: {home}/replay\n")
     return run(
         executable, "-m", "cookiecutter", "--config-file", config, template, *argv,
-        cwd=directory, env={"HOME": str(home), **(env or {})}, input=input,
+        cwd=directory, env={"HOME": str(home), "TMPDIR": str(home), **(env or {})}, input=input,
     )  # fmt: skip
 
 

@@ -23,6 +23,7 @@ GOOD = {
     "download": "fill in",
     "_author": "",
 }
+COMMAND = str(Path(sys.executable).with_name("cookiecutter"))
 HOSTILE = [
     "",
     " ",
@@ -228,7 +229,12 @@ def test_no_answer_is_executed(bake: Bake, tmp_path: Path) -> None:
     assert about["project"]["authors"] == [{"name": bad}]
 
 
-def test_a_misspelt_question_is_told(cookiecutter: Cookiecutter) -> None:
-    done = cookiecutter(colector_name="my_feed")
+@pytest.mark.parametrize(
+    "command", [[sys.executable, "-m", "cookiecutter"], [COMMAND]], ids=["-m", "command"]
+)
+def test_a_misspelt_question_is_told(command: list[str], tmp_path: Path) -> None:
+    done = run(
+        *command, ROOT, "--no-input", "colector_name=my_feed", cwd=tmp_path, env={"HOME": str(tmp_path)}
+    )
     assert done.returncode == 1
     assert "did you mean collector_name=?" in done.stderr + done.stdout

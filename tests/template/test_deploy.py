@@ -82,8 +82,7 @@ def test_kubernetes_takes_the_manifest_and_runs_one_job_at_a_time(bake: Bake) ->
 
     project = bake(**scheduled("kubernetes"))
     manifest = project.path / "deploy/kubernetes/cronjob.yaml"
-    for version in ("1.27", "1.33"):
-        do(tool("kubernetes-validate"), "--strict", "-k", version, manifest, cwd=project.path)
+    do(tool("kubernetes-validate"), "--strict", manifest, cwd=project.path)
     job, claim = yaml.safe_load_all(manifest.read_text())
     assert job["spec"]["concurrencyPolicy"] == "Forbid"
     pod = job["spec"]["jobTemplate"]["spec"]["template"]["spec"]
@@ -103,6 +102,21 @@ def test_the_containerfile_copies_what_there_is_and_starts_the_command(bake: Bak
         for name in copied.split():
             assert (project.path / name).exists(), name
     assert text.endswith('ENTRYPOINT ["n6collector_myfeed"]\n')
+
+
+def test_the_configuration_is_read_as_kubernetes_mounts_it(bake: Bake, tmp_path: Path) -> None:
+    project = bake(scheduler="kubernetes")
+    mounted = tmp_path / "config/..2026_11_24"
+    mounted.mkdir(parents=True)
+    (tmp_path / "config/..data").symlink_to(mounted.name)
+    config = (project.path / "deploy/60_my_feed.conf").read_text()
+    (mounted / "60_my_feed.conf").write_text(config.replace("/state/", f"{tmp_path}/"))
+    (mounted / "61_output.conf").write_text(f"[output]\nurl = spool:{tmp_path}/cache/spool\n")
+    for name in ("60_my_feed.conf", "61_output.conf"):
+        (tmp_path / "config" / name).symlink_to(Path("..data", name))
+    command = project.install(tmp_path / "venv")
+    said = do("env", "-i", command, "check", "--config", tmp_path / "config", cwd=tmp_path)
+    assert "configuration: ok" in said
 
 
 @SYSTEMD

@@ -9,7 +9,7 @@ import shutil
 import subprocess
 import sys
 import uuid
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -177,8 +177,8 @@ def python() -> Path:
 
 
 @pytest.fixture
-def queue(collector_name: str) -> Iterator[Any]:
-    """A queue that takes what is published for the collector's source."""
+def channel() -> Iterator[Any]:
+    """A channel of the broker."""
     import pika
 
     try:
@@ -188,12 +188,22 @@ def queue(collector_name: str) -> Iterator[Any]:
         if os.environ.get("N6_STATEFUL_REQUIRE_BROKER"):
             pytest.fail(problem)
         pytest.skip(problem)
-    channel = connection.channel()
+    yield connection.channel()
+    connection.close()
+
+
+@pytest.fixture
+def queue(channel: Any, collector_name: str) -> Callable[[], Any]:
+    """Takes what was published for the collector's source from a queue."""
     channel.exchange_declare("raw", "topic", durable=True)
     name = channel.queue_declare("", exclusive=True).method.queue
     channel.queue_bind(name, "raw", f"{collector_name.replace('_', '-')}.trial")
-    yield lambda: channel.basic_get(name, auto_ack=True)
-    connection.close()
+    return lambda: channel.basic_get(name, auto_ack=True)
+
+
+def test_the_tox_environment_for_rabbitmq_runs_against_the_broker(channel: Any, bake: Bake) -> None:
+    said = bake().tox("-e", "rabbitmq", RABBITMQ_URL=BROKER)
+    assert "1 passed" in said
 
 
 @pytest.fixture
@@ -239,7 +249,7 @@ def deployed(
 
 @pytest.mark.parametrize("deployed", ["systemd"], indirect=True)
 def test_the_command_line_of_the_systemd_unit_delivers_to_rabbitmq(
-    deployed: tuple[Project, Path], queue: Any
+    deployed: tuple[Project, Path], queue: Callable[[], Any]
 ) -> None:
     project, home = deployed
     (service,) = project.path.glob("deploy/systemd/*.service")
@@ -256,7 +266,7 @@ def test_the_command_line_of_the_systemd_unit_delivers_to_rabbitmq(
 
 @pytest.mark.parametrize("deployed", ["cron"], indirect=True)
 def test_the_cron_line_delivers_to_rabbitmq_and_mails_only_what_goes_wrong(
-    deployed: tuple[Project, Path], queue: Any, feed: Feed
+    deployed: tuple[Project, Path], queue: Callable[[], Any], feed: Feed
 ) -> None:
     project, home = deployed
     command = cron_command(project.path / f"deploy/cron/{project.name}.cron")

@@ -7,16 +7,19 @@ import re
 import shutil
 import subprocess
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
 import pytest
 
-# Those by which a file or a directory changes, or a message leaves.
+# Those by which a file or a directory changes, or a message leaves. ("?": not every machine has each.)
 CHANGING = (
-    "openat,mkdir,write,pwrite64,writev,sendto,sendmsg,fsync,fdatasync,rename,renameat,renameat2,link,linkat,"
-    "unlink,unlinkat,ftruncate,flock,fchmod,chmod,close"
+    "openat,?mkdir,?mkdirat,write,pwrite64,writev,sendto,sendmsg,fsync,fdatasync,?rename,?renameat,renameat2,"
+    "?link,linkat,?unlink,unlinkat,ftruncate,flock,fchmod,?chmod,?fchmodat,close"
 )
+# Those by which they are looked at.
+LOOKING = "read,pread64,?stat,?lstat,?fstat,?newfstatat,?statx,getdents64"
 _CALL = re.compile(r"^(?:\[pid +\d+\] |\d+ +)?(?P<name>\w+)\((?P<arguments>.*)")
 
 
@@ -41,16 +44,21 @@ def need_strace() -> None:
         pytest.skip(problem)
 
 
-def run(*argv: str | Path, inject: str = "", log: Path | None = None) -> subprocess.CompletedProcess[str]:
+def run(
+    *argv: str | Path, inject: str | Sequence[str] = (), log: Path | None = None, trace: str = CHANGING
+) -> subprocess.CompletedProcess[str]:
     """Run this Python with `argv` under strace.
 
     Args:
         argv: program and arguments.
-        inject: what happens, as strace's `--inject` takes it.
-        log: where the trace goes.
+        inject: what happens, as strace's `--inject` takes it; several, if need be.
+        log: where the trace goes; without one only what `inject` needs is traced.
+        trace: the system calls in it.
     """
-    options = [f"--inject={inject}"] if inject else []
-    trace = inject.partition(":")[0] or CHANGING
+    injections = [inject] if isinstance(inject, str) else list(inject)
+    options = [f"--inject={each}" for each in injections]
+    if log is None and injections:
+        trace = ",".join(each.partition(":")[0] for each in injections)
     env = {name: value for name, value in os.environ.items() if not name.startswith("COVERAGE_")}
     return subprocess.run(
         [*["strace", "-f", "-qq", "-s", "200", "-o"], str(log or os.devnull), f"--trace={trace}", *options,

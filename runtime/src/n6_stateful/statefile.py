@@ -169,8 +169,11 @@ class StateFile:
                     # It is, byte by byte, what was saved: it is not the file that is wrong.
                     raise StateError(f"{path}: cannot be loaded: {type(exc).__name__}: {exc}") from exc
                 raise BrokenStateError(f"{path}: is no pickle: {type(exc).__name__}: {exc}") from exc
-            if footer is None and file.read(1):
-                raise BrokenStateError(f"{path}: something follows the pickle")
+            if footer is None:
+                with _telling(f"{path}: cannot be read"):
+                    rest = file.read(1)
+                if rest:
+                    raise BrokenStateError(f"{path}: something follows the pickle")
         return loaded, footer
 
     def peek(self, path: Path) -> Footer | None:
@@ -234,9 +237,11 @@ class StateFile:
 
     def _put_in_place(self, temporary: Path) -> None:
         self._kept.unlink(missing_ok=True)
-        had_one = self.path.exists()
-        if had_one:
+        try:
             _link_or_copy(self.path, self._kept)
+            had_one = True
+        except FileNotFoundError:
+            had_one = False
         try:
             temporary.rename(self.path)
             _sync_directory(self.path.parent)
@@ -351,8 +356,12 @@ def _opened(path: Path) -> Iterator[BinaryIO]:
                 f"{path}: is a symbolic link; nothing was published; put the file itself there"
             ) from exc
         raise StateError(f"{path}: cannot be read: {exc.strerror}; nothing was published") from exc
-    with os.fdopen(descriptor, "rb") as file:
-        _check_safe(path, os.fstat(descriptor))
+    with _telling(f"{path}: cannot be read"):
+        file = os.fdopen(descriptor, "rb")
+    with file:
+        with _telling(f"{path}: cannot be read"):
+            status = os.fstat(descriptor)
+        _check_safe(path, status)
         yield file
 
 

@@ -87,3 +87,12 @@ def test_a_private_key_with_a_password_is_one_clear_error_and_no_question(tmp_pa
     options |= {"heartbeat": 60, "connect_timeout": 1.0}
     with pytest.raises(ConfigError, match=f"a TLS file cannot be loaded .*{certificate.name}"):
         Login.from_url("amqps://host", options).parameters(options)
+
+
+@pytest.mark.parametrize(
+    ("option", "value"), [("heartbeat", -1), ("connect_timeout", 0.0), ("connect_timeout", -1.0)]
+)
+def test_a_number_out_of_its_range_is_one_clear_error(option: str, value: float) -> None:
+    options = {**OPTIONS, "heartbeat": 60, "connect_timeout": 1.0, option: value}
+    with pytest.raises(ConfigError, match=str(value)):
+        Login.from_url("amqp://host", options).parameters(options)

@@ -132,18 +132,21 @@ class Login:
             if self.user is None
             else pika.PlainCredentials(self.user, self.password)
         )
-        return pika.ConnectionParameters(
-            host=self.host,
-            port=self.port,
-            virtual_host=self.vhost,
-            credentials=credentials,
-            ssl_options=self._ssl_options(),
-            heartbeat=options["heartbeat"] if self.heartbeat is None else self.heartbeat,
-            socket_timeout=options["connect_timeout"],
-            stack_timeout=options["connect_timeout"],
-            connection_attempts=1,
-            client_properties={"connection_name": "n6-stateful"},
-        )
+        try:
+            return pika.ConnectionParameters(
+                host=self.host,
+                port=self.port,
+                virtual_host=self.vhost,
+                credentials=credentials,
+                ssl_options=self._ssl_options(),
+                heartbeat=options["heartbeat"] if self.heartbeat is None else self.heartbeat,
+                socket_timeout=options["connect_timeout"],
+                stack_timeout=options["connect_timeout"],
+                connection_attempts=1,
+                client_properties={"connection_name": "n6-stateful"},
+            )
+        except ValueError as exc:  # for instance a port or a timeout out of its range
+            raise ConfigError(f"the broker's configuration cannot be used: {exc}") from exc
 
     def _ssl_options(self) -> pika.SSLOptions | None:
         if self.tls is None:

@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import datetime
+import decimal
 import json
+import os
 import pickle
+import pty
 import subprocess
 import sys
+import zoneinfo
 from pathlib import Path
 
 import pytest
@@ -59,6 +63,30 @@ def test_show_needs_no_output_and_no_classes(host: Host) -> None:
     assert "<gone.away.Thing: " in done.stdout
 
 
+def test_show_tells_as_json_what_it_can_and_names_what_it_cannot(host: Host) -> None:
+    put(host, {"day": datetime.date(2026, 1, 1), "ids": {1, 2}, 5: b"x"})
+    found = json.loads(host.run("state", "show", "--json").stdout)
+    assert state_json.load(found["state"]) == {"day": datetime.date(2026, 1, 1), "ids": {1, 2}, 5: b"x"}
+    put(host, {"zone": decimal.Decimal(1)})
+    one_clear_error(host.run("state", "show", "--json"), 74, "decimal.Decimal", "JSON has no form")
+
+
+def test_show_tells_what_is_wrong_with_a_broken_file_and_leaves_it(host: Host) -> None:
+    host.run()
+    (host.directory / "cache" / NAME).write_bytes(b"garbage")
+    for argv in (["show"], ["show", "--json"], ["export", "exported"], ["edit"]):
+        one_clear_error(host.run("state", *argv), 74, NAME, "is no pickle")
+    assert (host.directory / "cache" / NAME).read_bytes() == b"garbage"
+    assert not (host.directory / "exported").exists()
+
+
+def test_what_only_looks_makes_no_directory(host: Host) -> None:
+    assert host.run("state", "show", "--json").stdout == "null\n"
+    assert "no state yet" in host.run("state", "history").stdout
+    one_clear_error(host.run("state", "export", "exported"), 74, "no state yet")
+    assert not (host.directory / "cache").exists()
+
+
 def test_history_lists_the_generations_and_the_broken_files(host: Host) -> None:
     run_twice(host)
     done = host.run("state", "history")
@@ -83,6 +111,26 @@ def test_reset_asks_or_wants_yes_and_keeps_the_old_state(host: Host) -> None:
     assert pickle.loads(previous.read_bytes()) == {"taken": 2}
 
 
+@pytest.mark.parametrize(("answer", "code", "left"), [("y", 0, 0), ("yes", 0, 0), ("n", 1, 2), ("", 1, 2)])
+def test_at_a_terminal_reset_asks(host: Host, answer: str, code: int, left: int) -> None:
+    host.run()
+    main, terminal = pty.openpty()
+    process = subprocess.Popen(
+        [sys.executable, PROGRAM, "state", "reset", "--config", host.config],
+        env=host.env,
+        stdin=terminal,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+    )
+    os.write(main, answer.encode() + b"\n")
+    out, _ = process.communicate(timeout=60)
+    os.close(main)
+    os.close(terminal)
+    assert b"[y/N]" in out
+    assert process.returncode == code
+    assert state_of(host) == {"taken": left}
+
+
 def test_after_a_reset_the_same_data_comes_as_new_messages(host: Host) -> None:
     host.run()
     host.run("state", "reset", "--yes")
@@ -103,6 +151,16 @@ def test_restore_takes_a_generation_by_the_beginning_of_its_id(host: Host) -> No
     assert host.run("state", "restore", wanted, "--yes").returncode == 0
     assert state_of(host) == {"taken": 2}
     one_clear_error(host.run("state", "restore", "zzz", "--yes"), 1, "no earlier generation begins with zzz")
+
+
+def test_restore_without_an_earlier_state_or_with_a_broken_one_changes_nothing(host: Host) -> None:
+    host.run()
+    one_clear_error(host.run("state", "restore", "--yes"), 1, "no earlier generation is kept")
+    host.feed.write_text("one\ntwo\nthree\n")
+    host.run()
+    (host.directory / "cache" / f"{NAME}.previous").write_bytes(b"garbage")
+    one_clear_error(host.run("state", "restore", "--yes"), 74, ".previous", "is no pickle")
+    assert state_of(host) == {"taken": 3}
 
 
 @pytest.mark.parametrize("argv", [["reset", "--yes"], ["import", "kept.pickle", "--yes"]])
@@ -156,6 +214,23 @@ def test_what_a_collector_with_an_old_protocol_exports_comes_back_as_it_was(
     assert state_of(host) == before
 
 
+@pytest.mark.parametrize("state", [{"taken": 1}, {"ids": {1}, "day": datetime.date(2026, 1, 1)}])
+def test_standard_output_and_input_will_do_for_a_file(host: Host, state: object) -> None:
+    put(host, state)
+    argv = [sys.executable, str(PROGRAM), "--config", str(host.config), "state"]
+    exported = subprocess.run([*argv, "export", "-"], env=host.env, capture_output=True, check=True).stdout
+    assert pickle.loads(exported) == state
+    host.run("state", "reset", "--yes")
+    subprocess.run([*argv, "import", "-"], env=host.env, input=exported, capture_output=True, check=True)
+    assert state_of(host) == state
+
+
+def test_files_that_cannot_be_written_or_read_are_one_clear_error(host: Host) -> None:
+    host.run()
+    one_clear_error(host.run("state", "export", "no/such/directory"), 74, "no/such/directory")
+    one_clear_error(host.run("state", "import", "no-such-file", "--yes"), 74, "no-such-file")
+
+
 def test_states_of_n6_are_imported_from_their_files(host: Host) -> None:
     py2 = Path(__file__).with_name("py2_states") / "plain-2.pickle"
     assert host.run("state", "import", str(py2), "--yes").returncode == 0
@@ -176,6 +251,12 @@ def test_states_of_n6_are_imported_from_their_files(host: Host) -> None:
         ("x.json", b"{"),
         ("x.json", b'{"$set": 1}'),
         ("x.json", b'{"$nothing": []}'),
+        ("x.json", b'{"$bytes": "!"}'),
+        ("x.json", b'{"$set": [[1]], "more": 1}'),
+        ("x.json", b'{"$set": [[1]]}'),
+        ("x.json", b'{"$datetime": "yesterday"}'),
+        ("x.json", b'["\xff"]'),
+        ("x.json", b"[" * 100_000),
     ],
 )
 def test_what_cannot_be_imported_is_one_clear_error_and_changes_nothing(
@@ -185,6 +266,13 @@ def test_what_cannot_be_imported_is_one_clear_error_and_changes_nothing(
     (host.directory / name).write_bytes(data)
     one_clear_error(host.run("state", "import", str(host.directory / name), "--yes"), 74, name.split(".")[1])
     assert state_of(host) == {"taken": 2}
+
+
+def put(host: Host, state: object) -> None:
+    """Have that state in force."""
+    file = host.directory / "put.pickle"
+    file.write_bytes(pickle.dumps(state))
+    assert host.run("state", "import", str(file), "--yes").returncode == 0
 
 
 def editor(host: Host, code: str) -> None:
@@ -201,7 +289,65 @@ def test_edit_saves_what_the_editor_leaves_as_a_new_generation(host: Host) -> No
     assert "number      2" in host.run("state", "show").stdout
 
 
-@pytest.mark.parametrize("code", ["sys.exit(1)", "file.write_text('{')", "file.write_text('{\"$set\": 0}')"])
+def test_edit_works_on_types_that_json_does_not_have(host: Host) -> None:
+    state = {
+        "at": datetime.datetime(2026, 1, 1, tzinfo=datetime.UTC),
+        "ids": {1, 2},
+        "raw": b"\xff",
+        (1, 2): "ż",
+    }
+    put(host, state)
+    editor(host, "file.write_text(file.read_text().replace('2026', '2027'))")
+    assert host.run("state", "edit").returncode == 0
+    assert state_of(host) == {**state, "at": datetime.datetime(2027, 1, 1, tzinfo=datetime.UTC)}
+
+
+def test_edit_without_a_state_begins_with_the_default(host: Host) -> None:
+    editor(host, "file.write_text(file.read_text().replace('0', '1'))")
+    assert host.run("state", "edit").returncode == 0
+    assert state_of(host) == {"taken": 1}
+
+
+def test_an_editor_may_replace_the_file(host: Host) -> None:
+    host.run()
+    editor(host, "new = file.with_suffix('.new'); new.write_text('{\"taken\": 1}'); new.rename(file)")
+    assert host.run("state", "edit").returncode == 0
+    assert state_of(host) == {"taken": 1}
+
+
+def test_visual_goes_before_editor(host: Host) -> None:
+    host.run()
+    editor(host, "file.write_text('{\"taken\": 1}')")
+    host.env["VISUAL"], host.env["EDITOR"] = host.env["EDITOR"], "false"
+    assert host.run("state", "edit").returncode == 0
+    assert state_of(host) == {"taken": 1}
+
+
+@pytest.mark.parametrize("name", ["no-such-editor", 'vi "', "/"])
+def test_an_editor_that_cannot_be_started_is_one_clear_error(host: Host, name: str) -> None:
+    host.run()
+    host.env["EDITOR"] = name
+    one_clear_error(host.run("state", "edit"), 74, name, "set EDITOR")
+    assert state_of(host) == {"taken": 2}
+
+
+def test_a_state_that_json_cannot_hold_is_not_edited(host: Host) -> None:
+    put(host, {"price": decimal.Decimal("1.50")})
+    editor(host, "file.write_text('{}')")
+    one_clear_error(host.run("state", "edit"), 74, "decimal.Decimal")
+    assert state_of(host) == {"price": decimal.Decimal("1.50")}
+
+
+@pytest.mark.parametrize(
+    "code",
+    [
+        "sys.exit(1)",
+        "file.write_text('{')",
+        "file.write_text('{\"$set\": 0}')",
+        "file.write_bytes(bytes([255]))",
+        "file.unlink()",
+    ],
+)
 def test_an_edit_that_fails_changes_nothing(host: Host, code: str) -> None:
     host.run()
     editor(host, code)
@@ -239,11 +385,40 @@ def test_what_changes_the_state_does_not_race_a_run(host: Host, action: list[str
     assert holder.stdout is not None
     holder.stdout.readline()
     one_clear_error(host.run("state", *action), 75, f"process {holder.pid}")
-    looking = host.run("state", "show")
-    assert looking.returncode == 0
-    assert "another run is on its way" in looking.stderr
+    for looking in (["show"], ["show", "--json"], ["history"], ["export", "exported"]):
+        looked = host.run("state", *looking)
+        assert looked.returncode == 0
+        assert f"another run is on its way (process {holder.pid}" in looked.stderr
     holder.communicate()
     assert state_of(host) == {"taken": 2}
+
+
+@pytest.mark.parametrize(
+    "state",
+    [
+        {"$set": 1},
+        {"$dict": {"$set": [1]}},
+        {1: {None: ((), frozenset())}},
+        {True: 1, "a": {"b": {2.5}}},
+        [float("inf"), -0.0, 10**30, "\udcff", "$set"],
+        datetime.datetime(2026, 1, 1, tzinfo=datetime.timezone(datetime.timedelta(hours=2))),
+    ],
+    ids=repr,
+)
+def test_what_looks_like_a_mark_or_has_odd_keys_comes_back_equal(state: object) -> None:
+    assert state_json.load(json.loads(json.dumps(state_json.dump(state)))) == state
+
+
+def test_a_zone_that_json_would_lose_is_refused() -> None:
+    with pytest.raises(StateError, match="ZoneInfo"):
+        state_json.dump(datetime.datetime(2026, 1, 1, tzinfo=zoneinfo.ZoneInfo("UTC")))
+
+
+def test_a_state_that_holds_itself_is_refused() -> None:
+    state: list[object] = []
+    state.append(state)
+    with pytest.raises(StateError, match="holds itself"):
+        state_json.dump(state)
 
 
 @given(STATES)

@@ -145,8 +145,6 @@ def import_(collector_class: type[AbstractBaseCollector], args: Namespace) -> in
 
 def edit(collector_class: type[AbstractBaseCollector], args: Namespace) -> int:
     """Open the state as JSON in `$EDITOR`, and save what comes back as a new generation."""
-    import shlex
-    import subprocess
     import tempfile
 
     collector = _locked(collector_class)
@@ -155,23 +153,33 @@ def edit(collector_class: type[AbstractBaseCollector], args: Namespace) -> int:
     except FileNotFoundError:
         state = collector.make_default_state()
     before = json.dumps(state_json.dump(state), indent=2) + "\n"
-    with tempfile.NamedTemporaryFile("w+", suffix=".json", prefix="n6-state-", encoding="utf-8") as file:
-        file.write(before)
-        file.flush()
-        editor = shlex.split(os.environ.get("VISUAL") or os.environ.get("EDITOR") or "vi")
+    # Editors may replace the file, and leave others beside it.
+    with tempfile.TemporaryDirectory(prefix="n6-state-") as directory:
+        file = Path(directory, "state.json")
+        file.write_text(before, encoding="utf-8")
+        _call_editor(file)
         try:
-            code = subprocess.call([*editor, file.name])
+            after = file.read_bytes()
         except OSError as exc:
-            raise StateError(f"{editor[0]}: cannot be started: {exc.strerror}; set EDITOR") from exc
-        # Editors may replace the file, so it is read by name.
-        after = Path(file.name).read_text(encoding="utf-8")
-    if code:
-        raise StateError(f"{editor[0]} ended with {code}; nothing was changed")
-    if after == before:
+            raise StateError(f"what was edited is not there: {exc.strerror}; nothing was changed") from exc
+    if after == before.encode():
         print("nothing was changed")
         return 0
     _save(collector, _from_json(after, "what was edited"))
     return 0
+
+
+def _call_editor(file: Path) -> None:
+    import shlex
+    import subprocess
+
+    wanted = os.environ.get("VISUAL") or os.environ.get("EDITOR") or "vi"
+    try:
+        code = subprocess.call([*shlex.split(wanted), str(file)])
+    except (OSError, ValueError) as exc:
+        raise StateError(f"{wanted}: cannot be started: {exc}; nothing was changed; set EDITOR") from exc
+    if code:
+        raise StateError(f"{wanted} ended with {code}; nothing was changed")
 
 
 def _collector(collector_class: type[AbstractBaseCollector]) -> CollectorWithStateMixin:
@@ -223,7 +231,7 @@ def _save(collector: CollectorWithStateMixin, state: Any) -> None:
 
 def _imported(collector: CollectorWithStateMixin, name: str, data: bytes) -> Any:
     if name.endswith(".json"):
-        return _from_json(data.decode("utf-8", "replace"), name)
+        return _from_json(data, name)
     if name.endswith(".txt"):
         # n6's oldest mixins wrote str(state) there.
         return data.decode("utf-8", "surrogateescape")
@@ -238,10 +246,10 @@ def _imported(collector: CollectorWithStateMixin, name: str, data: bytes) -> Any
         ) from exc
 
 
-def _from_json(text: str, name: str) -> Any:
+def _from_json(data: bytes, name: str) -> Any:
     try:
-        return state_json.load(json.loads(text))
-    except ValueError as exc:
+        return state_json.load(json.loads(data.decode()))
+    except (ValueError, RecursionError) as exc:
         raise StateError(f"{name}: is no state in JSON: {exc}; nothing was changed") from exc
 
 

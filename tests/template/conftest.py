@@ -98,9 +98,10 @@ class Project:
         return do(sys.executable, "-m", "tox", "run", *argv, cwd=self.path, env={**self.env, **env})
 
     def install(self, venv: Path, *, python: str | Path = sys.executable) -> Path:
-        """Install it into a new virtual environment as its README does; the path of its command."""
+        """Install it into a virtual environment as its README does; the path of its command."""
         vendored = self.path / "vendor/n6-stateful-runtime"
-        uv("venv", "-q", "--python", python, venv, cwd=self.path)
+        if not venv.exists():
+            uv("venv", "-q", "--python", python, venv, cwd=self.path)
         what = [vendored, self.path] if vendored.exists() else [self.path]
         uv("pip", "install", "-q", "--python", venv / "bin/python", *what, cwd=self.path, env=self.env)
         (command,) = (venv / "bin").glob("n6collector_*")

@@ -114,6 +114,8 @@ def tools(request: pytest.FixtureRequest, tmp_path: Path) -> Path:
 def test_the_readmes_recipe_merges_a_newer_template_into_an_edited_project(
     project: Project, template: Path, env: dict[str, str], tools: Path
 ) -> None:
+    project.tox("-e", "tests,types")
+    command = project.install(project.path / "venv")
     make_newer(template)
     follow_recipe(project, env, tools)
     assert git(project.path, "status", "--short") == ""
@@ -126,8 +128,16 @@ def test_the_readmes_recipe_merges_a_newer_template_into_an_edited_project(
     assert not (project.path / ".pre-commit-config.yaml").exists()
     assert (project.path / "vendor/n6-stateful-runtime/src/n6_stateful/extra.py").exists()
     assert (project.path / "src/my_feed/parsing.py").exists()
+    # In environments that have the older runtime, too.
     project.tox()
-    command = project.install(project.path.parent / "venv")
+    for environment in ("tests", "types"):
+        do(
+            project.path / f".tox/{environment}/bin/python",
+            "-c",
+            "import n6_stateful.extra",
+            cwd=project.path,
+        )
+    project.install(project.path / "venv")
     assert "n6-stateful-runtime 0.1.1" in do(command, "--version", cwd=project.path)
 
 

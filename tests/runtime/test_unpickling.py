@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import array
 import collections
 import copyreg
 import dataclasses
@@ -10,18 +11,22 @@ import decimal
 import enum
 import fractions
 import functools
+import http
 import io
 import ipaddress
 import operator
 import os
 import pathlib
 import pickle
+import re
 import struct
 import subprocess
 import sys
+import time
 import types
 import uuid
 import zoneinfo
+from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -31,7 +36,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from n6_stateful.unpickling import PLAIN_CLASSES, RefusedError, StandIn, load, look
+from n6_stateful.unpickling import PLAIN_CLASSES, Pickler, RefusedError, StandIn, load, look
 
 OWN = ("tests",)
 PROTOCOLS = range(pickle.HIGHEST_PROTOCOL + 1)
@@ -377,6 +382,20 @@ def test_helpers_of_old_protocols_do_only_what_they_are_for(name: str) -> None:
         loads(f"c{name}\n(Vx\nVrot13\ntR.".encode())
 
 
+@pytest.mark.parametrize(
+    ("target", "name"),
+    [
+        ("zoneinfo\nZoneInfo", "clear_cache"),
+        ("zoneinfo\nZoneInfo", "__init__"),
+        ("builtins\nint", "__class__"),
+        ("uuid\nUUID", "_unpickle"),
+    ],
+)
+def test_getattr_is_there_for_the_pickles_of_time_zones_and_for_nothing_else(target: str, name: str) -> None:
+    with pytest.raises(RefusedError, match="getattr is not admitted"):
+        loads(f"cbuiltins\ngetattr\n(c{target}\nV{name}\ntR.".encode(), packages=OWN)
+
+
 def test_deep_recursion_and_huge_sizes_raise_and_do_not_crash() -> None:
     deep = b"(" * 500_000 + b"t" * 500_000 + b"."
     frame = b"\x80\x04\x95" + struct.pack("<Q", 2**62) + b"N."
@@ -490,6 +509,62 @@ def test_no_program_of_the_pickle_machine_acts_or_changes_a_class(
     assert [dict(vars(cls)) for cls in classes] == before
 
 
+# Writing
+
+
+class Foreign:
+    """An object that names what it is made of."""
+
+    def __init__(self, *reduced: Any) -> None:
+        self._reduced = reduced
+
+    def __reduce__(self) -> Any:
+        return self._reduced if len(self._reduced) > 1 else self._reduced[0]
+
+
+OBJECTS = [
+    Point(1, 2), Point, Colour.RED, Level.LOW | Level.HIGH, Pair(1, "x"), Slotted(5), Outer.Inner(6), Outer,
+    a_function, Point.__init__, http.HTTPStatus.OK, http.HTTPStatus, re.compile("a"), array.array("i", [1]),
+    ..., NotImplemented, None, type(None), ValueError("x"), ValueError, os.getpid, "".join, len, print,
+    collections.OrderedDict(a=1), collections.Counter("aab"), collections.defaultdict(list, a=[1]),
+    collections.defaultdict(len), collections.deque([1]), collections.ChainMap({}), iter([1]), zip([1]),
+    datetime.datetime(2026, 1, 1, tzinfo=zoneinfo.ZoneInfo("UTC")), datetime.UTC, time.gmtime(0),
+    zoneinfo.ZoneInfo.no_cache("UTC"), uuid.UUID(int=5), ipaddress.ip_network("192.0.2.0/24"),
+    decimal.Decimal("1.5"), decimal.getcontext(), fractions.Fraction(1, 3), pathlib.Path("/a"), Path,
+    1 + 2j, range(3), slice(1, 2), bytearray(b"x"), frozenset([1]), b"\xff", b"", 2**70, object(), object,
+    types.SimpleNamespace(a=1), functools.partial(print), operator.itemgetter(1), os.stat_result(range(10)),
+    StandIn(), Foreign(dict, ([],)), Foreign(os.getpid, ()), Foreign("a_function"), Foreign("os"),
+    [zoneinfo.ZoneInfo("UTC"), os.getpid], [os.getpid, os.getpid],
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("protocol", range(2, pickle.HIGHEST_PROTOCOL + 1))
+@pytest.mark.parametrize("state", OBJECTS, ids=lambda state: type(state).__name__)
+@pytest.mark.parametrize("classes", [(), ("http.HTTPStatus", "builtins.ValueError", "re._compile")], ids=str)
+def test_what_is_written_is_what_would_be_loaded_again(
+    state: object, classes: tuple[str, ...], protocol: int
+) -> None:
+    def outcome(begin: Callable[[], object]) -> object:
+        try:
+            return begin()
+        except Exception as exc:
+            return RefusedError if isinstance(exc, RefusedError) else Exception
+
+    file = io.BytesIO()
+    written = outcome(lambda: Pickler(file, protocol, OWN, classes).dump([state, [state]]))
+    loaded = outcome(lambda: loads(pickle.dumps([state, [state]], protocol), packages=OWN, classes=classes))
+    assert written == (loaded if loaded in (RefusedError, Exception) else None)
+    if written is None:
+        assert file.getvalue() == pickle.dumps([state, [state]], protocol)
+
+
+@given(STATES, st.sampled_from(PROTOCOLS[2:]))
+def test_plain_data_is_written_as_pickle_writes_it(state: Any, protocol: int) -> None:
+    file = io.BytesIO()
+    Pickler(file, protocol, (), ()).dump(state)
+    assert loads(file.getvalue()) == state
+
+
 # Looking
 
 
@@ -515,8 +590,10 @@ def test_looking_shows_an_object_of_any_protocol(state: object, protocol: int) -
 
 def test_looking_changes_no_class() -> None:
     before = dict(vars(fractions.Fraction))
+    attack = b"cfractions\nFraction\n(N}V__init__\ncbuiltins\nlist\nstb."
     with pytest.raises(RefusedError, match="tried to change the class"):
-        look(io.BytesIO(b"cfractions\nFraction\n(N}V__init__\ncbuiltins\nlist\nstb."))
+        look(io.BytesIO(b"\x80\x04" + attack))
+    look(io.BytesIO(attack))  # as of Python 2: there it is no class that is changed
     assert dict(vars(fractions.Fraction)) == before
 
 

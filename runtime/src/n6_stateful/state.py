@@ -15,7 +15,7 @@ from pathlib import Path
 from n6_stateful import settings
 from n6_stateful.errors import ConfigError, StateError
 from n6_stateful.statefile import BrokenStateError, StateFile
-from n6_stateful.unpickling import RefusedError, load
+from n6_stateful.unpickling import LOSSLESS, Pickler, RefusedError, is_of_py2, load
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -59,6 +59,11 @@ class CollectorWithStateMixin:
         self.state_generations: tuple[str, ...] = ("",)
         self._state_number = 0
         name = self.get_cache_file_name()
+        if "cache_dir" not in config:
+            raise ConfigError(
+                f"{type(self).__name__}.config_spec has no cache_dir, where the state goes: add to it\n"
+                "    cache_dir :: path"
+            )
         directory = Path(config["cache_dir"]).expanduser()
         if not directory.is_absolute():
             raise ConfigError(f"cache_dir = {directory}: it has to begin with / or ~")
@@ -106,14 +111,15 @@ class CollectorWithStateMixin:
         return self.make_default_state()
 
     def save_state(self, state: Any) -> None:
-        """Save any object that pickles; return only when it would survive a power cut.
+        """Save an object that pickles; return only when it would survive a power cut.
 
         May be called any number of times in a run. Before anything is written, everything published so
         far has to have arrived, so the state never runs ahead of the data.
 
         Raises:
             PublishError: not everything has arrived; the state stays as it was.
-            StateError: it cannot be pickled or written; the state stays as it was.
+            StateError: it cannot be pickled or written, or holds what `load_state` would not admit; the
+                state stays as it was.
         """
         flush_output = getattr(self, "flush_output", None)
         if flush_output is not None:
@@ -135,17 +141,20 @@ class CollectorWithStateMixin:
         # 0 and 1 have no head of their own: after the mark they would be read as 4.
         protocol = 2 if self.pickle_protocol in (0, 1) else self.pickle_protocol
 
+        packages, classes = self._admitted()
+
         def dump(file: Any) -> None:
             try:
-                pickle.Pickler(file, protocol).dump(state)
+                Pickler(file, protocol, packages, classes).dump(state)
             except OSError:
                 raise
-            except Exception as exc:  # a class's own __reduce__ may raise anything
-                from n6_stateful.unpicklable import culprit
-
+            except MemoryError as exc:
                 raise StateError(
-                    f"the state does not pickle: {culprit(state)}: {exc}; the state file is what it was"
+                    f"{self.state_file.path}: there is not enough memory to pickle the state; "
+                    "the state file is what it was"
                 ) from exc
+            except Exception as exc:  # a class's own __reduce__ may raise anything
+                raise self._unpicklable(state, exc) from exc
 
         footer = self.state_file.write(dump, number)
         self._in_force(footer)
@@ -170,7 +179,7 @@ class CollectorWithStateMixin:
         """How to decode the `str` in a state that n6 saved under Python 2: `encoding` and `errors`, as
         `pickle.load` takes them. The default loses no byte: what is no UTF-8 becomes surrogates, which
         `text.encode("utf-8", "surrogateescape")` turns back into what was there."""
-        return {"encoding": "utf-8", "errors": "surrogateescape"}
+        return dict(LOSSLESS)
 
     def adjust_state_from_py2_pickle(self, state: Any) -> Any:
         """Given a state that n6 saved under Python 2, the state to go on with."""
@@ -181,6 +190,34 @@ class CollectorWithStateMixin:
         return self.get_cache_file_name()
 
     # How
+
+    def _admitted(self) -> tuple[frozenset[str], list[str]]:
+        return _own_packages(type(self)), [_full_name(cls) for cls in self.state_classes]
+
+    def _unpicklable(self, state: Any, exc: Exception) -> StateError:
+        import io
+
+        from n6_stateful.unpicklable import culprit
+
+        packages, classes = self._admitted()
+        where = culprit(state, lambda item: Pickler(io.BytesIO(), 4, packages, classes).dump(item))
+        if not isinstance(exc, RefusedError):
+            return StateError(
+                f"{self.state_file.path}: the state does not pickle: {where}: {exc}; "
+                "the state file is what it was"
+            )
+        return StateError(
+            f"{self.state_file.path}: the state could not be loaded again: {where}: {exc}; "
+            f"the state file is what it was. Make plain data of it{self._how_to_admit(exc)}"
+        )
+
+    def _how_to_admit(self, exc: RefusedError) -> str:
+        if not exc.wanting:
+            return ""
+        return (
+            f"; or, if that is a class of yours, name it in {type(self).__name__}.state_classes, "
+            'for instance state_classes = ["package.module.Class"]'
+        )
 
     @property
     def _base(self) -> Any:
@@ -198,21 +235,15 @@ class CollectorWithStateMixin:
         return self._adjusted(state) if of_py2 else state
 
     def _load(self, file: BinaryIO) -> tuple[Any, bool]:
-        packages = _own_packages(type(self))
-        classes = [_full_name(cls) for cls in self.state_classes]
-        begin = file.tell()
-        first = file.read(2)
-        file.seek(begin)
+        packages, classes = self._admitted()
+        of_py2 = is_of_py2(file)
+        kwargs = self.get_py2_pickle_load_kwargs() if of_py2 else {}
         try:
-            # As n6 tells them apart: under Python 3 it never wrote protocol 2 or older.
-            if first[:1] == b"\x80" and first[1:] > b"\x02":
-                return load(file, packages, classes), False
-            return load(file, packages, classes, **self.get_py2_pickle_load_kwargs()), True
+            return load(file, packages, classes, **kwargs), of_py2
         except RefusedError as exc:
             raise StateError(
                 f"{self.state_file.path}: {exc}; nothing was published and the file stays as it is. "
-                f"If that is a class of yours, name it in {type(self).__name__}.state_classes, "
-                'for instance state_classes = ["package.module.Class"]'
+                f"Go back with `state restore`{self._how_to_admit(exc)}"
             ) from exc
 
     def _adjusted(self, state: Any) -> Any:

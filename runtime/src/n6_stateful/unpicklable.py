@@ -2,25 +2,24 @@
 
 from __future__ import annotations
 
-import pickle
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
 
 
-def culprit(state: object, path: str = "state") -> str:
-    """The path to the innermost object that does not pickle, for instance `state['session'].lock`."""
+def culprit(state: object, dump: Callable[[object], None], path: str = "state") -> str:
+    """The path to the innermost object for which `dump` raises, for instance `state['session'].lock`."""
     for below, item in _items(state, path):
-        if not _pickles(item):
-            return culprit(item, below) if path.count(".") + path.count("[") < 20 else below
+        if not _pickles(item, dump):
+            return culprit(item, dump, below) if path.count(".") + path.count("[") < 20 else below
     return f"{path} (a {type(state).__name__})"
 
 
-def _pickles(item: object) -> bool:
+def _pickles(item: object, dump: Callable[[object], None]) -> bool:
     try:
-        pickle.dumps(item)
+        dump(item)
     except Exception:  # whatever a class's __reduce__ raises
         return False
     return True
@@ -34,5 +33,6 @@ def _items(state: Any, path: str) -> Iterator[tuple[str, object]]:
     elif isinstance(state, (list, tuple, set, frozenset)):
         for number, item in enumerate(state):
             yield f"{path}[{number}]", item
-    for name, value in getattr(state, "__dict__", {}).items():
-        yield f"{path}.{name}", value
+    for name, value in ({} if isinstance(state, type) else getattr(state, "__dict__", {})).items():
+        if not name.startswith("__"):  # what Python itself keeps there, as in members of an Enum
+            yield f"{path}.{name}", value

@@ -1,4 +1,5 @@
-"""What may come out of a pickle: plain data, the collector's own classes, and nothing that acts.
+"""What may come out of a pickle, and so go into one: plain data, the collector's own classes, and nothing
+that acts.
 
 A pickle is a program. This module runs it with a vocabulary of data types only, so that whoever can write
 a state file (a backup restored from elsewhere, a shared disk, another user) cannot run code through it.
@@ -12,7 +13,9 @@ import pickle
 import sys
 from collections import deque
 from collections.abc import Callable, Iterable
+from copyreg import dispatch_table
 from importlib import import_module
+from types import FunctionType
 
 from n6_stateful.errors import StateError
 
@@ -44,11 +47,32 @@ _RENAMED = {
     ("builtins", "xrange"): ("builtins", "range"),
 }
 
+# How to decode the `str` of Python 2 so that no byte is lost, as `pickle.load` takes it.
+LOSSLESS = {"encoding": "utf-8", "errors": "surrogateescape"}
+
 _IMMUTABLE_TYPE = 1 << 8  # Py_TPFLAGS_IMMUTABLETYPE
 
 
 class RefusedError(pickle.UnpicklingError):
-    """The pickle asks for something that is not admitted, or not there; it may be sound all the same."""
+    """The pickle asks for something that is not admitted, or not there; it may be sound all the same.
+
+    Args:
+        what: what happened.
+        wanting: whether all that is wanting is that its class be named as one that is admitted.
+    """
+
+    def __init__(self, what: str, *, wanting: bool = False) -> None:
+        super().__init__(what)
+        self.wanting = wanting
+
+
+def is_of_py2(file: BinaryIO) -> bool:
+    """Whether the pickle in `file` is one of Python 2, as n6 tells it: under Python 3 it never wrote protocol
+    2 or older."""
+    begin = file.tell()
+    first = file.read(2)
+    file.seek(begin)
+    return first[:1] != b"\x80" or first[1:] <= b"\x02"
 
 
 def load(file: BinaryIO, packages: Iterable[str] = (), classes: Iterable[str] = (), **py2_kwargs: str) -> Any:
@@ -76,11 +100,76 @@ def load(file: BinaryIO, packages: Iterable[str] = (), classes: Iterable[str] = 
         return loaded
     try:
         return _decoded(loaded, py2_kwargs.get("encoding", "ASCII"), py2_kwargs.get("errors", "strict"), {})
+    except RecursionError as exc:
+        raise StateError("a state of Python 2 is too deep to be decoded; the file stays as it is") from exc
     except (UnicodeDecodeError, LookupError) as exc:
         raise StateError(
             f"a str of Python 2 cannot be decoded: {exc}; nothing was published and the file stays as it is; "
             "get_py2_pickle_load_kwargs() says how to decode it"
         ) from exc
+
+
+def _is_admitted(module: str, name: str, packages: frozenset[str], classes: frozenset[str]) -> bool:
+    return (module, name) in _PLAIN or f"{module}.{name}" in classes or module.partition(".")[0] in packages
+
+
+def _not_admitted(module: str, name: str) -> RefusedError:
+    return RefusedError(f"the class {module}.{name} is not admitted", wanting=True)
+
+
+def _as_of_today(module: str, name: str) -> tuple[str, str]:
+    module = _RENAMED_MODULES.get(module, module)
+    return _RENAMED.get((module, name), (module, name))
+
+
+class Pickler(pickle.Pickler):
+    """Refuses to write what `load`, with the same packages and classes, would refuse to read.
+
+    Args:
+        file: what has a method `write(bytes)`.
+        protocol: as `pickle.Pickler` takes it.
+        packages: as `load` takes them.
+        classes: as `load` takes them.
+    """
+
+    def __init__(self, file: Any, protocol: int, packages: Iterable[str], classes: Iterable[str]) -> None:
+        super().__init__(file, protocol, fix_imports=False)
+        self._protocol = protocol if protocol >= 0 else pickle.HIGHEST_PROTOCOL
+        self._packages = frozenset(packages)
+        self._classes = frozenset(classes)
+        self._met: set[type] = set()
+
+    def reducer_override(self, obj: Any) -> Any:
+        """Called for every object but the most common plain ones, and for each class and function that the
+        pickle is going to name.
+
+        Raises:
+            RefusedError: `load` would not admit it.
+        """
+        kind = type(obj)
+        if kind in self._met:
+            return NotImplemented
+        reduced = obj.__qualname__ if isinstance(obj, (type, FunctionType)) else self._reduced(obj)
+        if isinstance(reduced, str):
+            module = getattr(obj, "__module__", None) or kind.__module__
+            name = getattr(obj, "__qualname__", None) or kind.__qualname__
+            module, name = _as_of_today(module, name)
+            admitted = _is_admitted(module, name, self._packages, self._classes)
+            if (module, name) not in _HELPERS and not (admitted and isinstance(obj, type)):
+                if isinstance(obj, type):
+                    raise _not_admitted(module, name)
+                raise RefusedError(f"{module}.{name} is no class")
+            if "." in name and self._protocol < 4:  # would be written as a call of getattr
+                raise RefusedError(f"{module}.{name} is a class in a class: set pickle_protocol = 4")
+        elif reduced[0] is getattr:
+            _getattr(*reduced[1])
+        else:
+            self._met.add(kind)
+        return NotImplemented
+
+    def _reduced(self, obj: Any) -> Any:
+        reduce = dispatch_table.get(type(obj))
+        return reduce(obj) if reduce else obj.__reduce_ex__(self._protocol)
 
 
 class _Unpickler(pickle.Unpickler):
@@ -94,15 +183,14 @@ class _Unpickler(pickle.Unpickler):
         self._before: dict[type, dict[str, Any]] = {}
 
     def find_class(self, module: str, name: str) -> Any:
-        module = _RENAMED_MODULES.get(module, module)
-        module, name = _RENAMED.get((module, name), (module, name))
+        module, name = _as_of_today(module, name)
         if (module, name) in _HELPERS:
             return _HELPERS[module, name]
         if (module, name) in _PLAIN:
             found = self._watched(_resolve(module, name))
             return _of_py2(found) if self._py2 else found
-        if f"{module}.{name}" not in self._classes and module.partition(".")[0] not in self._packages:
-            raise RefusedError(f"the class {module}.{name} is not admitted")
+        if not _is_admitted(module, name, self._packages, self._classes):
+            raise _not_admitted(module, name)
         found = _resolve(module, name)
         # Not a function (a call of it could do anything), not a name that a module only imports.
         if not isinstance(found, type) or (found.__module__, found.__qualname__) != (module, name):
@@ -302,8 +390,10 @@ def _look_at_reconstructed(cls: Any, base: Any, state: Any) -> Any:
 def look(file: BinaryIO) -> Any:
     """The same as `load` for eyes only: every class that is not plain data becomes a `StandIn`, and none
     of the collector's own code is imported or called."""
-    unpickler = _LookingUnpickler(file, (), (), encoding="latin1")
+    of_py2 = is_of_py2(file)
+    unpickler = _LookingUnpickler(file, (), (), encoding="bytes" if of_py2 else "ASCII")
     try:
-        return unpickler.load()
+        loaded = unpickler.load()
     finally:
         unpickler.undo_changes_to_classes()
+    return _decoded(loaded, **LOSSLESS, done={}) if of_py2 else loaded

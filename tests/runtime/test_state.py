@@ -6,15 +6,19 @@ import collections
 import datetime
 import decimal
 import fractions
+import http
 import json
 import logging
 import os
 import pickle
+import re
+import resource
 import signal
 import stat
 import subprocess
 import sys
 import threading
+import types
 import uuid
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -50,6 +54,15 @@ def make(cache_dir: Path) -> Iterator[Callable[..., Program]]:
     yield new
     for program in made:
         program.close_state()
+
+
+class Admitting(Program):
+    """The same collector, which admits more."""
+
+    state_classes = ("logging.Filter", logging.LogRecord)
+
+
+Admitting.__name__ = "Program"
 
 
 def start(cache_dir: Path, *argv: str) -> subprocess.Popen[str]:
@@ -218,7 +231,18 @@ def test_without_a_good_state_before_it_the_default_is_used_and_an_error_logged(
     assert ".broken-" in record.getMessage()
 
 
-@pytest.mark.parametrize("data", [b"", b"garbage", b"\0" * 4096, MARK, b"{}", b"\x80\x05}q\x00.trailing"])
+@pytest.mark.parametrize(
+    "data",
+    [
+        b"",
+        b"garbage",
+        b"\0" * 4096,
+        MARK,
+        b"{}",
+        b"\x80\x05}q\x00.trailing",
+        b"\x80\x05\x8e" + b"\xff" * 7 + b"\x0f.",  # says it holds an exabyte
+    ],
+)
 def test_files_that_are_no_state_are_moved_aside(
     data: bytes, make: Callable[..., Program], cache_dir: Path
 ) -> None:
@@ -270,7 +294,7 @@ def test_if_both_states_are_broken_both_are_kept_and_the_default_is_used(
 def test_if_the_state_before_a_broken_one_is_refused_nothing_is_moved(
     make: Callable[..., Program], cache_dir: Path
 ) -> None:
-    make().save_state({"value": threading.current_thread().__class__})
+    make(Admitting).save_state({"value": logging.LogRecord})
     make().save_state({"value": "new"})
     (cache_dir / NAME).write_bytes(b"garbage")
     before = names(cache_dir)
@@ -318,21 +342,50 @@ def test_the_state_after_a_broken_one_keeps_the_good_one_beside(
 def test_a_class_that_is_not_admitted_is_refused_and_the_file_stays(
     make: Callable[..., Program], cache_dir: Path
 ) -> None:
-    program = make()
-    program.save_state({"value": threading.current_thread().__class__})
+    make(Admitting).save_state({"value": logging.LogRecord})
     before = (cache_dir / NAME).read_bytes()
-    with pytest.raises(StateError, match=r"threading\._MainThread.*state_classes"):
+    with pytest.raises(StateError, match=r"logging\.LogRecord.*state_classes"):
         make().load_state()
     assert (cache_dir / NAME).read_bytes() == before
 
 
 def test_state_classes_admits_more(make: Callable[..., Program]) -> None:
-    class Admitting(Program):
-        state_classes = ("logging.Logger", logging.LogRecord)
+    make(Admitting).save_state({"value": logging.LogRecord, "more": logging.Filter})
+    assert make(Admitting).load_state() == {"value": logging.LogRecord, "more": logging.Filter}
 
-    Admitting.__name__ = "Program"
-    make().save_state({"value": logging.LogRecord})
-    assert make(Admitting).load_state() == {"value": logging.LogRecord}
+
+class Text(str):
+    """What a library may return in the place of a str."""
+
+    __slots__ = ()
+
+
+Text.__module__ = "a_library"
+sys.modules["a_library"] = types.ModuleType("a_library")
+sys.modules["a_library"].Text = Text  # type: ignore[attr-defined]
+
+
+@pytest.mark.parametrize(
+    ("state", "told"),
+    [
+        ({"last": Text("5")}, r"state\['last'\] \(a Text\): the class a_library.Text .*\.state_classes"),
+        ({"code": http.HTTPStatus.OK}, r"state\['code'\] \(a HTTPStatus\): the class http.HTTPStatus is not"),
+        ([logging.LogRecord], r"state\[0\] \(a type\): the class logging.LogRecord is not"),
+        ([re.compile("a")], r"state\[0\] \(a Pattern\): re._compile is no class.*Make plain data of it$"),
+        ([ValueError("x")], r"state\[0\] \(a ValueError\): the class builtins.ValueError is not"),
+    ],
+    ids=lambda value: type(value).__name__,
+)
+def test_a_state_that_no_later_run_could_load_is_refused_before_the_file_is_touched(
+    state: Any, told: str, make: Callable[..., Program], cache_dir: Path
+) -> None:
+    make().save_state({"value": "good"})
+    before = (cache_dir / NAME).read_bytes()
+    with pytest.raises(StateError, match=told) as refused:
+        make().save_state(state)
+    assert str(cache_dir / NAME) in str(refused.value)
+    assert (cache_dir / NAME).read_bytes() == before
+    assert names(cache_dir) == [NAME]
 
 
 def test_a_file_of_a_newer_version_is_refused_and_stays(
@@ -354,7 +407,7 @@ def test_a_file_of_a_newer_version_is_refused_and_stays(
     ("state", "told"),
     [
         ({"session": {"lock": threading.Lock()}}, r"state\['session'\]\['lock'\] \(a lock\)"),
-        ([1, (2, lambda: None)], r"state\[1\]\[1\] \(a function\)"),
+        ([1, (2, iter("abc").__next__)], r"state\[1\]\[1\] \(a method-wrapper\)"),
         (threading.Event(), r"state\._cond"),
     ],
 )
@@ -402,6 +455,21 @@ def test_a_file_where_the_directory_belongs_is_one_clear_error(
     cache_dir.write_text("")
     with pytest.raises(StateError, match=f"{cache_dir}"):
         make().load_state()
+
+
+@pytest.mark.parametrize("begin", [os.mkfifo, os.mkdir])
+def test_what_is_no_file_is_refused_and_not_waited_for(
+    begin: Callable[[Path], None], make: Callable[..., Program], cache_dir: Path
+) -> None:
+    cache_dir.mkdir(0o700)
+    begin(cache_dir / NAME)
+    with pytest.raises(StateError, match=f"{cache_dir / NAME}: is no regular file"):
+        make().load_state()
+
+
+def test_without_cache_dir_in_config_spec_it_says_what_to_add() -> None:
+    with pytest.raises(ConfigError, match="cache_dir :: path"):
+        Program()
 
 
 @pytest.mark.parametrize(("option", "value"), [("cache_dir", "relative/path"), ("broken_state", "ignore")])
@@ -512,6 +580,54 @@ def test_a_plain_pickle_as_n6_writes_it_is_loaded(make: Callable[..., Program], 
     program = make()
     assert program.load_state() == state
     assert program.state_generation == ""
+
+
+class Version2:
+    """A class of the collector's own that cannot be made any more of what n6 has saved."""
+
+    def __setstate__(self, state: dict[str, int]) -> None:
+        self.value = state["new name"]
+
+
+def n6s_pickle(value: object) -> bytes:
+    return pickle.dumps({"value": value, "ids": list(range(100))}, 5)
+
+
+def test_a_pickle_of_n6_that_is_whole_but_whose_class_fails_stays_where_it_is(
+    make: Callable[..., Program], cache_dir: Path
+) -> None:
+    made = Version2()
+    vars(made)["old name"] = 5
+    cache_dir.mkdir(0o700)
+    (cache_dir / NAME).write_bytes(n6s_pickle(made))
+    for _ in range(2):
+        with pytest.raises(StateError, match=r"cannot be loaded: KeyError: 'new name'.*stays as it is"):
+            make().load_state()
+    assert names(cache_dir) == [NAME]
+
+
+def test_a_pickle_of_n6_that_was_cut_off_is_broken(make: Callable[..., Program], cache_dir: Path) -> None:
+    data = n6s_pickle("value")
+    cache_dir.mkdir(0o700)
+    for cut in range(len(data)):
+        (cache_dir / NAME).write_bytes(data[:cut])
+        assert make().load_state() == {"value": "default"}
+    assert len(list(cache_dir.glob("*.broken-*"))) == len(data)
+
+
+def test_memory_that_is_short_is_no_broken_state(cache_dir: Path) -> None:
+    cache_dir.mkdir(0o700)
+    (cache_dir / NAME).write_bytes(n6s_pickle("x" * 300_000_000))
+    size = (cache_dir / NAME).stat().st_size
+
+    def limit() -> None:
+        resource.setrlimit(resource.RLIMIT_AS, (250_000_000, resource.RLIM_INFINITY))
+
+    argv = [sys.executable, str(PROGRAM), str(cache_dir), "load"]
+    done = subprocess.run(argv, capture_output=True, text=True, preexec_fn=limit, timeout=60)
+    assert (done.returncode, "cannot be loaded: MemoryError" in done.stderr) == (74, True), done.stderr
+    assert names(cache_dir) == [NAME]
+    assert (cache_dir / NAME).stat().st_size == size
 
 
 PY2_EXPECTED = {

@@ -63,12 +63,30 @@ def test_show_needs_no_output_and_no_classes(host: Host) -> None:
     assert "<gone.away.Thing: " in done.stdout
 
 
-def test_show_tells_as_json_what_it_can_and_names_what_it_cannot(host: Host) -> None:
+def test_show_tells_as_json_what_it_can_and_as_text_what_it_cannot(host: Host) -> None:
     put(host, {"day": datetime.date(2026, 1, 1), "ids": {1, 2}, 5: b"x"})
     found = json.loads(host.run("state", "show", "--json").stdout)
     assert state_json.load(found["state"]) == {"day": datetime.date(2026, 1, 1), "ids": {1, 2}, 5: b"x"}
-    put(host, {"zone": decimal.Decimal(1)})
-    one_clear_error(host.run("state", "show", "--json"), 74, "decimal.Decimal", "JSON has no form")
+    put(host, {"price": [decimal.Decimal(1)]})
+    assert json.loads(host.run("state", "show", "--json").stdout)["state"] == {
+        "price": [{"$repr": "Decimal('1')"}]
+    }
+    one_clear_error(host.run("state", "export", "x.json"), 74, "decimal.Decimal", "JSON has no form")
+
+
+def test_show_reads_a_state_of_python_2(host: Host) -> None:
+    (host.directory / "cache").mkdir(mode=0o700)
+    py2 = Path(__file__).with_name("py2_states")
+    for name, told in (("plain-2", "zażółć"), ("containers-0", "ż"), ("latin2-1", r"za\udcbf\udcf3\udcb3")):
+        (host.directory / "cache" / NAME).write_bytes((py2 / f"{name}.pickle").read_bytes())
+        assert told in host.run("state", "show").stdout
+
+
+def test_show_prints_what_the_terminal_has_no_letters_for(host: Host) -> None:
+    put(host, {"text": "zażółć"})
+    host.env["PYTHONIOENCODING"] = "ascii"
+    done = host.run("state", "show")
+    assert (done.returncode, r"za\u017c" in done.stdout) == (0, True), done.stderr
 
 
 def test_show_tells_what_is_wrong_with_a_broken_file_and_leaves_it(host: Host) -> None:
@@ -92,6 +110,8 @@ def test_history_lists_the_generations_and_the_broken_files(host: Host) -> None:
     done = host.run("state", "history")
     assert [line.split()[1] for line in done.stdout.splitlines()] == ["2", "1"]
     (host.directory / "cache" / NAME).write_bytes(b"garbage")
+    for line in host.run("state", "history").stdout.splitlines():
+        assert ("cannot be used: is no pickle" in line) == line.endswith(f"{NAME}")
     host.run()
     about = json.loads(host.run("state", "history", "--json").stdout)
     assert len(about["broken"]) == 1
@@ -243,6 +263,21 @@ def test_states_of_n6_are_imported_from_their_files(host: Host) -> None:
     assert state_of(host) == "2015-10-21"
 
 
+def test_a_file_of_ours_is_imported_if_it_is_what_was_saved(host: Host) -> None:
+    put(host, {"taken": "good"})
+    data = (host.directory / "cache" / NAME).read_bytes()
+    copy = host.directory / "copy.pickle"
+    copy.write_bytes(data)
+    host.run("state", "reset", "--yes")
+    assert host.run("state", "import", str(copy), "--yes").returncode == 0
+    assert state_of(host) == {"taken": "good"}
+    host.run("state", "reset", "--yes")
+    for broken in (data.replace(b"good", b"bad!"), data[:-1], data[: data.index(b"\n#n6")], data + b"\n"):
+        copy.write_bytes(broken)
+        one_clear_error(host.run("state", "import", str(copy), "--yes"), 74, str(copy), "nothing was changed")
+    assert state_of(host) == {"taken": 0}
+
+
 @pytest.mark.parametrize(
     ("name", "data"),
     [
@@ -353,6 +388,22 @@ def test_an_edit_that_fails_changes_nothing(host: Host, code: str) -> None:
     editor(host, code)
     one_clear_error(host.run("state", "edit"), 74)
     assert state_of(host) == {"taken": 2}
+
+
+def test_what_was_edited_is_kept_when_it_is_wrong_and_can_be_mended(host: Host) -> None:
+    host.run()
+    host.env["TMPDIR"] = str(host.directory)
+    editor(host, "file.write_text('{\"taken\": 1')")
+    done = host.run("state", "edit")
+    (kept,) = host.directory.glob("n6-state-*/state.json")
+    one_clear_error(done, 74, f"state import {kept}")
+    kept.write_text(kept.read_text() + "}")
+    assert host.run("state", "import", str(kept), "--yes").returncode == 0
+    assert state_of(host) == {"taken": 1}
+    for code in ("", "file.write_text('{}')", "file.unlink()", "sys.exit(1)"):
+        editor(host, code)
+        host.run("state", "edit")
+    assert list(host.directory.glob("n6-state-*/*")) == [kept]
 
 
 def test_an_edit_that_changes_nothing_saves_nothing(host: Host) -> None:

@@ -295,6 +295,55 @@ def test_the_lock_can_be_taken_again_when_it_was_given_back(path: Path) -> None:
         file.unlock()
 
 
+@pytest.mark.parametrize("said_before", ["", "999999999 2020-01-01T00:00:00Z\n"])
+def test_a_holder_that_has_not_said_yet_who_it_is_is_named_all_the_same(said_before: str, path: Path) -> None:
+    # Its first system calls, one at a time.
+    code = (
+        "import fcntl, time\n"
+        "path = Path(sys.argv[1] + '.lock')\n"
+        "lock = path.open('r+')\n"
+        "fcntl.flock(lock, fcntl.LOCK_EX)\n"
+        "print('held', flush=True)\n"
+        "sys.stdin.readline()\n"
+        "time.sleep(0.02)\n"
+        "lock.truncate(0)\n"
+        "print(os.getpid(), 'now', file=lock, flush=True)\n"
+        "sys.stdin.readline()\n"
+    )
+    path.parent.mkdir(mode=0o700)
+    path.with_name("name.pickle.lock").write_text(said_before)
+    holder = python(code, path)
+    assert said(holder) == "held\n"
+    assert holder.stdin is not None
+    holder.stdin.write("\n")
+    holder.stdin.flush()
+    with pytest.raises(StateLockedError, match=f"process {holder.pid}, since now"):
+        StateFile(path).lock()
+    assert StateFile(path).holder() == f"process {holder.pid}, since now"
+    holder.communicate()
+    assert StateFile(path).holder() is None
+
+
+def test_looking_who_holds_the_lock_keeps_nobody_from_taking_it(path: Path) -> None:
+    file = StateFile(path)
+    file.lock()
+    file.unlock()
+    looking = python(
+        "print('looking', flush=True)\nwhile True: file.holder()\n",
+        path,
+    )
+    assert said(looking) == "looking\n"
+    try:
+        for _ in range(300):
+            # Each run is a process of its own, and the one before it has ended.
+            path.with_name("name.pickle.lock").write_text("999999999 2020-01-01T00:00:00Z\n")
+            file.lock()
+            file.unlock()
+    finally:
+        looking.kill()
+        looking.communicate()
+
+
 def test_a_lock_file_that_says_nothing_is_told_as_unknown(file: StateFile) -> None:
     file.path.with_name("name.pickle.lock").write_bytes(b"")
     with pytest.raises(StateLockedError, match="process unknown"):

@@ -55,6 +55,18 @@ _FOOTER = re.compile(
 )
 _LONGEST_FOOTER = 512
 _CHUNK = 1 << 20
+# How long whoever holds the lock may take to say who it is, or to have looked: seconds, and how often.
+_INSTANT, _INSTANTS = 0.002, 50
+
+_ADVICE = {
+    errno.ENOSPC: "make room on that disk",
+    errno.EDQUOT: "raise the quota of that user",
+    errno.EROFS: "mount that file system for writing, or set another cache_dir",
+    errno.EACCES: "let the user who runs this write there, or set another cache_dir",
+    errno.EPERM: "let the user who runs this write there, or set another cache_dir",
+    errno.ENOTDIR: "cache_dir has to be a directory",
+    errno.EIO: "look after that disk",
+}
 
 
 class BrokenStateError(StateError):
@@ -110,14 +122,33 @@ class StateFile:
         self._sweep()
 
     def _flock(self, lock: int) -> None:
+        for _ in range(_INSTANTS):
+            try:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                if _said_by_a_living_process(lock):
+                    break
+                time.sleep(_INSTANT)
+            else:
+                return
+        raise StateLockedError(
+            f"another run is on its way ({_holder(lock)}) and holds {self._lock_path}; "
+            "nothing was done; try again when it has ended"
+        )
+
+    def holder(self) -> str | None:
+        """Who holds the lock, for people to read; None if nobody does."""
         try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            lock = os.open(self._lock_path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
+        except OSError:
+            return None
+        try:
+            fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)
         except BlockingIOError:
-            pid, _, since = os.read(lock, 100).decode("ascii", "replace").strip().partition(" ")
-            raise StateLockedError(
-                f"another run is on its way (process {pid or 'unknown'}, since {since or 'unknown'}) "
-                f"and holds {self._lock_path}; nothing was done; try again when it has ended"
-            ) from None
+            return _holder(lock)
+        finally:
+            os.close(lock)
+        return None
 
     def unlock(self) -> None:
         """Give the lock back."""
@@ -132,8 +163,9 @@ class StateFile:
                 if not filecmp.cmp(self._kept, self.path, shallow=False):
                     # Killed between the two renames of a save: finish it.
                     _replace(self._kept, self.previous)
-            for left in self.path.parent.glob(f".{self.path.name}.*.tmp"):
-                left.unlink(missing_ok=True)
+            for left in self.path.parent.iterdir():
+                if left.name.startswith(f".{self.path.name}.") and left.name.endswith(".tmp"):
+                    left.unlink(missing_ok=True)
 
     # Read
 
@@ -151,30 +183,7 @@ class StateFile:
         """
         path = path or self.path
         with _opened(path) as file:
-            with _telling(f"{path}: cannot be read"):
-                footer = _find_footer(path, file)
-                if footer is not None:
-                    _verify(path, file, footer)
-                file.seek(0)
-            try:
-                loaded = load(file)
-            except StateError:
-                raise
-            except OSError as exc:
-                raise StateError(
-                    f"{path}: cannot be read: {exc.strerror or exc}; nothing was published"
-                ) from exc
-            except (Exception, RecursionError) as exc:
-                if footer is not None:
-                    # It is, byte by byte, what was saved: it is not the file that is wrong.
-                    raise StateError(f"{path}: cannot be loaded: {type(exc).__name__}: {exc}") from exc
-                raise BrokenStateError(f"{path}: is no pickle: {type(exc).__name__}: {exc}") from exc
-            if footer is None:
-                with _telling(f"{path}: cannot be read"):
-                    rest = file.read(1)
-                if rest:
-                    raise BrokenStateError(f"{path}: something follows the pickle")
-        return loaded, footer
+            return read(path, file, load)
 
     def peek(self, path: Path) -> Footer | None:
         """The footer of the file at `path`, whose contents are not checked; None if there is no good one."""
@@ -259,6 +268,63 @@ class StateFile:
                 _replace(self._kept, self.previous)
 
 
+def read(path: Path, file: BinaryIO, load: Callable[[BinaryIO], Any]) -> tuple[Any, Footer | None]:
+    """What `load` makes of the open `file`; for the rest see `StateFile.read`. `path` is for the errors."""
+    with _telling(f"{path}: cannot be read"):
+        footer = _find_footer(path, file)
+        if footer is not None:
+            _verify(path, file, footer)
+        file.seek(0)
+    try:
+        loaded = load(file)
+    except StateError:
+        raise
+    except OSError as exc:
+        raise StateError(f"{path}: cannot be read: {exc.strerror or exc}; nothing was published") from exc
+    except Exception as exc:
+        if footer is None and not _is_whole_pickle(file):
+            raise BrokenStateError(f"{path}: is no pickle: {type(exc).__name__}: {exc}") from exc
+        # It is not the file that is wrong: its classes may have changed, or memory be short.
+        raise StateError(
+            f"{path}: cannot be loaded: {type(exc).__name__}: {exc}; nothing was published and the file "
+            "stays as it is; mend the class that fails, or `state import` or `state reset`"
+        ) from exc
+    if footer is None:
+        with _telling(f"{path}: cannot be read"):
+            rest = file.read(1)
+        if rest:
+            raise BrokenStateError(f"{path}: something follows the pickle")
+    return loaded, footer
+
+
+def _is_whole_pickle(file: BinaryIO) -> bool:
+    """Whether `file` has a pickle's form from its beginning to its end, whatever it is a pickle of."""
+    from pickletools import genops
+
+    bounded: Any = _Bounded(file)
+    try:
+        for _ in genops(bounded):
+            pass
+        return not file.read(1)
+    except MemoryError:
+        return True  # there is as much to read as it says; there is no room for it
+    except Exception:  # genops raises anything
+        return False
+
+
+class _Bounded:
+    """Reads nothing instead of more than there is: garbage asks for any size."""
+
+    def __init__(self, file: BinaryIO) -> None:
+        self._file = file
+        self._size = file.seek(0, os.SEEK_END)
+        file.seek(0)
+        self.readline = file.readline
+
+    def read(self, size: int) -> bytes:
+        return self._file.read(size) if size <= self._size - self._file.tell() else b""
+
+
 class _HashingWriter:
     """Writes to a file descriptor, and hashes and counts what it writes."""
 
@@ -340,6 +406,23 @@ def _verify(path: Path, file: BinaryIO, footer: Footer) -> None:
         raise BrokenStateError(f"{path}: its contents are not what was saved")
 
 
+def _holder(lock: int) -> str:
+    pid, _, since = os.pread(lock, 100, 0).decode("ascii", "replace").strip().partition(" ")
+    return f"process {pid or 'unknown'}, since {since or 'unknown'}"
+
+
+def _said_by_a_living_process(lock: int) -> bool:
+    # What a process that is dead has said there is not about the one that holds the lock now.
+    pid = os.pread(lock, 100, 0).partition(b" ")[0]
+    try:
+        os.kill(int(pid), 0)
+    except PermissionError:
+        return True
+    except (ValueError, OverflowError, ProcessLookupError):
+        return False
+    return True
+
+
 def _checksum(line: bytes) -> bytes:
     return hashlib.sha256(line).hexdigest()[:16].encode()
 
@@ -347,7 +430,8 @@ def _checksum(line: bytes) -> bytes:
 @contextmanager
 def _opened(path: Path) -> Iterator[BinaryIO]:
     try:
-        descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
+        # O_NONBLOCK: to open a pipe would be to wait for somebody to write to it.
+        descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK)
     except FileNotFoundError:
         raise
     except OSError as exc:
@@ -355,14 +439,23 @@ def _opened(path: Path) -> Iterator[BinaryIO]:
             raise StateError(
                 f"{path}: is a symbolic link; nothing was published; put the file itself there"
             ) from exc
-        raise StateError(f"{path}: cannot be read: {exc.strerror}; nothing was published") from exc
+        raise _told(exc, f"{path}: cannot be read") from exc
     with _telling(f"{path}: cannot be read"):
-        file = os.fdopen(descriptor, "rb")
-    with file:
-        with _telling(f"{path}: cannot be read"):
+        try:
             status = os.fstat(descriptor)
-        _check_safe(path, status)
+            _check_regular(path, status)
+            _check_safe(path, status)
+            file = os.fdopen(descriptor, "rb")
+        except BaseException:
+            os.close(descriptor)
+            raise
+    with file:
         yield file
+
+
+def _check_regular(path: Path, status: os.stat_result) -> None:
+    if not stat.S_ISREG(status.st_mode):
+        raise StateError(f"{path}: is no regular file; nothing was published; move it away")
 
 
 def _check_safe(path: Path, status: os.stat_result) -> None:
@@ -394,8 +487,16 @@ def _telling(what: str, consequence: str = "nothing was published") -> Iterator[
     try:
         yield
     except OSError as exc:
-        about = f" ({exc.filename})" if exc.filename and str(exc.filename) not in what else ""
-        raise StateError(f"{what}: {exc.strerror or exc}{about}; {consequence}") from exc
+        raise _told(exc, what, consequence) from exc
+
+
+def _told(exc: OSError, what: str, consequence: str = "nothing was published") -> StateError:
+    named = exc.filename if isinstance(exc.filename, str) and exc.filename not in what else ""
+    advice = _ADVICE.get(exc.errno or 0)
+    return StateError(
+        f"{what}: {exc.strerror or exc}{f' ({named})' if named else ''}; {consequence}"
+        + (f"; {advice}" if advice else "")
+    )
 
 
 def _replace(source: Path, target: Path) -> None:

@@ -6,6 +6,7 @@ takes the collector class and the parsed arguments, and returns the exit code.
 
 from __future__ import annotations
 
+import io
 import logging
 import os
 import signal
@@ -46,6 +47,9 @@ def main(collector_class: type[AbstractBaseCollector], argv: Sequence[str] | Non
     """
     from n6_stateful.command.parser import parse
 
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        # What the terminal has no letters for must not end a command that only shows it.
+        sys.stdout.reconfigure(errors="backslashreplace")
     args = parse(command_name(collector_class), collector_class, sys.argv[1:] if argv is None else argv)
     logging.basicConfig(level=args.log_level.upper(), format=LOG_FORMAT)
     # What pika has to say comes with our own error; its wire detail is for debugging.

@@ -14,8 +14,9 @@ import pprint
 import sys
 from pathlib import Path
 
+from n6_stateful import statefile
 from n6_stateful.command import state_json
-from n6_stateful.errors import N6StatefulError, StateError, StateLockedError
+from n6_stateful.errors import N6StatefulError, StateError
 from n6_stateful.state import CollectorWithStateMixin
 from n6_stateful.unpickling import look
 
@@ -40,7 +41,7 @@ def show(collector_class: type[AbstractBaseCollector], args: Namespace) -> int:
         return 0
     about = _about(path, footer)
     if args.json:
-        print(json.dumps({**about, "state": state_json.dump(state)}, indent=2))
+        print(json.dumps({**about, "state": state_json.dump(state, to_look_at=True)}, indent=2))
         return 0
     for name, value in about.items():
         print(f"{name:11} {value}")
@@ -53,7 +54,7 @@ def history(collector_class: type[AbstractBaseCollector], args: Namespace) -> in
     """List the generations that are there, the one in force first, and the broken files."""
     collector = _collector(collector_class)
     _note_a_run(collector)
-    found = [_about(path, footer) for path, footer in _generations(collector)]
+    found = [_checked(collector, path, footer) for path, footer in _generations(collector)]
     broken = sorted(collector.state_file.path.parent.glob(f"{collector.state_file.path.name}*.broken-*"))
     if args.json:
         print(json.dumps({"generations": found, "broken": [str(path) for path in broken]}, indent=2))
@@ -145,6 +146,7 @@ def import_(collector_class: type[AbstractBaseCollector], args: Namespace) -> in
 
 def edit(collector_class: type[AbstractBaseCollector], args: Namespace) -> int:
     """Open the state as JSON in `$EDITOR`, and save what comes back as a new generation."""
+    import shutil
     import tempfile
 
     collector = _locked(collector_class)
@@ -154,18 +156,25 @@ def edit(collector_class: type[AbstractBaseCollector], args: Namespace) -> int:
         state = collector.make_default_state()
     before = json.dumps(state_json.dump(state), indent=2) + "\n"
     # Editors may replace the file, and leave others beside it.
-    with tempfile.TemporaryDirectory(prefix="n6-state-") as directory:
-        file = Path(directory, "state.json")
+    directory = tempfile.mkdtemp(prefix="n6-state-")
+    file = Path(directory, "state.json")
+    try:
         file.write_text(before, encoding="utf-8")
         _call_editor(file)
-        try:
-            after = file.read_bytes()
-        except OSError as exc:
+        after = file.read_bytes()
+    except BaseException as exc:
+        shutil.rmtree(directory)
+        if isinstance(exc, OSError):
             raise StateError(f"what was edited is not there: {exc.strerror}; nothing was changed") from exc
+        raise
     if after == before.encode():
         print("nothing was changed")
-        return 0
-    _save(collector, _from_json(after, "what was edited"))
+    else:
+        try:
+            _save(collector, _from_json(after, "what was edited"))
+        except StateError as exc:
+            raise StateError(f"{exc}; it is kept: mend it, then `state import {file}`") from exc
+    shutil.rmtree(directory)
     return 0
 
 
@@ -198,14 +207,12 @@ def _locked(collector_class: type[AbstractBaseCollector]) -> CollectorWithStateM
 
 
 def _note_a_run(collector: CollectorWithStateMixin) -> None:
-    if not collector.state_file.path.parent.exists():
-        return
-    try:
-        collector.state_file.lock()
-    except StateLockedError as exc:
-        print(f"note: {exc}; this is the state as it was saved last", file=sys.stderr)
-    else:
-        collector.close_state()
+    holder = collector.state_file.holder()
+    if holder:
+        print(
+            f"note: another run is on its way ({holder}); this is the state as it was saved last",
+            file=sys.stderr,
+        )
 
 
 def _generations(collector: CollectorWithStateMixin) -> list[tuple[Path, Footer | None]]:
@@ -223,6 +230,16 @@ def _about(path: Path, footer: Footer | None) -> dict[str, Any]:
     }
 
 
+def _checked(collector: CollectorWithStateMixin, path: Path, footer: Footer | None) -> dict[str, Any]:
+    about = _about(path, footer)
+    try:
+        # What has a footer is checked by that; what has none is a pickle if it can be read as one.
+        collector.state_file.read((lambda file: None) if footer else look, path)
+    except StateError as exc:
+        about["generation"] = f"cannot be used: {str(exc).removeprefix(f'{path}: ')}"
+    return about
+
+
 def _save(collector: CollectorWithStateMixin, state: Any) -> None:
     in_force = collector.state_file.peek(collector.state_file.path)
     collector.save_as_new(state, in_force.number + 1 if in_force else 1)
@@ -236,14 +253,12 @@ def _imported(collector: CollectorWithStateMixin, name: str, data: bytes) -> Any
         # n6's oldest mixins wrote str(state) there.
         return data.decode("utf-8", "surrogateescape")
     try:
-        return collector.load_pickle(io.BytesIO(data))
-    except N6StatefulError:
-        raise
-    except Exception as exc:  # a broken pickle raises anything
+        state, _ = statefile.read(Path(name), io.BytesIO(data), collector.load_pickle)
+    except statefile.BrokenStateError as exc:
         raise StateError(
-            f"{name}: is no pickle ({type(exc).__name__}: {exc}); nothing was changed; "
-            "the name of a JSON file has to end in .json, that of a text in .txt"
+            f"{exc}; nothing was changed; the name of a JSON file has to end in .json, that of a text in .txt"
         ) from exc
+    return state
 
 
 def _from_json(data: bytes, name: str) -> Any:

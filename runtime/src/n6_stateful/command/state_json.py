@@ -10,15 +10,15 @@ from n6_stateful.errors import StateError
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
-    from typing import Any
+    from typing import Any, NoReturn
 
-_TO: dict[type, tuple[str, Callable[[Any], Any]]] = {
-    set: ("$set", lambda value: [_dump(item) for item in _sorted(value)]),
-    frozenset: ("$frozenset", lambda value: [_dump(item) for item in _sorted(value)]),
-    tuple: ("$tuple", lambda value: [_dump(item) for item in value]),
-    bytes: ("$bytes", lambda value: base64.b64encode(value).decode()),
-    datetime.datetime: ("$datetime", lambda value: _datetime(value)),
-    datetime.date: ("$date", datetime.date.isoformat),
+_TO: dict[type, tuple[str, Callable[[Any, Callable[[Any], Any]], Any]]] = {
+    set: ("$set", lambda value, deeper: [deeper(item) for item in _sorted(value)]),
+    frozenset: ("$frozenset", lambda value, deeper: [deeper(item) for item in _sorted(value)]),
+    tuple: ("$tuple", lambda value, deeper: [deeper(item) for item in value]),
+    bytes: ("$bytes", lambda value, deeper: base64.b64encode(value).decode()),
+    datetime.datetime: ("$datetime", lambda value, deeper: value.isoformat()),
+    datetime.date: ("$date", lambda value, deeper: value.isoformat()),
 }
 _FROM: dict[str, Callable[[Any], Any]] = {
     "$set": lambda value: {load(item) for item in value},
@@ -31,32 +31,41 @@ _FROM: dict[str, Callable[[Any], Any]] = {
 }
 
 
-def dump(state: Any) -> Any:
+def dump(state: Any, *, to_look_at: bool = False) -> Any:
     """`state` in the words of JSON.
+
+    Args:
+        state: plain data.
+        to_look_at: write what has no form here as `{"$repr": text}`, which `load` does not read.
 
     Raises:
         StateError: it holds something that is neither plain data nor one of the types above, or itself.
     """
     try:
-        return _dump(state)
+        return _dump(state, _repr if to_look_at else _no_form)
     except RecursionError as exc:
         raise StateError("the state is too deep for JSON, or holds itself") from exc
 
 
-def _dump(state: Any) -> Any:
+def _dump(state: Any, other: Callable[[Any], Any]) -> Any:
+    def deeper(item: Any) -> Any:
+        return _dump(item, other)
+
     kind = type(state)
     if state is None or kind in (bool, int, float, str):
         return state
     if kind is list:
-        return [_dump(item) for item in state]
+        return [deeper(item) for item in state]
     if kind is dict:
         if all(type(key) is str and not key.startswith("$") for key in state):
-            return {key: _dump(item) for key, item in state.items()}
-        return {"$dict": [[_dump(key), _dump(item)] for key, item in state.items()]}
-    if kind in _TO:
+            return {key: deeper(item) for key, item in state.items()}
+        return {"$dict": [[deeper(key), deeper(item)] for key, item in state.items()]}
+    # Of another zone than these only the offset of that moment would be left.
+    zone = state.tzinfo if kind is datetime.datetime else None
+    if kind in _TO and isinstance(zone, (type(None), datetime.timezone)):
         name, convert = _TO[kind]
-        return {name: convert(state)}
-    raise _no_form(kind)
+        return {name: convert(state, deeper)}
+    return other(state)
 
 
 def load(found: Any) -> Any:
@@ -80,15 +89,13 @@ def load(found: Any) -> Any:
         raise ValueError(f"{marks[0]!r}: {exc}") from exc
 
 
-def _datetime(value: datetime.datetime) -> str:
-    # Of any other zone only the offset of that moment would be left.
-    if type(value.tzinfo) not in (type(None), datetime.timezone):
-        raise _no_form(type(value.tzinfo))
-    return value.isoformat()
+def _repr(state: Any) -> dict[str, str]:
+    return {"$repr": repr(state)}
 
 
-def _no_form(kind: type) -> StateError:
-    return StateError(
+def _no_form(state: Any) -> NoReturn:
+    kind = type(getattr(state, "tzinfo", None) or state)
+    raise StateError(
         f"the state holds a {kind.__module__}.{kind.__qualname__}, for which JSON has no form here"
     )
 

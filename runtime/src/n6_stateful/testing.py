@@ -253,6 +253,7 @@ def _stubs(download: Any, crash_before_save: bool) -> dict[str, Any]:
 
 
 def _crash(self: BaseCollector, state: object) -> None:
+    self.flush_output()  # what was published has arrived by then, as with the real save_state
     raise _Crash
 
 

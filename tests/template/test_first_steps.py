@@ -76,8 +76,8 @@ def test_the_commands_in_the_readme_work_as_they_stand(
     assert "1 message" in said.splitlines()[-1]
 
 
-# These two publish many messages a run, so their `_download`s hand over something else than the generated tests
-# do; these are tests as their owner would write them.
+# These two publish many messages a run, so their `_download`s hand over something else than the generated
+# tests do; these are tests as their owner would write them.
 OWN_TESTS = {
     "dataplane": """\
 from datetime import datetime

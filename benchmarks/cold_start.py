@@ -124,6 +124,17 @@ def bind_a_queue() -> None:
     connection.close()
 
 
+def clean_up() -> None:
+    """Take away what was made."""
+    import pika
+
+    connection = pika.BlockingConnection(pika.URLParameters(BROKER))
+    channel = connection.channel()
+    channel.queue_delete("n6-stateful-benchmark")
+    channel.exchange_delete("n6-stateful-benchmark")
+    connection.close()
+
+
 def measure(argv: list[str], env: dict[str, str]) -> tuple[float, float, int]:
     """Wall seconds, CPU seconds and peak KiB of one whole process."""
     started = time.perf_counter()
@@ -174,6 +185,8 @@ def main() -> None:
                 if count:  # the first round warms up
                     taken[name].append(figures)
 
+    if raw in programs:
+        clean_up()
     median = {
         name: [statistics.median(column) for column in zip(*rows, strict=True)]
         for name, rows in taken.items()

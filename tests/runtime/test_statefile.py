@@ -9,6 +9,7 @@ import pickle
 import signal
 import subprocess
 import sys
+import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -293,6 +294,21 @@ def test_the_lock_can_be_taken_again_when_it_was_given_back(path: Path) -> None:
             StateFile(path).lock()
         file.unlock()
         file.unlock()
+
+
+def test_a_look_at_the_lock_ends_no_run_whose_number_the_run_before_had(path: Path) -> None:
+    # In a container every run may be process 1.
+    path.parent.mkdir(mode=0o700)
+    lock_path = path.with_name("name.pickle.lock")
+    lock_path.write_text(f"{os.getpid()} 2020-01-01T00:00:00Z\n")
+    looking = os.open(lock_path, os.O_RDONLY)
+    fcntl.flock(looking, fcntl.LOCK_SH)
+    ends = threading.Timer(0.02, os.close, [looking])
+    ends.start()
+    file = StateFile(path)
+    file.lock()
+    file.unlock()
+    ends.join()
 
 
 @pytest.mark.parametrize("said_before", ["", "999999999 2020-01-01T00:00:00Z\n"])

@@ -412,9 +412,12 @@ def _holder(lock: int) -> str:
 
 
 def _said_by_a_living_process(lock: int) -> bool:
-    # What a process that is dead has said there is not about the one that holds the lock now.
+    # What a process that is dead has said there is not about the one that holds the lock now; nor is what
+    # one with our own number has said, as every run in a container of its own has the same.
     pid = os.pread(lock, 100, 0).partition(b" ")[0]
     try:
+        if int(pid) == os.getpid():
+            return False
         os.kill(int(pid), 0)
     except PermissionError:
         return True

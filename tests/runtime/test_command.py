@@ -116,6 +116,7 @@ def test_a_dry_run_shows_the_messages_and_changes_nothing(host: Host) -> None:
     assert done.returncode == 0, done.stderr
     assert "raw my-provider.lines (3 bytes)" in done.stdout
     assert "| one" in done.stdout
+    assert done.stdout.splitlines()[-1].startswith("would have published 2 messages (6 bytes); ")
     assert not (host.directory / "spool").exists()
     assert host.run().stdout.startswith("published 2 messages")
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 
+from n6_stateful import settings
 from n6_stateful.queue import QueuedBase
 from n6_stateful.state import CollectorWithStateMixin
 
@@ -28,9 +29,12 @@ def closing_line(collector: AbstractBaseCollector, seconds: float) -> str:
     parts = []
     if isinstance(collector, QueuedBase):
         count = collector.published_count
-        what = f"published {count:,} message{'' if count == 1 else 's'}"
+        dry_run = settings.current().dry_run
+        what = "would have published" if dry_run else "published"
+        what += f" {count:,} message{'' if count == 1 else 's'}"
         if count:
-            what += f" ({size(collector.published_bytes)}) to {collector.output_where}"
+            what += f" ({size(collector.published_bytes)})"
+            what += "" if dry_run else f" to {collector.output_where}"
         parts.append(what)
     if isinstance(collector, CollectorWithStateMixin):
         parts.append(f"state generation {collector.state_generation[:8] or 'none'}")

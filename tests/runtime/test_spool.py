@@ -147,6 +147,23 @@ def test_a_spool_that_is_full_says_so_and_keeps_what_it_had(tmp_path: Path) -> N
     assert ids(spool) == [1]
 
 
+def test_an_error_tells_how_many_messages_are_rolled_back_though_it_lists_only_the_last(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(spool_module, "ROWS_AT_ONCE", 2)
+    spool = Spool(tmp_path / "spool", max_mib=1)
+    put(spool, message(1))
+    spool.open(EXCHANGES, "owner", ("g1",))
+    published = 0
+    with pytest.raises(PublishError) as caught:  # noqa: PT012 - one of them is too many
+        for number in itertools.count(2):
+            published += 1
+            spool.publish(message(number, body=bytes(100_000)))
+    assert len(caught.value.undelivered) == 2 < published
+    assert f"all {published} messages that this run has published since its last save" in str(caught.value)
+    assert ids(spool) == [1]
+
+
 def test_after_an_error_nothing_is_committed_even_if_the_collector_goes_on(tmp_path: Path) -> None:
     spool = Spool(tmp_path / "spool", max_mib=1)
     put(spool, message(1))

@@ -109,6 +109,7 @@ class Spool:
         self._insert = _INSERT
         self._rows: list[tuple[Any, ...]] = []
         self._rows_bytes = 0
+        self._uncommitted = 0  # messages
         self._properties: dict[str, Any] = {}
         self._properties_json = "{}"
 
@@ -151,6 +152,7 @@ class Spool:
             )
         )
         self._rows_bytes += len(body)
+        self._uncommitted += 1
         if len(self._rows) >= ROWS_AT_ONCE or self._rows_bytes >= BYTES_AT_ONCE:
             self._write()
 
@@ -161,6 +163,7 @@ class Spool:
         with self._writing():
             if database.in_transaction:
                 database.execute("COMMIT")
+        self._uncommitted = 0
 
     def close(self) -> None:
         """Commit, and close the file."""
@@ -404,10 +407,15 @@ class Spool:
         return f"failed: {exc}"
 
     def _error(self, reason: str) -> PublishError:
+        # To list every message of a large run would be to keep it in memory.
+        rolled_back = (
+            f"all {self._uncommitted:,} messages that this run has published since its last save are rolled "
+            "back (only the last of them are listed), and "
+        )
         return PublishError(
             f"{self.where} {reason}",
             [Undelivered(row[4], row[0], len(row[7]), "not spooled") for row in self._rows],
-            "what this run has published since its last save is rolled back, and the state stays as it was",
+            (rolled_back if self._uncommitted else "") + "the state stays as it was",
         )
 
 

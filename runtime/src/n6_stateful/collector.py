@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import re
 import time
-from textwrap import dedent
 
 from n6_stateful import settings
 from n6_stateful.config import ConfigFiles, ConfigSection, load, section_names
@@ -120,7 +119,7 @@ class BaseCollector(QueuedBase, AbstractBaseCollector):
 
     def _extra_specs(self, section: str) -> list[str]:
         added = (vars(cls).get("extra_config_options") for cls in type(self).__mro__)
-        return [f"[{section}]\n{dedent(options)}" for options in added if options]
+        return [f"[{section}]\n{options}" for options in added if options]
 
     def _output_specs(self, files: ConfigFiles) -> list[str]:
         wanted = settings.current()
@@ -187,7 +186,7 @@ class BaseCollector(QueuedBase, AbstractBaseCollector):
     def get_output_prop_kwargs(
         self, *, source: str, output_data_body: bytes, **processed_data: Any
     ) -> dict[str, Any]:
-        """AMQP properties by their pika names: `message_id`, `type`, `timestamp` (seconds), `headers`,
+        """AMQP properties by their names: `message_id`, `type`, `timestamp` (seconds), `headers`,
         and `content_type` for `file` and `blacklist`."""
         created_timestamp = int(time.time())
         properties: dict[str, Any] = {

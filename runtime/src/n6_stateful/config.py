@@ -55,12 +55,10 @@ _OPTION = re.compile(
 _COMMENT = re.compile(r"(^|\s);.*")
 _NUMBERED = re.compile(r"[0-9][0-9]_.*\.conf")
 
-# These rather hide too much than too little.
-_SECRET_NAME = re.compile(r"passw|passph|secret|token|credential|key(?!file)", re.IGNORECASE)
-_SECRET_INSIDE = re.compile(
-    rf"((?:{_SECRET_NAME.pattern}|authori[sz]ation|cookie)[\w-]*[\"']?\s*[=:]).+", re.IGNORECASE | re.DOTALL
-)
-_URL_LOGIN = re.compile(r"(://[^:@]*:|^[^\s:\"'{]*:(?!//)|://).*@", re.DOTALL)
+# These rather hide too much than too little; only an error needs them, and compiles them.
+_SECRET_NAME = r"passw|passph|secret|token|credential|key(?!file)"
+_SECRET_INSIDE = rf"((?:{_SECRET_NAME}|authori[sz]ation|cookie)[\w-]*[\"']?\s*[=:]).+"
+_URL_LOGIN = r"(://[^:@]*:|^[^\s:\"'{]*:(?!//)|://).*@"
 
 
 class ConfigSection(ConfigDict):
@@ -528,12 +526,13 @@ class _Loading:
 def masked(option: str, value: str) -> str:
     """`value` as it may be shown: `***` for a secret, for the password in a URL (or the user, if there
     is no password: it may be a token), and for what follows a word like `token=` inside it."""
-    if _SECRET_NAME.search(option):
+    if re.search(_SECRET_NAME, option, re.IGNORECASE):
         return "***"
-    inside, login = _SECRET_INSIDE.search(value), _URL_LOGIN.search(value)
+    inside = re.search(_SECRET_INSIDE, value, re.IGNORECASE | re.DOTALL)
+    login = re.search(_URL_LOGIN, value, re.DOTALL)
     if inside:
         return value[: min(match.end(1) for match in (inside, login) if match)] + "***"
-    return _URL_LOGIN.sub(r"\1***@", value)
+    return re.sub(_URL_LOGIN, r"\1***@", value, flags=re.DOTALL)
 
 
 def _shown(text: str) -> str:

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import argparse
+import os
+import sys
 from collections.abc import Sequence
+from contextlib import suppress
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -40,11 +43,13 @@ def parse(prog: str, collector_class: type[AbstractBaseCollector], argv: Sequenc
     Raises:
         SystemExit: 2 for wrong usage, 0 for `--help` and `--version`.
     """
-    return _parser(prog, collector_class).parse_args(argv, argparse.Namespace(**DEFAULTS))
+    return _parser(prog, collector_class, argv).parse_args(argv, argparse.Namespace(**DEFAULTS))
 
 
-def _parser(prog: str, collector_class: type[AbstractBaseCollector]) -> argparse.ArgumentParser:
-    common = argparse.ArgumentParser(add_help=False, argument_default=argparse.SUPPRESS)
+def _parser(
+    prog: str, collector_class: type[AbstractBaseCollector], argv: Sequence[str]
+) -> argparse.ArgumentParser:
+    common = _Parser(add_help=False, argument_default=argparse.SUPPRESS)
     common.add_argument(
         "--config",
         action="append",
@@ -56,22 +61,21 @@ def _parser(prog: str, collector_class: type[AbstractBaseCollector]) -> argparse
         choices=["debug", "info", "warning", "error"],
         help="log what is at least this grave to standard error (default: info)",
     )
-    output = argparse.ArgumentParser(add_help=False, argument_default=argparse.SUPPRESS)
+    output = _Parser(add_help=False, argument_default=argparse.SUPPRESS)
     output.add_argument(
         "--output",
         metavar="URL",
         help="publish there, whatever the configuration says: amqp://..., amqps://... or spool:PATH",
     )
-    dry = argparse.ArgumentParser(add_help=False, argument_default=argparse.SUPPRESS)
+    dry = _Parser(add_help=False, argument_default=argparse.SUPPRESS)
     dry.add_argument(
         "--dry-run", action="store_true", help="download and show; publish nothing, save nothing"
     )
 
-    parser = argparse.ArgumentParser(
+    parser = _Parser(
         prog=prog,
         description=f"Run {collector_class.__name__}, a stateful n6 collector. Without a subcommand: run.",
         epilog=EPILOG,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
         parents=[common, output, dry],
     )
     parser.add_argument("--version", action=_Version, collector_class=collector_class)
@@ -84,48 +88,76 @@ def _parser(prog: str, collector_class: type[AbstractBaseCollector]) -> argparse
     )
     add.set_defaults(handler="n6_stateful.command.check:check")
 
-    state = commands.add_parser("state", help="look at the state, change it").add_subparsers(
-        metavar="ACTION", required=True
-    )
+    state = commands.add_parser("state", help="look at the state, change it")
+    spool = commands.add_parser("spool", help="look at the spool, send it on")
+    # Each of their parsers takes its time to build, and most runs, cron's, need none of them.
+    if "state" in argv:
+        _add_state_actions(state, common)
+    if "spool" in argv:
+        _add_spool_actions(spool, common, output)
+    return parser
 
-    def add_state(name: str, help: str, function: str | None = None) -> argparse.ArgumentParser:
-        action = state.add_parser(name, parents=[common], help=help, description=help)
+
+def _add_state_actions(parser: argparse.ArgumentParser, common: argparse.ArgumentParser) -> None:
+    actions = parser.add_subparsers(metavar="ACTION", required=True)
+
+    def add_action(name: str, help: str, function: str | None = None) -> argparse.ArgumentParser:
+        action = actions.add_parser(name, parents=[common], help=help, description=help)
         action.set_defaults(handler=f"n6_stateful.command.state:{function or name}", with_output=False)
         return action
 
-    add = add_state("show", "show the state and where it is")
+    add = add_action("show", "show the state and where it is")
     add.add_argument("--json", action="store_true", help="as JSON")
-    add = add_state("history", "list the generations that are kept")
+    add = add_action("history", "list the generations that are kept")
     add.add_argument("--json", action="store_true", help="as JSON")
-    add = add_state("reset", "start again from the default state; the old one is kept")
+    add = add_action("reset", "start again from the default state; the old one is kept")
     add.add_argument("--yes", action="store_true", help="do not ask")
-    add = add_state("restore", "go back to an earlier generation")
+    add = add_action("restore", "go back to an earlier generation")
     add.add_argument("generation", nargs="?", metavar="GENERATION", help="as `history` lists it")
     add.add_argument("--yes", action="store_true", help="do not ask")
-    add = add_state("export", "write the state to a file")
+    add = add_action("export", "write the state to a file")
     add.add_argument("file", metavar="FILE", help="*.json for JSON, else a pickle; - for standard output")
-    add = add_state("import", "take over a state from a file, for instance one of n6's", "import_")
+    add = add_action("import", "take over a state from a file, for instance one of n6's", "import_")
     add.add_argument("file", metavar="FILE", help="a pickle, *.json or n6's *.txt; - for standard input")
     add.add_argument("--yes", action="store_true", help="do not ask")
-    add_state("edit", "edit the state as JSON in $EDITOR")
+    add_action("edit", "edit the state as JSON in $EDITOR")
 
-    spool = commands.add_parser("spool", help="look at the spool, send it on").add_subparsers(
-        metavar="ACTION", required=True
-    )
 
-    def add_spool(name: str, help: str, function: str | None = None) -> argparse.ArgumentParser:
-        action = spool.add_parser(name, parents=[common, output], help=help, description=help)
+def _add_spool_actions(
+    parser: argparse.ArgumentParser, common: argparse.ArgumentParser, output: argparse.ArgumentParser
+) -> None:
+    actions = parser.add_subparsers(metavar="ACTION", required=True)
+
+    def add_action(name: str, help: str, function: str | None = None) -> argparse.ArgumentParser:
+        action = actions.add_parser(name, parents=[common, output], help=help, description=help)
         action.set_defaults(handler=f"n6_stateful.command.spool:{function or name}")
         return action
 
-    add = add_spool("list", "list the messages that wait in the spool", "list_")
+    add = add_action("list", "list the messages that wait in the spool", "list_")
     add.add_argument("--json", action="store_true", help="as JSON, one message a line")
     add.add_argument("--limit", type=int, metavar="N", help="at most N messages")
-    add = add_spool("show", "write one message's body to standard output")
+    add = add_action("show", "write one message's body to standard output")
     add.add_argument("message_id", metavar="MESSAGE_ID", help="as `list` shows it")
-    add = add_spool("forward", "send the messages on to RabbitMQ, and drop what it has confirmed")
+    add = add_action("forward", "send the messages on to RabbitMQ, and drop what it has confirmed")
     add.add_argument("--to", metavar="URL", help="amqp://... or amqps://... (default: as configured)")
-    return parser
+
+
+class _Parser(argparse.ArgumentParser):
+    def __init__(self, **kwargs: Any) -> None:
+        super().__init__(formatter_class=_Formatter, **kwargs)
+
+
+class _Formatter(argparse.RawDescriptionHelpFormatter):
+    """Finds the terminal's width without `shutil`, whose import takes longer than the rest of parsing."""
+
+    def __init__(self, prog: str) -> None:
+        super().__init__(prog, width=_columns() - 2)
+
+
+def _columns() -> int:
+    with suppress(ValueError, OSError):
+        return int(os.environ.get("COLUMNS") or os.get_terminal_size(sys.stdout.fileno()).columns)
+    return 80
 
 
 class _Version(argparse.Action):

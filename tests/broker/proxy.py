@@ -34,6 +34,8 @@ class Proxy:
         parts = urlsplit(url)
         self._broker = (parts.hostname or "", parts.port or 5672)
         self._listener = socket.create_server(("127.0.0.1", 0))
+        # Or what the collector has sent would be far from where it is forwarded.
+        self._listener.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 64 << 10)
         login, _, _ = parts.netloc.rpartition("@")
         here = f"127.0.0.1:{self._listener.getsockname()[1]}"
         self.url = parts._replace(netloc=f"{login}@{here}").geturl()

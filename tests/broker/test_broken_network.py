@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import signal
+import subprocess
+import sys
 import time
 from contextlib import suppress
 from pathlib import Path
@@ -12,7 +15,9 @@ import pytest
 from n6_stateful import PublishError
 from tests.broker.attempt import attempt, nothing_is_lost, one_clear_error
 from tests.broker.conftest import Broker, Collecting, make_collecting
+from tests.broker.private_node import until
 from tests.broker.proxy import FROM_BROKER, TO_BROKER, Proxy
+from tests.runtime import sample_collector
 from tests.runtime.sample_collector import SampleCollector
 
 TIMEOUT = 1
@@ -160,3 +165,41 @@ def test_a_slow_network_delays_all_messages_together_not_each(broker: Broker, co
     assert done.code == 0, done.told
     assert done.seconds < 500 * 0.02 / 2
     assert [message.properties["message_id"] for message in broker.receive()] == done.published
+
+
+def test_a_message_may_travel_for_longer_than_the_timeout_as_long_as_it_moves(
+    broker: Broker, collecting: Collecting
+) -> None:
+    body = b"x" * (16 << 20)
+    collecting.feed.write_bytes(body)
+    with Proxy(broker.url, delay=0.01) as proxy:
+        done = attempt(collecting, proxy.url, broker.exchange)
+    assert done.code == 0, done.told
+    assert done.seconds > 2 * TIMEOUT
+    assert [message.body for message in broker.receive()] == [body]
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_interrupted_amid_a_message_a_run_ends_at_once_and_the_broker_has_none_of_it(
+    number: signal.Signals, code: int, broker: Broker, collecting: Collecting
+) -> None:
+    body = b"x" * (16 << 20)
+    collecting.feed.write_bytes(body)
+    # What the collector publishes to by itself; the queue is the test's own.
+    broker.channel.exchange_declare("raw", "topic", durable=True, auto_delete=False)
+    broker.channel.queue_bind(broker.queue, "raw", "my-provider.lines")
+    with Proxy(broker.url, delay=0.02) as proxy:
+        program = [sys.executable, sample_collector.__file__, "--config", str(collecting.config)]
+        process = subprocess.Popen([*program, "--output", proxy.url], stderr=subprocess.PIPE, text=True)
+        until(lambda: proxy.forwarded[TO_BROKER] > 1 << 20, "the message to be on its way")
+        process.send_signal(number)
+        started = time.monotonic()
+        _, told = process.communicate(timeout=60)
+        assert time.monotonic() - started < SLACK
+    assert process.returncode == code, told
+    assert "nothing was saved that was not delivered" in told
+    assert not collecting.state_is_saved()
+    assert broker.receive() == []
+    again = attempt(collecting, broker.url, broker.exchange)
+    assert again.code == 0, again.told
+    assert [message.body for message in broker.receive()] == [body]

@@ -9,9 +9,17 @@ from typing import Any
 import pytest
 
 from n6_stateful import ConfigError
-from n6_stateful.output.amqp import Login
+from n6_stateful.output.amqp import AmqpOutput
+from n6_stateful.output.login import Login
 
 OPTIONS: dict[str, Any] = {"ssl_ca_certs": "", "ssl_certfile": "", "ssl_keyfile": ""}
+NUMBERS: dict[str, Any] = {
+    "heartbeat": 60,
+    "connect_timeout": 1.0,
+    "progress_timeout": 1.0,
+    "window_messages": 1,
+    "window_bytes": 1,
+}
 
 
 @pytest.mark.parametrize(
@@ -84,15 +92,25 @@ def test_a_private_key_with_a_password_is_one_clear_error_and_no_question(tmp_pa
         capture_output=True,
     )  # fmt: skip
     options = {**OPTIONS, "ssl_certfile": str(certificate), "ssl_keyfile": str(key)}
-    options |= {"heartbeat": 60, "connect_timeout": 1.0}
     with pytest.raises(ConfigError, match=f"a TLS file cannot be loaded .*{certificate.name}"):
-        Login.from_url("amqps://host", options).parameters(options)
+        Login.from_url("amqps://host", options).tls_context()
 
 
-@pytest.mark.parametrize(
-    ("option", "value"), [("heartbeat", -1), ("connect_timeout", 0.0), ("connect_timeout", -1.0)]
-)
-def test_a_number_out_of_its_range_is_one_clear_error(option: str, value: float) -> None:
-    options = {**OPTIONS, "heartbeat": 60, "connect_timeout": 1.0, option: value}
-    with pytest.raises(ConfigError, match=str(value)):
-        Login.from_url("amqp://host", options).parameters(options)
+@pytest.mark.parametrize("option", ["connect_timeout", "progress_timeout", "window_messages", "window_bytes"])
+@pytest.mark.parametrize("value", [0, -1])
+def test_a_number_that_has_to_be_positive_is_one_clear_error_otherwise(option: str, value: int) -> None:
+    options = {**NUMBERS, option: value}
+    with pytest.raises(ConfigError, match=f"{option} = {value}: "):
+        AmqpOutput(Login.from_url("amqp://host", OPTIONS), options)
+
+
+@pytest.mark.parametrize("heartbeat", [-1, 65536])
+def test_a_heartbeat_that_amqp_cannot_hold_is_one_clear_error(heartbeat: int) -> None:
+    with pytest.raises(ConfigError, match=f"a heartbeat of {heartbeat} seconds"):
+        AmqpOutput(Login.from_url("amqp://host", OPTIONS), {**NUMBERS, "heartbeat": heartbeat})
+
+
+@pytest.mark.parametrize("url", ["amqp://host:0/", "amqp://host/" + "v" * 256])
+def test_a_place_that_cannot_be_is_one_clear_error(url: str) -> None:
+    with pytest.raises(ConfigError):
+        Login.from_url(url, OPTIONS)

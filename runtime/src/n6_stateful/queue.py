@@ -137,7 +137,7 @@ class QueuedBase:
         Args:
             routing_key: n6's `<source>.<channel>`, plus `.<raw_format_version_tag>` if there is one.
             body: anything `bytes()` takes, a binary file or an iterable of bytes; no `str`, no `int`.
-            prop_kwargs: AMQP properties by their pika names; they add to `basic_prop_kwargs`. A
+            prop_kwargs: AMQP properties by their names, with underscores; they add to `basic_prop_kwargs`. A
                 message without a `message_id` gets a stable one.
             exchange: an exchange of `output_queue`; None means the first.
 

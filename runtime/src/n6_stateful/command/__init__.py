@@ -52,8 +52,6 @@ def main(collector_class: type[AbstractBaseCollector], argv: Sequence[str] | Non
         sys.stdout.reconfigure(errors="backslashreplace")
     args = parse(command_name(collector_class), collector_class, sys.argv[1:] if argv is None else argv)
     logging.basicConfig(level=args.log_level.upper(), format=LOG_FORMAT)
-    # What pika has to say comes with our own error; its wire detail is for debugging.
-    logging.getLogger("pika").setLevel(logging.DEBUG if args.log_level == "debug" else logging.CRITICAL)
     previous = signal.signal(signal.SIGTERM, _terminate)
     try:
         return _call(collector_class, args)

@@ -1,0 +1,138 @@
+"""Which broker, and as whom: from a URL, or from n6's `[rabbitmq]` section."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from urllib.parse import unquote, urlsplit
+
+from n6_stateful.errors import ConfigError
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from ssl import SSLContext
+    from typing import Any
+
+
+class Login:
+    """How to reach a broker and who we are there. Only `where` is fit to be shown."""
+
+    def __init__(
+        self,
+        host: str,
+        port: int,
+        vhost: str,
+        user: str | None,
+        password: str,
+        tls: Mapping[str, str] | None,
+        heartbeat: int | None = None,
+    ) -> None:
+        if not 0 < port < 1 << 16:
+            raise ConfigError(f"the broker's port is {port}: it has to be 1 to 65535")
+        if len(vhost.encode()) > 255:
+            raise ConfigError(f"the virtual host {vhost[:40]!r}... is longer than AMQP allows (255 bytes)")
+        self.host = host
+        self.port = port
+        self.vhost = vhost
+        self.user = user
+        self.password = password
+        self.tls = tls
+        self.heartbeat = heartbeat
+
+    @classmethod
+    def from_url(cls, url: str, options: Mapping[str, Any]) -> Login:
+        """From `amqp[s]://user:password@host:port/vhost` and the `ssl_*` options.
+
+        Without a user it logs in with the client certificate if there is one, else as `guest`.
+
+        Raises:
+            ConfigError: it is no such URL.
+        """
+        unreadable = ConfigError(
+            "the output's URL cannot be read; in a user, a password or a virtual host write each of "
+            "/ ? # @ [ ] % percent-encoded, for instance %23 for # (in a configuration file %%23)"
+        )
+        try:
+            parts = urlsplit(url)
+            port = parts.port
+        except ValueError:
+            raise unreadable from None  # its text may hold a part of the password
+        if "@" in parts.path + parts.query + parts.fragment:
+            raise unreadable  # what seems to be the host is the user
+        if parts.scheme not in ("amqp", "amqps") or not parts.hostname or parts.query or parts.fragment:
+            raise ConfigError(
+                f"the output's URL begins with {parts.scheme or 'no scheme'}://; it has to be "
+                "amqp://user:password@host:port/vhost, amqps://... or spool:PATH, with nothing behind it"
+            )
+        secure = parts.scheme == "amqps"
+        tls = {name: options[name] for name in ("ssl_ca_certs", "ssl_certfile", "ssl_keyfile")}
+        user = unquote(parts.username) if parts.username else None
+        if user is None and not (secure and tls["ssl_certfile"]):
+            user = "guest"
+        return cls(
+            parts.hostname,
+            (5671 if secure else 5672) if port is None else port,
+            unquote(parts.path[1:]) or "/",
+            user,
+            unquote(parts.password) if parts.password is not None else "guest",
+            tls if secure else None,
+        )
+
+    @classmethod
+    def from_rabbitmq_section(cls, section: Mapping[str, Any]) -> Login:
+        """From n6's `[rabbitmq]` section, read as n6 reads it.
+
+        Raises:
+            ConfigError: `password_auth` without a user and a password.
+        """
+        tls = {name: section[name] for name in ("ssl_ca_certs", "ssl_certfile", "ssl_keyfile")}
+        user: str | None = "guest"
+        password = "guest"  # noqa: S105 - RabbitMQ's own default, which it takes from localhost only
+        if section["password_auth"]:
+            user, password = section["username"], section["password"]
+            if not user or not password:
+                raise ConfigError("[rabbitmq] password_auth is on: username and password are needed")
+        elif section["ssl"] and tls["ssl_certfile"]:
+            user = None
+        return cls(
+            section["host"],
+            section["port"],
+            section.get("vhost", "/"),
+            user,
+            password,
+            tls if section["ssl"] else None,
+            section["heartbeat_interval"],
+        )
+
+    @property
+    def where(self) -> str:
+        """The broker's URL without user and password."""
+        scheme = "amqp" if self.tls is None else "amqps"
+        return f"{scheme}://{self.host}:{self.port}/{'' if self.vhost == '/' else self.vhost}"
+
+    def response(self) -> tuple[str, bytes]:
+        """How to log in: the SASL mechanism, and what to say."""
+        if self.user is None:
+            return "EXTERNAL", b""
+        return "PLAIN", f"\0{self.user}\0{self.password}".encode()
+
+    def tls_context(self) -> SSLContext | None:
+        """Whom to trust, and the client's certificate; None without TLS.
+
+        Raises:
+            ConfigError: a file cannot be loaded.
+        """
+        if self.tls is None:
+            return None
+        import ssl
+
+        try:
+            context = ssl.create_default_context(cafile=self.tls["ssl_ca_certs"] or None)
+            if self.tls["ssl_certfile"]:
+                # With a password, since for a key that has one OpenSSL would ask at the terminal.
+                context.load_cert_chain(
+                    self.tls["ssl_certfile"], self.tls["ssl_keyfile"] or None, password=""
+                )
+        except (OSError, ssl.SSLError) as exc:
+            named = ", ".join(path for path in self.tls.values() if path)
+            raise ConfigError(f"a TLS file cannot be loaded ({named}): {exc}") from exc
+        return context

@@ -56,8 +56,8 @@ _COMMENT = re.compile(r"(^|\s);.*")
 _NUMBERED = re.compile(r"[0-9][0-9]_.*\.conf")
 
 # These rather hide too much than too little; only an error needs them, and compiles them.
-_SECRET_NAME = r"passw|passph|secret|token|credential|key(?!file)"
-_SECRET_INSIDE = rf"((?:{_SECRET_NAME}|authori[sz]ation|cookie)[\w-]*[\"']?\s*[=:]).+"
+_HIDDEN_NAME = r"passw|passph|secret|token|credential|key(?!file)"
+_HIDDEN_INSIDE = rf"((?:{_HIDDEN_NAME}|authori[sz]ation|cookie)[\w-]*[\"']?\s*[=:]).+"
 _URL_LOGIN = r"(://[^:@]*:|^[^\s:\"'{]*:(?!//)|://).*@"
 
 
@@ -526,9 +526,9 @@ class _Loading:
 def masked(option: str, value: str) -> str:
     """`value` as it may be shown: `***` for a secret, for the password in a URL (or the user, if there
     is no password: it may be a token), and for what follows a word like `token=` inside it."""
-    if re.search(_SECRET_NAME, option, re.IGNORECASE):
+    if re.search(_HIDDEN_NAME, option, re.IGNORECASE):
         return "***"
-    inside = re.search(_SECRET_INSIDE, value, re.IGNORECASE | re.DOTALL)
+    inside = re.search(_HIDDEN_INSIDE, value, re.IGNORECASE | re.DOTALL)
     login = re.search(_URL_LOGIN, value, re.DOTALL)
     if inside:
         return value[: min(match.end(1) for match in (inside, login) if match)] + "***"

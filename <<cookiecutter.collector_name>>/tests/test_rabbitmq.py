@@ -13,7 +13,7 @@ from <<cookiecutter.collector_name>>.collector import <<cookiecutter.collector_n
 URL = os.environ.get("RABBITMQ_URL")
 
 
-@pytest.mark.skipif(URL is None, reason="set RABBITMQ_URL, or run: tox -e rabbitmq")
+@pytest.mark.skipif(URL is None, reason="run: tox -e rabbitmq")
 def test_what_is_downloaded_arrives_as_n6_expects_it(make_collector_harness: MakeCollectorHarness) -> None:
     harness = make_collector_harness(<<cookiecutter.collector_name|class_name>>)
     result = harness.run_against_rabbitmq(str(URL), Download(b"one record\n", time_utc="2026-01-01T00:00:00"))

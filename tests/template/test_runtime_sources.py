@@ -48,7 +48,7 @@ def test_a_vendored_project_installs_without_any_index(bake: Bake, tmp_path: Pat
     project = bake(download="http")
     do(sys.executable, "-m", "venv", tmp_path / "venv", cwd=tmp_path)
     pip = tmp_path / "venv/bin/pip"
-    third_parties = ("pika>=1.3,<2", "flit_core>=3.11,<5", "requests>=2.32,<3", "stamina>=25.1,<27")
+    third_parties = ("flit_core>=3.11,<5", "requests>=2.32,<3", "stamina>=25.1,<27")
     do(pip, "download", "-q", "-d", tmp_path / "wheels", *third_parties, cwd=tmp_path)
     env = {
         "PIP_NO_INDEX": "1",

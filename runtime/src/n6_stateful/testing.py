@@ -158,7 +158,8 @@ class CollectorHarness:
     def run_against_rabbitmq(self, url: str, download: Any = None) -> RunResult:
         """Run the collector's command once, publishing to RabbitMQ, and read back what has arrived.
 
-        It publishes to an exchange of its own, which is removed again: what n6 takes is not touched.
+        It publishes to an exchange of its own, which is removed again: what n6 takes is not touched. What
+        has arrived is read by another client, pika, which has to be installed.
 
         Args:
             url: the broker, `amqp://...` or `amqps://...`.

@@ -112,7 +112,7 @@ def test_a_large_body_is_not_copied() -> None:
     ids=["unknown", "long", "negative", "large", "no text", "an object", "a large number", "no name"],
 )
 def test_what_amqp_cannot_hold_is_refused(properties: dict[str, Any]) -> None:
-    with pytest.raises((AttributeError, TypeError, ValueError, struct.error)):
+    with pytest.raises(ValueError, match=next(iter(properties))):
         frames.message(frames.publish(1, "raw", "a.b"), properties, b"x", LONGEST)
 
 

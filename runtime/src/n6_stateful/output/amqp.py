@@ -8,7 +8,6 @@ served. Whoever turns it, or sends on it, holds `_turning`.
 from __future__ import annotations
 
 import logging
-import struct
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -115,7 +114,7 @@ class AmqpOutput:
             try:
                 method = frames.publish(CHANNEL, exchange, routing_key)
                 buffers = frames.message(method, properties, body, connection.longest_frame)
-            except (AttributeError, TypeError, ValueError, struct.error) as exc:
+            except ValueError as exc:
                 raise CollectorError(f"AMQP cannot hold a message to {routing_key[:80]!r}: {exc}") from exc
             LOGGER.debug("%d: %s %s (%d bytes)", self._next_tag, *about)
             self._unconfirmed[self._next_tag] = about

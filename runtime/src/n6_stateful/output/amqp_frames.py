@@ -6,6 +6,7 @@ the types in a table (https://www.rabbitmq.com/amqp-0-9-1-errata). No sockets he
 
 from __future__ import annotations
 
+import struct
 from collections.abc import Callable, Mapping
 from functools import lru_cache
 from struct import Struct, pack
@@ -86,8 +87,7 @@ def message(method: bytes, properties: Mapping[str, Any], body: bytes, longest: 
         longest: how many bytes a frame may have.
 
     Raises:
-        AttributeError, TypeError, ValueError, struct.error: AMQP has no such property, or cannot hold its
-            value.
+        ValueError: AMQP has no such property, or cannot hold its value.
     """
     channel = _START.unpack_from(method)[1]
     size = len(body)
@@ -150,7 +150,10 @@ def _properties(properties: Mapping[str, Any]) -> bytes:
         if value is not None:
             flag, encode = _PROPERTIES[name]
             flags |= flag
-            encoded += encode(value)
+            try:
+                encoded += encode(value)
+            except (AttributeError, OverflowError, TypeError, ValueError, struct.error) as exc:
+                raise ValueError(f"{name} {value!r:.80}: {exc}") from exc
     return _flags(flags) + encoded
 
 
@@ -158,7 +161,7 @@ def _properties(properties: Mapping[str, Any]) -> bytes:
 def _on_the_wire(names: tuple[str, ...]) -> tuple[str, ...]:
     """These properties' names, in their order on the wire."""
     if unknown := set(names) - _PROPERTIES.keys():
-        raise TypeError(f"AMQP knows no property {', '.join(sorted(map(repr, unknown)))}")
+        raise ValueError(f"AMQP knows no property {', '.join(sorted(map(repr, unknown)))}")
     return tuple(name for name in _PROPERTIES if name in names)
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import itertools
 import resource
+import shutil
 import sqlite3
 import stat
 import subprocess
@@ -119,6 +120,7 @@ def test_a_message_that_lacks_a_value_is_an_error_and_not_left_out(
 def test_the_memory_stays_flat_while_the_transaction_grows(tmp_path: Path) -> None:
     code = f"""
 import resource
+import shutil
 from tests.runtime.test_spool import EXCHANGES, Path, Spool, message
 spool = Spool(Path({str(tmp_path / "spool")!r}))
 spool.open(EXCHANGES, "owner", ("g1",))
@@ -421,6 +423,21 @@ def test_show_writes_the_body_as_it_is(host: Host) -> None:
     assert done.stdout == "one"
     assert message_id in done.stderr
     one_clear_error(host.run("spool", "show", "zzz"), 1, "no message with the id zzz")
+
+
+def test_what_is_dropped_is_gone_and_a_run_that_is_repeated_does_not_bring_it_back(host: Host) -> None:
+    host.run()
+    message_id = host.run("spool", "list").stdout.split()[2]
+    one_clear_error(host.run("spool", "drop", message_id), 1, "give --yes; nothing was changed")
+    assert "2 messages" in host.run("spool", "list").stdout
+    assert message_id in host.run("spool", "drop", message_id, "--yes").stdout
+    assert message_id not in host.run("spool", "list").stdout
+    one_clear_error(host.run("spool", "drop", message_id, "--yes"), 1, f"no message with the id {message_id}")
+    shutil.rmtree(host.directory / "cache")  # as if the run had been killed before it saved its state
+    host.run()
+    left = host.run("spool", "list").stdout
+    assert "1 message (3 bytes)" in left
+    assert message_id not in left
 
 
 def test_a_forward_before_any_run_has_nothing_to_send_and_makes_no_file(tmp_path: Path) -> None:

@@ -140,6 +140,9 @@ def _add_spool_actions(
     add.add_argument("message_id", metavar="MESSAGE_ID", help="as `list` shows it")
     add = add_action("forward", "send the messages on to RabbitMQ, and drop what it has confirmed")
     add.add_argument("--to", metavar="URL", help="amqp://... or amqps://... (default: as configured)")
+    add = add_action("drop", "take one message out for good, unsent: one that no broker takes, say")
+    add.add_argument("message_id", metavar="MESSAGE_ID", help="as `list` shows it")
+    add.add_argument("--yes", action="store_true", help="do not ask")
 
 
 class _Parser(argparse.ArgumentParser):

@@ -1,4 +1,4 @@
-"""`spool list`, `spool show`, `spool forward`."""
+"""`spool list`, `spool show`, `spool forward`, `spool drop`."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ import sys
 import time
 
 from n6_stateful import settings
+from n6_stateful.command.confirm import confirm
 from n6_stateful.config import ConfigFiles, load
 from n6_stateful.errors import N6StatefulError
 from n6_stateful.output import OUTPUT_SPEC, find_broker, find_spool
@@ -38,12 +39,7 @@ def list_(collector_class: type[AbstractBaseCollector], args: Namespace) -> int:
 
 def show(collector_class: type[AbstractBaseCollector], args: Namespace) -> int:
     """Write one message's body, as it is, to standard output, and its properties to standard error."""
-    spool = _spool()
-    spooled = spool.message(args.message_id)
-    if spooled is None:
-        raise N6StatefulError(
-            f"no message with the id {args.message_id}, or more than one, in {spool.where}; see `spool list`"
-        )
+    spooled = _message(_spool(), args.message_id)
     print(json.dumps(_as_json(spooled), indent=2), file=sys.stderr)
     sys.stdout.flush()
     sys.stdout.buffer.write(spooled.message.body)
@@ -59,6 +55,26 @@ def forward(collector_class: type[AbstractBaseCollector], args: Namespace) -> in
     sent = spool.forward(broker)
     print(f"forwarded {sent:,} message{'' if sent == 1 else 's'} from {spool.where} to {broker.where}")
     return 0
+
+
+def drop(collector_class: type[AbstractBaseCollector], args: Namespace) -> int:
+    """Take one message out of the spool for good: one that no broker takes, for instance."""
+    spool = _spool()
+    spooled = _message(spool, args.message_id)
+    line = _as_line(spooled)
+    confirm(args, f"{line}\nIt will not be sent, by no later run either. Drop it from {spool.where}?")
+    spool.drop([spooled])
+    print(f"dropped {line}")
+    return 0
+
+
+def _message(spool: Spool, message_id: str) -> Spooled:
+    spooled = spool.message(message_id)
+    if spooled is None:
+        raise N6StatefulError(
+            f"no message with the id {message_id}, or more than one, in {spool.where}; see `spool list`"
+        )
+    return spooled
 
 
 def _spool() -> Spool:

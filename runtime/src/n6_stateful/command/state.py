@@ -16,6 +16,7 @@ from pathlib import Path
 
 from n6_stateful import statefile
 from n6_stateful.command import state_json
+from n6_stateful.command.confirm import confirm
 from n6_stateful.errors import N6StatefulError, StateError
 from n6_stateful.state import CollectorWithStateMixin
 from n6_stateful.unpickling import look
@@ -71,9 +72,7 @@ def history(collector_class: type[AbstractBaseCollector], args: Namespace) -> in
 def reset(collector_class: type[AbstractBaseCollector], args: Namespace) -> int:
     """Save the default state as a new generation."""
     collector = _locked(collector_class)
-    _confirm(
-        args, "Everything that the source still shows will be taken again. Start from the default state?"
-    )
+    confirm(args, "Everything that the source still shows will be taken again. Start from the default state?")
     _save(collector, collector.make_default_state())
     return 0
 
@@ -96,7 +95,7 @@ def restore(collector_class: type[AbstractBaseCollector], args: Namespace) -> in
     ((path, footer),) = candidates
     state, _ = collector.state_file.read(collector.load_pickle, path)
     about = _about(path, footer)
-    _confirm(args, f"What was taken since {about['saved']} will be taken again. Go back to that state?")
+    confirm(args, f"What was taken since {about['saved']} will be taken again. Go back to that state?")
     _save(collector, state)
     return 0
 
@@ -139,7 +138,7 @@ def import_(collector_class: type[AbstractBaseCollector], args: Namespace) -> in
         raise StateError(f"{args.file}: cannot be read: {exc.strerror}; nothing was changed") from exc
     state = _imported(collector, args.file, data)
     if args.file != "-":
-        _confirm(args, f"Take over this state?\n{pprint.pformat(state, width=100, compact=True)[:2000]}\n")
+        confirm(args, f"Take over this state?\n{pprint.pformat(state, width=100, compact=True)[:2000]}\n")
     _save(collector, state)
     return 0
 
@@ -266,12 +265,3 @@ def _from_json(data: bytes, name: str) -> Any:
         return state_json.load(json.loads(data.decode()))
     except (ValueError, RecursionError) as exc:
         raise StateError(f"{name}: is no state in JSON: {exc}; nothing was changed") from exc
-
-
-def _confirm(args: Namespace, question: str) -> None:
-    if args.yes:
-        return
-    if not sys.stdin.isatty():
-        raise N6StatefulError(f"{question} There is no terminal to ask at: give --yes; nothing was changed")
-    if input(f"{question} [y/N] ").strip().lower() not in ("y", "yes"):
-        raise N6StatefulError("nothing was changed")

@@ -251,6 +251,19 @@ class Spool:
         finally:
             os.close(lock)
 
+    def drop(self, batch: Sequence[Spooled]) -> None:
+        """Take messages out, and remember their ids, as if they were forwarded."""
+        with self._reading() as database, self._telling():
+            database.execute("BEGIN IMMEDIATE")
+            numbers = [(spooled.number,) for spooled in batch]
+            database.executemany(
+                "INSERT OR IGNORE INTO forwarded "
+                "SELECT message_id, owner, generation FROM message WHERE number = ?",
+                numbers,
+            )
+            database.executemany("DELETE FROM message WHERE number = ?", numbers)
+            database.execute("COMMIT")
+
     def _forward(self, output: Output) -> int:
         if not self.summary()[0]:
             return 0
@@ -279,9 +292,9 @@ class Spool:
             # One message that the broker does not take must not make the others go again at each forward.
             left = {each.message_id for each in exc.undelivered}
             if left:
-                self._drop([each for each in published if each.message.properties["message_id"] not in left])
+                self.drop([each for each in published if each.message.properties["message_id"] not in left])
             raise
-        self._drop(batch)
+        self.drop(batch)
 
     def _batch(self) -> list[Spooled]:
         batch: list[Spooled] = []
@@ -292,18 +305,6 @@ class Spool:
                 break
             batch.append(spooled)
         return batch
-
-    def _drop(self, batch: Sequence[Spooled]) -> None:
-        with self._reading() as database, self._telling():
-            database.execute("BEGIN IMMEDIATE")
-            numbers = [(spooled.number,) for spooled in batch]
-            database.executemany(
-                "INSERT OR IGNORE INTO forwarded "
-                "SELECT message_id, owner, generation FROM message WHERE number = ?",
-                numbers,
-            )
-            database.executemany("DELETE FROM message WHERE number = ?", numbers)
-            database.execute("COMMIT")
 
     def _select(self, query: str, parameter: Any) -> Iterator[Spooled]:
         if not self.path.exists():

@@ -1,0 +1,25 @@
+"""The question before a command does what cannot be undone at once."""
+
+from __future__ import annotations
+
+import sys
+
+from n6_stateful.errors import N6StatefulError
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from argparse import Namespace
+
+
+def confirm(args: Namespace, question: str) -> None:
+    """Return if `--yes` was given, or if the person at the terminal says so.
+
+    Raises:
+        N6StatefulError: else.
+    """
+    if args.yes:
+        return
+    if not sys.stdin.isatty():
+        raise N6StatefulError(f"{question} There is no terminal to ask at: give --yes; nothing was changed")
+    if input(f"{question} [y/N] ").strip().lower() not in ("y", "yes"):
+        raise N6StatefulError("nothing was changed")

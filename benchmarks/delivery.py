@@ -2,10 +2,11 @@
 
     python benchmarks/delivery.py [--rounds 5] [--growth FILE.svg]
 
-Every figure is a process of its own; the clients take turns (A B C A B C ...), so that a machine whose speed
-drifts favours nobody. Figures are medians; the ratio is that of throughput to the raw socket's
-(benchmarks/raw_socket.py). Needs the runtime, aio-pika and a broker (N6_STATEFUL_BROKER, default
-amqp://guest:guest@127.0.0.1:5672/); for --growth matplotlib, too.
+20,000 messages of 1 KiB, 200 of 1 MiB, 6 of 50 MiB, and one (there the whole process counts), on classic
+and on quorum queues. Every figure is a process of its own; the clients take turns (A B C A B C ...), so that
+a machine whose speed drifts favours nobody. Figures are medians; the ratio is that of throughput to the raw
+socket's (benchmarks/raw_socket.py), for one message that of time. Needs the runtime, pika, aio-pika and a
+broker (N6_STATEFUL_BROKER, default amqp://guest:guest@127.0.0.1:5672/); for --growth matplotlib, too.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ import re
 import statistics
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -27,8 +29,10 @@ import pika
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
+from benchmarks.one_message import EXCHANGE, clients, whole_process
+
 URL = os.environ.get("N6_STATEFUL_BROKER", "amqp://guest:guest@127.0.0.1:5672/")
-NAME = "n6-stateful-benchmark-delivery"
+NAME = EXCHANGE
 WINDOW = 1000
 CASES = {"20,000 x 1 KiB": (20_000, 1 << 10), "200 x 1 MiB": (200, 1 << 20), "6 x 50 MiB": (6, 50 << 20)}
 
@@ -198,6 +202,24 @@ def compare(rounds: int) -> None:
                     f"  {client:30} {count / seconds:14,.0f} {yardstick / seconds:7.2f} "
                     f"{cpu / count * 1e6:12,.1f} {peak:7.1f}"
                 )
+        compare_one(kind, 4 * rounds + 1)
+
+
+def compare_one(kind: str, rounds: int) -> None:
+    """The table of whole processes that publish one message."""
+    with tempfile.TemporaryDirectory() as directory:
+        programs = clients(Path(directory), URL)
+        taken: dict[str, list[tuple[float, float]]] = {client: [] for client in programs}
+        for count in range(rounds + 1):
+            for client, argv in programs.items():
+                figures = whole_process(argv)
+                if count:  # the first round warms up
+                    taken[client].append(figures)
+    print(f"\none message, whole process ({rounds} each), {kind} queue   wall ms   ratio  CPU ms")
+    yardstick = statistics.median(wall for wall, _ in taken["raw socket"])
+    for client, rows in taken.items():
+        wall, cpu = (statistics.median(column) for column in zip(*rows, strict=True))
+        print(f"  {client:30} {'':20} {wall * 1e3:8.1f} {wall / yardstick:7.2f} {cpu * 1e3:7.1f}")
 
 
 def growth(file: Path) -> None:

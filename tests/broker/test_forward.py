@@ -144,3 +144,17 @@ def test_with_store_and_forward_a_repeated_run_adds_nothing_twice(
     again = attempt(collecting, broker.url, broker.exchange)
     assert again.code == 0, again.told
     assert broker.receive() == []
+
+
+def test_check_tries_the_broker_behind_a_spool_and_sends_nothing_of_it(
+    broker: Broker, collecting: Collecting, spool: Spool, capsys: pytest.CaptureFixture[str]
+) -> None:
+    stored = attempt(collecting, f"spool:{spool.path}", broker.exchange)
+    with collecting.config.open("a") as file:
+        file.write(f"spool_when_down = {spool.path}\n")
+    check = ["check", "--config", str(collecting.config), "--output"]
+    assert main(SampleCollector, [*check, broker.url]) == 0
+    assert main(SampleCollector, [*check, "amqp://127.0.0.1:9/"]) == 69
+    assert "no connection: Connection refused" in capsys.readouterr().out
+    assert ids(spool) == stored.published
+    assert broker.receive() == []

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 
 from n6_stateful.errors import CollectorError, NothingNew
 from n6_stateful.message import Exchange, Message
@@ -84,9 +84,6 @@ class QueuedBase:
         In either case the output is given up at once, so that a `save_state` after this call is not
         reached.
         """
-        self._run(self.start_publishing)
-
-    def _run(self, publish: Callable[[], None]) -> None:
         self._stopped = False
         exchanges = self._exchanges()
         self._default_exchange = exchanges[0].name
@@ -96,7 +93,7 @@ class QueuedBase:
             output.open(exchanges, self.get_output_owner(), self.state_generations)
             LOGGER.debug("opened %s", output.where)
             try:
-                publish()
+                self.start_publishing()
             except NothingNew as reason:
                 LOGGER.info("nothing new at the source%s", f": {reason}" if reason.args else "")
             output.close()
@@ -113,7 +110,9 @@ class QueuedBase:
         Raises:
             PublishError: it cannot be opened.
         """
-        self._run(lambda: None)
+        output = self.make_output()
+        self.output_where = output.where
+        output.check(self._exchanges())
 
     def stop(self) -> None:
         """Give up what has not arrived and end the run; called when it is interrupted."""

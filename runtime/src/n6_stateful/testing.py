@@ -102,6 +102,9 @@ class MemoryOutput:
         """Lose what is on its way."""
         self._pending = []
 
+    def check(self, exchanges: Sequence[Exchange]) -> None:
+        """It can always be opened."""
+
 
 class _Crash(BaseException):
     """Ends a run as a kill would: nothing catches it."""

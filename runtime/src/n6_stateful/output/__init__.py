@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
     class Output(Protocol):
         """One transport. The calls come as `open`, any number of `publish` and `flush`, then
-        `close` or `abort`.
+        `close` or `abort`; or it is a single `check`.
 
         Each raises `PublishError` when the transport does not take what it was given.
         """
@@ -45,6 +45,9 @@ if TYPE_CHECKING:
 
         def abort(self) -> None:
             """End at once, without waiting and without raising; what has not arrived is given up."""
+
+        def check(self, exchanges: Sequence[Exchange]) -> None:
+            """Find out whether it can be opened; publish nothing, not even what earlier runs have left."""
 
 
 OUTPUT_SPEC = """

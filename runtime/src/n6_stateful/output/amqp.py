@@ -159,6 +159,15 @@ class AmqpOutput:
         if taken:
             self._turning.release()
 
+    def check(self, exchanges: Sequence[Exchange]) -> None:
+        """Connect, log in, declare the exchanges, and close the connection."""
+        try:
+            self.open(exchanges, "check", ())
+            self.close()
+        except BaseException:
+            self.abort()
+            raise
+
     # Turning the connection
 
     def _opened(self) -> Connection:

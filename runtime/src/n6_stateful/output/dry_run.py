@@ -38,3 +38,6 @@ class DryRunOutput:
 
     def abort(self) -> None:
         """Nothing to give up."""
+
+    def check(self, exchanges: Sequence[Exchange]) -> None:
+        """Nothing to find out."""

@@ -25,7 +25,7 @@ class SpoolFirstOutput:
     """
 
     def __init__(self, spool: Spool, broker: Output) -> None:
-        self.where = f"{broker.where} (by way of {spool.where})"
+        self.where = f"{spool.where}, on the way to {broker.where}"
         self._spool = spool
         self._broker = broker
 
@@ -54,3 +54,8 @@ class SpoolFirstOutput:
     def abort(self) -> None:
         """Roll back what is not committed."""
         self._spool.abort()
+
+    def check(self, exchanges: Sequence[Exchange]) -> None:
+        """Try the spool and the broker."""
+        self._spool.check(exchanges)
+        self._broker.check(exchanges)

@@ -179,6 +179,15 @@ class Spool:
                 self._database.close()  # an open transaction is rolled back
         self._database = None
 
+    def check(self, exchanges: Sequence[Exchange]) -> None:
+        """Open the file, and close it."""
+        try:
+            self.open(exchanges, "check", ())
+            self.close()
+        except BaseException:
+            self.abort()
+            raise
+
     def _write(self) -> None:
         """Add the rows to the transaction."""
         database = self._opened()

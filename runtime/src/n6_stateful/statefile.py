@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import errno
 import fcntl
+import filecmp
 import hashlib
 import logging
 import os
@@ -159,8 +160,6 @@ class StateFile:
     def _sweep(self) -> None:
         with _telling(f"{self.path.parent}: what a killed save has left cannot be swept"):
             with suppress(FileNotFoundError):
-                import filecmp
-
                 if not filecmp.cmp(self._kept, self.path, shallow=False):
                     # Killed between the two renames of a save: finish it.
                     _replace(self._kept, self.previous)

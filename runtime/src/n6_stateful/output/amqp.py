@@ -197,14 +197,20 @@ class AmqpOutput:
         # Counted from now: while the collector was busy, nobody may have looked.
         deadline = time.monotonic() + timeout
         connection = self._opened()
+        least = self._left()
         while not done() and connection.problem is None:
-            left = len(self._unconfirmed) + connection.unsent
             connection.turn(TICK_SECONDS)
-            if len(self._unconfirmed) + connection.unsent < left:
+            left = self._left()
+            if left < least:  # not just less than a turn ago: heartbeats come and go
+                least = left
                 deadline = time.monotonic() + timeout
             elif time.monotonic() > deadline:
                 why = f", because of an alarm at the broker: {connection.alarm}" if connection.alarm else ""
                 connection.problem = f"it made no progress for {timeout:g} s (progress_timeout){why}"
+
+    def _left(self) -> int:
+        """Falls with each byte that moves and each confirmation."""
+        return self._opened().under_way + len(self._unconfirmed)
 
     # The window
 

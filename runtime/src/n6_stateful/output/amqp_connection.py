@@ -5,10 +5,12 @@ Nothing here waits longer than it is told to, and nothing here knows what is pub
 
 from __future__ import annotations
 
+import fcntl
 import logging
 import select
 import socket
 import sys
+import termios
 import time
 from collections import deque
 from itertools import islice
@@ -56,7 +58,7 @@ class Connection:
         is_open: the broker has let us in.
         problem: why nothing can be published any more, the connection's end for instance; None if it can.
         alarm: why the broker takes nothing for now; None if it does.
-        unsent: how many bytes wait to be sent.
+        unsent: how many bytes wait to be given to the system.
         longest_frame: in bytes.
 
     Raises:
@@ -96,6 +98,14 @@ class Connection:
             raise
         self._last_sent = self._last_heard = time.monotonic()
         self.send([frames.PROTOCOL_HEADER])
+
+    @property
+    def under_way(self) -> int:
+        """How many bytes the other side's system does not have yet, as far as ours knows."""
+        if self._is_closed:
+            return 0
+        queued = fcntl.ioctl(self._socket, termios.TIOCOUTQ, bytes(4))
+        return self.unsent + int.from_bytes(queued, sys.byteorder)
 
     def send(self, buffers: Iterable[Buffer]) -> None:
         """Take whole frames, to be sent as the connection is turned."""
@@ -225,9 +235,7 @@ class Connection:
         if now - self._last_heard > 2 * self._heartbeat:
             self.end(f"nothing was heard from the broker for two heartbeats ({2 * self._heartbeat} s)")
         elif now - self._last_sent > self._heartbeat / 2 and not self._waiting:
-            # Sent in this very turn: from turn to turn, `unsent` falls only where messages move.
             self.send([_HEARTBEAT])
-            self._flush()
 
     # What is said on channel 0
 

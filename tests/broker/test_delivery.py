@@ -264,6 +264,16 @@ def test_a_message_that_amqp_cannot_hold_is_one_clear_error_and_spoils_no_other(
     assert [message.body for message in broker.receive()] == [b"first", b"last"]
 
 
+def test_an_exchange_whose_name_amqp_cannot_hold_is_one_clear_error(
+    broker: Broker, collecting: Collecting, capsys: pytest.CaptureFixture[str]
+) -> None:
+    queue = {"exchange": "x" * 256, "exchange_type": "topic"}
+    assert run(sample(broker, output_queue=queue), collecting, url=broker.url) == 1
+    told = capsys.readouterr().err
+    assert "AMQP cannot hold what output_queue declares" in told
+    assert "Traceback" not in told
+
+
 def test_an_exchange_of_another_type_is_one_clear_error(broker: Broker, collecting: Collecting) -> None:
     broker.channel.exchange_declare(broker.exchange, "fanout", durable=True, auto_delete=False)
     with failing_run(sample(broker), collecting, broker.url) as error:

@@ -88,6 +88,8 @@ class AmqpOutput:
             problem = f"it was not ready within {timeout:g} s (connect_timeout)"
         except OSError as exc:
             problem = told(exc)
+        except ValueError as exc:
+            raise CollectorError(f"AMQP cannot hold what output_queue declares: {exc}") from exc
         if problem is not None:
             raise PublishError(
                 f"{self.where}: no connection: {problem}",

@@ -151,6 +151,25 @@ def test_at_a_terminal_reset_asks(host: Host, answer: str, code: int, left: int)
     assert state_of(host) == {"taken": left}
 
 
+@pytest.mark.parametrize("command", [("reset",), ("import", "other.json")], ids=["reset", "import"])
+def test_what_takes_the_place_of_a_broken_file_keeps_that_and_the_good_state_before_it(
+    command: tuple[str, ...], host: Host
+) -> None:
+    run_twice(host)
+    (host.directory / "other.json").write_text('{"taken": 0}')
+    good = json.loads(host.run("state", "history", "--json").stdout)["generations"][1]["generation"]
+    (host.directory / "cache" / NAME).write_bytes(b"garbage")
+    done = host.run("state", *command, "--yes")
+    assert done.returncode == 0, done.stderr
+    assert "is broken: it was moved to" in done.stdout
+    assert state_of(host) == {"taken": 0}
+    history = json.loads(host.run("state", "history", "--json").stdout)
+    assert history["generations"][1]["generation"] == good
+    assert [Path(each).read_bytes() for each in history["broken"]] == [b"garbage"]
+    assert host.run("state", "restore", "--yes").returncode == 0
+    assert state_of(host) == {"taken": 2}
+
+
 def test_after_a_reset_the_same_data_comes_as_new_messages(host: Host) -> None:
     host.run()
     host.run("state", "reset", "--yes")
@@ -301,6 +320,13 @@ def test_what_cannot_be_imported_is_one_clear_error_and_changes_nothing(
     (host.directory / name).write_bytes(data)
     one_clear_error(host.run("state", "import", str(host.directory / name), "--yes"), 74, name.split(".")[1])
     assert state_of(host) == {"taken": 2}
+
+
+def test_what_is_refused_in_an_import_is_told_of_the_file_that_was_given(host: Host) -> None:
+    (host.directory / "evil.pickle").write_bytes(b"cposix\nsystem\n(S'true'\ntR.")
+    done = host.run("state", "import", "evil.pickle", "--yes")
+    one_clear_error(done, 74, "evil.pickle: ", "posix.system", "nothing was changed")
+    assert NAME not in done.stderr
 
 
 def put(host: Host, state: object) -> None:

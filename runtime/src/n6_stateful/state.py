@@ -224,27 +224,34 @@ class CollectorWithStateMixin:
         """This object as the class that the mixin was put over."""
         return self
 
-    def load_pickle(self, file: BinaryIO) -> Any:
+    def load_pickle(self, file: BinaryIO, name: str | None = None) -> Any:
         """What the pickle in `file` holds, one of n6 under Python 2 included.
+
+        Args:
+            file: a binary file.
+            name: what to call it in an error; None for the state file.
 
         Raises:
             StateError: it holds something that is not admitted.
             Exception: it is broken.
         """
-        state, of_py2 = self._load(file)
+        state, of_py2 = self._load(file, name)
         return self._adjusted(state) if of_py2 else state
 
-    def _load(self, file: BinaryIO) -> tuple[Any, bool]:
+    def _load(self, file: BinaryIO, name: str | None = None) -> tuple[Any, bool]:
         packages, classes = self._admitted()
         of_py2 = is_of_py2(file)
         kwargs = self.get_py2_pickle_load_kwargs() if of_py2 else {}
         try:
             return load(file, packages, classes, **kwargs), of_py2
         except RefusedError as exc:
-            raise StateError(
+            outcome = (
                 f"{self.state_file.path}: {exc}; nothing was published and the file stays as it is. "
-                f"Go back with `state restore`{self._how_to_admit(exc)}"
-            ) from exc
+                "Go back with `state restore`"
+                if name is None
+                else f"{name}: {exc}; nothing was changed"
+            )
+            raise StateError(outcome + self._how_to_admit(exc)) from exc
 
     def _adjusted(self, state: Any) -> Any:
         LOGGER.warning("the state was saved under Python 2; it is adjusted now")

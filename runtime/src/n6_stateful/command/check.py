@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from n6_stateful.errors import N6StatefulError
+from n6_stateful.errors import N6StatefulError, StateError
 from n6_stateful.queue import QueuedBase
 from n6_stateful.state import CollectorWithStateMixin
+from n6_stateful.statefile import BrokenStateError
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -40,8 +41,17 @@ def _try(name: str, look: Callable[[], str]) -> int:
 
 
 def _state(collector: CollectorWithStateMixin) -> str:
-    collector.load_state()
-    return f"generation {collector.state_generation[:8]}" if collector.state_generation else "none saved yet"
+    # Not load_state, which would move a broken file away, and leave the next run nothing to tell.
+    collector.state_file.lock()
+    try:
+        _, footer = collector.state_file.read(collector.load_pickle)
+    except FileNotFoundError:
+        return "none saved yet"
+    except BrokenStateError as exc:
+        raise StateError(
+            f"{exc}; it was left there; see `state history` for what the next run goes on with"
+        ) from exc
+    return f"generation {footer.generation[:8]}" if footer else "a plain pickle, as n6 writes them"
 
 
 def _output(collector: QueuedBase) -> str:

@@ -45,7 +45,7 @@ def show(collector_class: type[AbstractBaseCollector], args: Namespace) -> int:
         print(json.dumps({**about, "state": state_json.dump(state, to_look_at=True)}, indent=2))
         return 0
     for name, value in about.items():
-        print(f"{name:11} {value}")
+        print(f"{name:11} {_shown(name, value)}")
     print()
     pprint.pp(state, width=100)
     return 0
@@ -61,7 +61,8 @@ def history(collector_class: type[AbstractBaseCollector], args: Namespace) -> in
         print(json.dumps({"generations": found, "broken": [str(path) for path in broken]}, indent=2))
         return 0
     for about in found:
-        print("  ".join(str(about[name]) for name in ("generation", "number", "saved", "size", "file")))
+        columns = ("generation", "number", "saved", "size", "file")
+        print("  ".join(_shown(name, about[name]) for name in columns))
     for path in broken:
         print(f"broken  {path}")
     if not found and not broken:
@@ -222,27 +223,55 @@ def _generations(collector: CollectorWithStateMixin) -> list[tuple[Path, Footer 
 def _about(path: Path, footer: Footer | None) -> dict[str, Any]:
     return {
         "file": str(path),
-        "size": f"{path.stat().st_size:,} bytes",
+        "size": path.stat().st_size,
         "generation": footer.generation if footer else "none (a plain pickle, as n6 writes them)",
         "number": footer.number if footer else 0,
         "saved": footer.saved if footer else "unknown",
     }
 
 
+def _shown(name: str, value: Any) -> str:
+    return f"{value:,} bytes" if name == "size" else str(value)
+
+
 def _checked(collector: CollectorWithStateMixin, path: Path, footer: Footer | None) -> dict[str, Any]:
     about = _about(path, footer)
     try:
-        # What has a footer is checked by that; what has none is a pickle if it can be read as one.
-        collector.state_file.read((lambda file: None) if footer else look, path)
+        _read_through(collector.state_file, path)
     except StateError as exc:
         about["generation"] = f"cannot be used: {str(exc).removeprefix(f'{path}: ')}"
     return about
 
 
+def _read_through(state_file: statefile.StateFile, path: Path) -> None:
+    # What has a footer is checked by that; what has none is a pickle if it can be read as one.
+    state_file.read((lambda file: None) if state_file.peek(path) else look, path)
+
+
 def _save(collector: CollectorWithStateMixin, state: Any) -> None:
+    _set_broken_aside(collector.state_file)
     in_force = collector.state_file.peek(collector.state_file.path)
     collector.save_as_new(state, in_force.number + 1 if in_force else 1)
     print(f"saved generation {collector.state_generation} in {collector.state_file.path}")
+
+
+def _set_broken_aside(state_file: statefile.StateFile) -> None:
+    """As `load_state` does it: else a broken file would take the place of the good one before it."""
+    path, previous = state_file.path, state_file.previous
+    broken = [each for each in (path, previous) if _is_broken(state_file, each)]
+    for each in broken:
+        instead = previous if broken == [path] and previous.exists() else None
+        print(f"{each} is broken: it was moved to {state_file.set_aside(each, instead)}")
+
+
+def _is_broken(state_file: statefile.StateFile, path: Path) -> bool:
+    try:
+        _read_through(state_file, path)
+    except statefile.BrokenStateError:
+        return True
+    except (FileNotFoundError, StateError):
+        return False
+    return False
 
 
 def _imported(collector: CollectorWithStateMixin, name: str, data: bytes) -> Any:
@@ -252,7 +281,9 @@ def _imported(collector: CollectorWithStateMixin, name: str, data: bytes) -> Any
         # n6's oldest mixins wrote str(state) there.
         return data.decode("utf-8", "surrogateescape")
     try:
-        state, _ = statefile.read(Path(name), io.BytesIO(data), collector.load_pickle)
+        state, _ = statefile.read(
+            Path(name), io.BytesIO(data), lambda file: collector.load_pickle(file, name)
+        )
     except statefile.BrokenStateError as exc:
         raise StateError(
             f"{exc}; nothing was changed; the name of a JSON file has to end in .json, that of a text in .txt"

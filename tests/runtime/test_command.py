@@ -174,6 +174,19 @@ def test_wrong_usage_exits_with_2(host: Host, argv: list[str]) -> None:
     assert host.run(*argv, config=False).returncode == 2
 
 
+@pytest.mark.parametrize(
+    ("section", "told"),
+    [
+        ("[output]\nurll = amqp://127.0.0.1/", "urll"),
+        ("[output]\nspool_when_down = /tmp/spool", "no output is configured"),
+        ("[ouput]\nurl = amqp://127.0.0.1/", "Did you mean [output] where it says [ouput]?"),
+    ],
+)
+def test_an_output_that_is_misspelt_is_told_as_that(section: str, told: str, host: Host) -> None:
+    host.change_config(f"[output]\nurl = spool:{host.directory}/spool\n", section + "\n")
+    one_clear_error(host.run(), 78, told)
+
+
 def test_a_missing_configuration_file_is_named(host: Host) -> None:
     host.env["N6_CONFIG"] = str(host.directory / "no-such.conf")
     one_clear_error(host.run(config=False), 78, "no-such.conf")

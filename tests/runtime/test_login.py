@@ -9,17 +9,11 @@ from typing import Any
 import pytest
 
 from n6_stateful import ConfigError
-from n6_stateful.output.amqp import AmqpOutput
+from n6_stateful.config import ConfigFiles, load
+from n6_stateful.output import OUTPUT_SPEC, make_output
 from n6_stateful.output.login import Login
 
 OPTIONS: dict[str, Any] = {"ssl_ca_certs": "", "ssl_certfile": "", "ssl_keyfile": ""}
-NUMBERS: dict[str, Any] = {
-    "heartbeat": 60,
-    "connect_timeout": 1.0,
-    "progress_timeout": 1.0,
-    "window_messages": 1,
-    "window_bytes": 1,
-}
 
 
 @pytest.mark.parametrize(
@@ -45,10 +39,29 @@ def test_a_url_that_cannot_be_read_is_one_clear_error_that_tells_no_password(url
     assert caught.value.__cause__ is None
 
 
+@pytest.mark.parametrize(
+    ("url", "told"),
+    [
+        ("http://host/", "begins with http:"),
+        ("host", "has no scheme"),
+        ("amqp://user:pw@/", "names no host"),
+        ("amqp://host:99999/", "a port is a number up to 65535"),
+        ("amqp://host/?heartbeat=5", "goes on behind the virtual host"),
+    ],
+)
+def test_what_is_wrong_with_a_url_is_told(url: str, told: str) -> None:
+    with pytest.raises(ConfigError, match=told):
+        Login.from_url(url, OPTIONS)
+
+
+def test_an_address_of_version_6_is_shown_as_urls_have_it() -> None:
+    assert Login.from_url("amqp://[::1]/", OPTIONS).where == "amqp://[::1]:5672/"
+
+
 def test_whatever_a_url_has_percent_encoded_is_taken_as_it_was_meant() -> None:
     login = Login.from_url("amqp://us%40er:p%2F%23%25@host/v%2Fhost", OPTIONS)
     assert (login.user, login.password, login.vhost) == ("us@er", "p/#%", "v/host")
-    assert login.where == "amqp://host:5672/v/host"
+    assert login.where == "amqp://host:5672/v%2Fhost"
 
 
 @pytest.mark.parametrize(
@@ -96,21 +109,40 @@ def test_a_private_key_with_a_password_is_one_clear_error_and_no_question(tmp_pa
         Login.from_url("amqps://host", options).tls_context()
 
 
-@pytest.mark.parametrize("option", ["connect_timeout", "progress_timeout", "window_messages", "window_bytes"])
-@pytest.mark.parametrize("value", [0, -1])
-def test_a_number_that_has_to_be_positive_is_one_clear_error_otherwise(option: str, value: int) -> None:
-    options = {**NUMBERS, option: value}
-    with pytest.raises(ConfigError, match=f"{option} = {value}: "):
-        AmqpOutput(Login.from_url("amqp://host", OPTIONS), options)
+def output(text: str) -> object:
+    """The output of an `[output]` section that begins so."""
+    return make_output(load([OUTPUT_SPEC], ConfigFiles.from_text(f"[output]\n{text}\n")), "amqp://host/")
+
+
+@pytest.mark.parametrize(
+    "option", ["connect_timeout", "progress_timeout", "window_messages", "window_bytes", "spool_max_mib"]
+)
+@pytest.mark.parametrize("value", ["0", "-1", "10000000000"])
+def test_a_number_out_of_its_range_is_one_clear_error(option: str, value: str) -> None:
+    with pytest.raises(ConfigError, match=f"{option} = {value}.*: it has to be more than 0"):
+        output(f"{option} = {value}")
+
+
+@pytest.mark.parametrize("value", ["inf", "nan", "1e400"])
+def test_a_timeout_that_is_no_time_is_one_clear_error(value: str) -> None:
+    with pytest.raises(ConfigError, match="connect_timeout"):
+        output(f"connect_timeout = {value}")
 
 
 @pytest.mark.parametrize("heartbeat", [-1, 65536])
 def test_a_heartbeat_that_amqp_cannot_hold_is_one_clear_error(heartbeat: int) -> None:
-    with pytest.raises(ConfigError, match=f"a heartbeat of {heartbeat} seconds"):
-        AmqpOutput(Login.from_url("amqp://host", OPTIONS), {**NUMBERS, "heartbeat": heartbeat})
+    with pytest.raises(ConfigError, match=f"heartbeat = {heartbeat}"):
+        output(f"heartbeat = {heartbeat}")
 
 
-@pytest.mark.parametrize("url", ["amqp://host:0/", "amqp://host/" + "v" * 256])
+def test_all_that_is_wrong_with_the_options_is_told_at_once() -> None:
+    with pytest.raises(ConfigError, match=r"(?s)window_bytes.*heartbeat.*unroutable"):
+        output("window_bytes = 0\nheartbeat = -1\nunroutable = wran")
+
+
+@pytest.mark.parametrize(
+    "url", ["amqp://host:0/", "amqp://host/" + "v" * 256, "amqp://u:a%00b@host/", "amqp://u:%ff@host/"]
+)
 def test_a_place_that_cannot_be_is_one_clear_error(url: str) -> None:
     with pytest.raises(ConfigError):
         Login.from_url(url, OPTIONS)

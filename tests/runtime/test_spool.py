@@ -418,7 +418,7 @@ def test_list_shows_a_line_a_message_and_the_sum(host: Host) -> None:
 
 def test_show_writes_the_body_as_it_is(host: Host) -> None:
     host.run()
-    message_id = host.run("spool", "list").stdout.split()[2]
+    message_id = host.run("spool", "list").stdout.split()[1]
     done = host.run("spool", "show", message_id[:8])
     assert done.stdout == "one"
     assert message_id in done.stderr
@@ -427,7 +427,7 @@ def test_show_writes_the_body_as_it_is(host: Host) -> None:
 
 def test_what_is_dropped_is_gone_and_a_run_that_is_repeated_does_not_bring_it_back(host: Host) -> None:
     host.run()
-    message_id = host.run("spool", "list").stdout.split()[2]
+    message_id = host.run("spool", "list").stdout.split()[1]
     one_clear_error(host.run("spool", "drop", message_id), 1, "give --yes; nothing was changed")
     assert "2 messages" in host.run("spool", "list").stdout
     assert message_id in host.run("spool", "drop", message_id, "--yes").stdout
@@ -438,6 +438,25 @@ def test_what_is_dropped_is_gone_and_a_run_that_is_repeated_does_not_bring_it_ba
     left = host.run("spool", "list").stdout
     assert "1 message (3 bytes)" in left
     assert message_id not in left
+
+
+@pytest.mark.parametrize("message_id", ["", "*", "?", "zzz"])
+def test_no_message_is_dropped_but_one_that_is_named(message_id: str, host: Host) -> None:
+    host.feed.write_text("one\n")
+    host.run()
+    one_clear_error(host.run("spool", "drop", message_id, "--yes"), 1, "no message with the id")
+    assert host.run("spool", "list").stdout.count("my-provider.lines") == 1
+
+
+@pytest.mark.parametrize("limit", ["0", "-1", "many"])
+def test_a_limit_that_is_none_is_wrong_usage(limit: str, host: Host) -> None:
+    assert host.run("spool", "list", "--limit", limit).returncode == 2
+
+
+def test_what_is_given_to_forward_is_not_ignored(host: Host) -> None:
+    host.run()
+    one_clear_error(host.run("spool", "forward", "--output", "amqp://127.0.0.1:9/"), 78, "--to")
+    one_clear_error(host.run("spool", "forward", "--to", f"spool:{host.directory}/other"), 78, "--to names")
 
 
 def test_a_forward_before_any_run_has_nothing_to_send_and_makes_no_file(tmp_path: Path) -> None:

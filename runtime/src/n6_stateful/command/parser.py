@@ -27,9 +27,9 @@ DEFAULTS: dict[str, Any] = {
 EPILOG = """\
 exit codes:
   0    done, or nothing new
-  1    the collector's own code failed
+  1    the collector's own code failed, or a command could not do what it was asked for
   2    usage
-  69   the broker cannot be reached, or did not take everything
+  69   the broker (or the spool) cannot be reached, or did not take everything
   74   the state cannot be read or written
   75   another run is on its way: try later
   78   configuration
@@ -78,14 +78,14 @@ def _parser(
         epilog=EPILOG,
         parents=[common, output, dry],
     )
-    parser.add_argument("--version", action=_Version, collector_class=collector_class)
+    parser.add_argument("--version", action=_Version)
     commands = parser.add_subparsers(metavar="COMMAND", title="subcommands")
 
-    add = commands.add_parser("run", parents=[common, output, dry], help="collect and publish what is new")
+    help = "collect and publish what is new"
+    add = commands.add_parser("run", parents=[common, output, dry], help=help, description=help)
     add.set_defaults(handler="n6_stateful.command.run:run")
-    add = commands.add_parser(
-        "check", parents=[common, output], help="try configuration, state and output; publish nothing"
-    )
+    help = "try configuration, state and output; publish nothing"
+    add = commands.add_parser("check", parents=[common, output], help=help, description=help)
     add.set_defaults(handler="n6_stateful.command.check:check")
 
     state = commands.add_parser("state", help="look at the state, change it")
@@ -94,7 +94,7 @@ def _parser(
     if "state" in argv:
         _add_state_actions(state, common)
     if "spool" in argv:
-        _add_spool_actions(spool, common, output)
+        _add_spool_actions(spool, common)
     return parser
 
 
@@ -123,10 +123,10 @@ def _add_state_actions(parser: argparse.ArgumentParser, common: argparse.Argumen
     add_action("edit", "edit the state as JSON in $EDITOR")
 
 
-def _add_spool_actions(
-    parser: argparse.ArgumentParser, common: argparse.ArgumentParser, output: argparse.ArgumentParser
-) -> None:
+def _add_spool_actions(parser: argparse.ArgumentParser, common: argparse.ArgumentParser) -> None:
     actions = parser.add_subparsers(metavar="ACTION", required=True)
+    output = _Parser(add_help=False, argument_default=argparse.SUPPRESS)
+    output.add_argument("--output", metavar="URL", help="the spool, as spool:PATH (default: as configured)")
 
     def add_action(name: str, help: str, function: str | None = None) -> argparse.ArgumentParser:
         action = actions.add_parser(name, parents=[common, output], help=help, description=help)
@@ -135,13 +135,13 @@ def _add_spool_actions(
 
     add = add_action("list", "list the messages that wait in the spool", "list_")
     add.add_argument("--json", action="store_true", help="as JSON, one message a line")
-    add.add_argument("--limit", type=int, metavar="N", help="at most N messages")
-    add = add_action("show", "write one message's body to standard output")
-    add.add_argument("message_id", metavar="MESSAGE_ID", help="as `list` shows it")
+    add.add_argument("--limit", type=_count, metavar="N", help="at most N messages")
+    add = add_action("show", "write one message's body to standard output, the rest to standard error")
+    add.add_argument("message_id", metavar="MESSAGE_ID", help="as `list` shows it; its beginning will do")
     add = add_action("forward", "send the messages on to RabbitMQ, and drop what it has confirmed")
     add.add_argument("--to", metavar="URL", help="amqp://... or amqps://... (default: as configured)")
     add = add_action("drop", "take one message out for good, unsent: one that no broker takes, say")
-    add.add_argument("message_id", metavar="MESSAGE_ID", help="as `list` shows it")
+    add.add_argument("message_id", metavar="MESSAGE_ID", help="as `list` shows it; its beginning will do")
     add.add_argument("--yes", action="store_true", help="do not ask")
 
 
@@ -157,28 +157,31 @@ class _Formatter(argparse.RawDescriptionHelpFormatter):
         super().__init__(prog, width=_columns() - 2)
 
 
+def _count(text: str) -> int:
+    count = int(text)
+    if count < 1:
+        raise argparse.ArgumentTypeError("it has to be 1 or more")
+    return count
+
+
 def _columns() -> int:
     with suppress(ValueError, OSError):
-        return int(os.environ.get("COLUMNS") or os.get_terminal_size(sys.stdout.fileno()).columns)
+        return int(os.environ.get("COLUMNS", 0)) or os.get_terminal_size(sys.stdout.fileno()).columns
     return 80
 
 
 class _Version(argparse.Action):
     """`--version`: that of the collector's distribution and that of the runtime."""
 
-    def __init__(
-        self, option_strings: Sequence[str], dest: str, collector_class: type[AbstractBaseCollector]
-    ) -> None:
+    def __init__(self, option_strings: Sequence[str], dest: str) -> None:
         super().__init__(option_strings, argparse.SUPPRESS, nargs=0, help="show the versions and exit")
-        self._collector_class = collector_class
 
     def __call__(self, parser: argparse.ArgumentParser, *args: Any) -> None:
-        from importlib.metadata import packages_distributions, version
+        from importlib.metadata import entry_points
 
         from n6_stateful import __version__
 
-        package = self._collector_class.__module__.partition(".")[0]
-        names = packages_distributions().get(package, [])
-        own = "".join(f"{name} {version(name)}, " for name in dict.fromkeys(names))
+        scripts = entry_points(group="console_scripts", name=parser.prog)
+        own = "".join(f"{script.dist.name} {script.dist.version}, " for script in scripts if script.dist)
         print(f"{parser.prog}: {own}n6-stateful-runtime {__version__}")
         parser.exit()

@@ -84,21 +84,22 @@ def _spool() -> Spool:
 
 
 def _as_line(spooled: Spooled) -> str:
-    when = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(spooled.spooled))
     message = spooled.message
-    return (
-        f"{when}  {message.properties['message_id']}  {message.exchange}  {message.routing_key}  "
-        f"{spooled.size:,} bytes"
-    )
+    columns = (message.properties["message_id"], message.exchange, message.routing_key)
+    return "  ".join((_utc(spooled.spooled), *columns, f"{spooled.size:,} bytes"))
 
 
 def _as_json(spooled: Spooled) -> dict[str, object]:
     message = spooled.message
     return {
-        "spooled": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(spooled.spooled)),
+        "spooled": _utc(spooled.spooled),
         "exchange": message.exchange,
         "routing_key": message.routing_key,
         "size": spooled.size,
         "generation": message.generation,
         "properties": message.properties,
     }
+
+
+def _utc(seconds: float) -> str:
+    return time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(seconds))

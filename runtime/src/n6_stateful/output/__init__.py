@@ -55,7 +55,7 @@ OUTPUT_SPEC = """
 url = :: str                      ; amqp://user:password@host:port/vhost, amqps://... or spool:PATH
 unroutable = error :: str         ; a message that no queue takes is an `error`, or only a `warn`ing
 declare = true :: bool            ; declare the exchanges; needs the right to configure them
-heartbeat = 60 :: int             ; seconds
+heartbeat = 60 :: int             ; seconds; 0 for none
 connect_timeout = 15 :: float     ; seconds, until the broker is ready for the first message
 progress_timeout = 60 :: float    ; seconds in which the broker takes no byte and confirms nothing
 window_messages = 1000 :: int     ; at most so many messages unconfirmed
@@ -66,6 +66,9 @@ ssl_keyfile = :: str
 spool_when_down = :: str          ; keep messages in this spool until the broker has confirmed them
 spool_max_mib = 4096 :: int       ; the largest size of the spool, MiB
 """
+
+LARGEST = 10**9
+_POSITIVE = ("connect_timeout", "progress_timeout", "window_messages", "window_bytes", "spool_max_mib")
 
 # As n6 has it; there the first four have no defaults.
 RABBITMQ_SPEC = """
@@ -117,7 +120,11 @@ def config_specs(files: ConfigFiles, override: str | None) -> list[str]:
         return [OUTPUT_SPEC]
     if files.has_section("rabbitmq"):
         return [OUTPUT_SPEC, RABBITMQ_SPEC]
-    raise ConfigError(NO_OUTPUT)
+    load([OUTPUT_SPEC], files)  # if its options are misspelt, that is what to tell
+    from difflib import get_close_matches
+
+    near = get_close_matches("output", files.sections(), cutoff=0.75)
+    raise ConfigError(NO_OUTPUT + (f"\nDid you mean [output] where it says [{near[0]}]?" if near else ""))
 
 
 def make_output(sections: Mapping[str, ConfigSection], override: str | None = None) -> Output:
@@ -126,10 +133,10 @@ def make_output(sections: Mapping[str, ConfigSection], override: str | None = No
     Raises:
         ConfigError: what is said there makes no output.
     """
-    options = sections["output"]
+    options = _checked(sections["output"])
     url = override or options["url"]
     if url.startswith("spool:"):
-        return _spool(url.removeprefix("spool:"), options)
+        return _spool(url, options)
     amqp = amqp_output(url, sections)
     if options["spool_when_down"]:
         from n6_stateful.output.fallback import SpoolFirstOutput
@@ -143,23 +150,23 @@ def amqp_output(url: str, sections: Mapping[str, ConfigSection]) -> AmqpOutput:
     from n6_stateful.output.amqp import AmqpOutput
     from n6_stateful.output.login import Login
 
-    options = sections["output"]
-    if options["unroutable"] not in ("error", "warn"):
-        raise ConfigError(f"[output] unroutable = {options['unroutable']}: neither error nor warn")
+    options = _checked(sections["output"])
     login = Login.from_url(url, options) if url else Login.from_rabbitmq_section(sections["rabbitmq"])
     return AmqpOutput(login, options)
 
 
 def find_spool(sections: Mapping[str, ConfigSection], override: str | None = None) -> Spool:
-    """The spool that the output is, or that `spool_when_down` names.
+    """The spool that `override` names, else `[output] url`, else `spool_when_down`.
 
     Raises:
         ConfigError: there is none.
     """
-    options = sections["output"]
+    options = _checked(sections["output"])
+    if override and not override.startswith("spool:"):
+        raise ConfigError("--output names the spool here, as spool:PATH (where to forward to is --to)")
     url = override or options["url"]
     if url.startswith("spool:"):
-        return _spool(url.removeprefix("spool:"), options)
+        return _spool(url, options)
     if options["spool_when_down"]:
         return _spool(options["spool_when_down"], options)
     raise ConfigError("no spool is configured: neither [output] url = spool:PATH nor spool_when_down = PATH")
@@ -171,6 +178,8 @@ def find_broker(sections: Mapping[str, ConfigSection], files: ConfigFiles, url: 
     Raises:
         ConfigError: there is none.
     """
+    if url and url.startswith("spool:"):
+        raise ConfigError("--to names a broker, amqp://... or amqps://..., and no spool")
     url = url or sections["output"]["url"]
     if not url.startswith("spool:"):
         return amqp_output(url, sections)
@@ -179,9 +188,27 @@ def find_broker(sections: Mapping[str, ConfigSection], files: ConfigFiles, url: 
     return amqp_output("", {**sections, **load([RABBITMQ_SPEC], files)})
 
 
+def _checked(options: ConfigSection) -> ConfigSection:
+    problems = [
+        f"[output] {name} = {options[name]}: it has to be more than 0, and at most {LARGEST:,}"
+        for name in _POSITIVE
+        if not 0 < options[name] <= LARGEST
+    ]
+    if not 0 <= options["heartbeat"] < 1 << 16:
+        problems.append(
+            f"[output] heartbeat = {options['heartbeat']}: it has to be 0 (none) to 65535 seconds"
+        )
+    if options["unroutable"] not in ("error", "warn"):
+        problems.append(f"[output] unroutable = {options['unroutable']}: neither error nor warn")
+    if problems:
+        raise ConfigError("\n".join(problems))
+    return options
+
+
 def _spool(path: str, options: ConfigSection) -> Spool:
     from n6_stateful.output.spool import Spool
 
+    path = path.removeprefix("spool:")
     absolute = Path(path).expanduser()
     if not absolute.is_absolute():
         raise ConfigError(f"the spool's path {path!r} has to begin with / or ~")

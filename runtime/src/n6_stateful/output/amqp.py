@@ -13,7 +13,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from itertools import takewhile
 
-from n6_stateful.errors import CollectorError, ConfigError, PublishError
+from n6_stateful.errors import CollectorError, PublishError
 from n6_stateful.message import Exchange, Message, Undelivered
 from n6_stateful.output import amqp_frames as frames
 from n6_stateful.output.amqp_connection import TICK_SECONDS, Connection, close_reason, told
@@ -32,8 +32,6 @@ CLOSE_SECONDS = 5.0
 GIVE_UP_SECONDS = 1.0
 SEND_BYTES = 64 << 10  # so much is gathered before it is sent
 
-_POSITIVE = ("connect_timeout", "progress_timeout", "window_messages", "window_bytes")
-
 
 class AmqpOutput:
     """A broker as an `Output`.
@@ -41,9 +39,6 @@ class AmqpOutput:
     Args:
         login: which broker, and as whom.
         options: the `[output]` section.
-
-    Raises:
-        ConfigError: a number is out of its range.
     """
 
     def __init__(self, login: Login, options: Mapping[str, Any]) -> None:
@@ -51,11 +46,6 @@ class AmqpOutput:
         self._login = login
         self._options = options
         self._heartbeat: int = options["heartbeat"] if login.heartbeat is None else login.heartbeat
-        for name in _POSITIVE:
-            if not options[name] > 0:
-                raise ConfigError(f"[output] {name} = {options[name]}: it has to be more than 0")
-        if not 0 <= self._heartbeat < 1 << 16:
-            raise ConfigError(f"a heartbeat of {self._heartbeat} seconds: it has to be 0 (none) to 65535")
         self._window_messages: int = options["window_messages"]
         self._window_bytes: int = options["window_bytes"]
 
@@ -73,7 +63,7 @@ class AmqpOutput:
     # Output
 
     def open(self, exchanges: Sequence[Exchange], owner: str, generations: Sequence[str]) -> None:
-        """Connect, log in, and declare the exchanges (durable, as n6 declares them)."""
+        """Connect, log in, and declare the exchanges (durable, as n6 has them), or only look for them."""
         timeout = self._options["connect_timeout"]
         deadline = time.monotonic() + timeout
         try:
@@ -81,7 +71,7 @@ class AmqpOutput:
             connection = Connection(self._login, name, self._heartbeat, timeout, self._obey)
             self._connection = connection
             self._turn_until(lambda: connection.is_open, deadline)
-            connection.send(_channel(exchanges if self._options["declare"] else ()))
+            connection.send(_channel(exchanges, declare=self._options["declare"]))
             self._turn_until(lambda: self._ready, deadline)
             problem = connection.problem
         except TimeoutError:
@@ -91,8 +81,9 @@ class AmqpOutput:
         except ValueError as exc:
             raise CollectorError(f"AMQP cannot hold what output_queue declares: {exc}") from exc
         if problem is not None:
+            reached = self._connection is not None and self._connection.is_open
             raise PublishError(
-                f"{self.where}: no connection: {problem}",
+                f"{self.where}: {'' if reached else 'no connection: '}{problem}",
                 consequence="nothing was published, and the state stays as it was",
             )
         threading.Thread(target=self._stand_in, name="n6-stateful-amqp", daemon=True).start()
@@ -286,9 +277,9 @@ class AmqpOutput:
         raise FrameError(f"it returns a message that was not sent ({routing_key}, {message_id})")
 
 
-def _channel(exchanges: Sequence[Exchange]) -> list[bytes]:
+def _channel(exchanges: Sequence[Exchange], *, declare: bool) -> list[bytes]:
     """Open the channel, declare what it publishes to, and ask for confirmations."""
-    durable = b"\2"
+    durable, passive = b"\2", b"\1"  # what is declared passively has to be there, and needs no rights
     return [
         frames.method(CHANNEL, frames.CHANNEL_OPEN, frames.short_string("")),
         *(
@@ -298,7 +289,7 @@ def _channel(exchanges: Sequence[Exchange]) -> list[bytes]:
                 b"\0\0",
                 frames.short_string(exchange.name),
                 frames.short_string(exchange.type),
-                durable,
+                durable if declare else passive,
                 frames.table({}),
             )
             for exchange in exchanges

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from urllib.parse import unquote, urlsplit
+from urllib.parse import quote, unquote, urlsplit
 
 from n6_stateful.errors import ConfigError
 
@@ -30,6 +30,10 @@ class Login:
             raise ConfigError(f"the broker's port is {port}: it has to be 1 to 65535")
         if len(vhost.encode()) > 255:
             raise ConfigError(f"the virtual host {vhost[:40]!r}... is longer than AMQP allows (255 bytes)")
+        if "\0" in f"{user}{password}":
+            raise ConfigError("the user or the password for the broker holds a NUL, which cannot be sent")
+        if heartbeat is not None and not 0 <= heartbeat < 1 << 16:
+            raise ConfigError(f"[rabbitmq] heartbeat_interval = {heartbeat}: it has to be 0 (none) to 65535")
         self.host = host
         self.port = port
         self.vhost = vhost
@@ -49,31 +53,41 @@ class Login:
         """
         unreadable = ConfigError(
             "the output's URL cannot be read; in a user, a password or a virtual host write each of "
-            "/ ? # @ [ ] % percent-encoded, for instance %23 for # (in a configuration file %%23)"
+            "/ ? # @ [ ] % percent-encoded, for instance %23 for # (in a configuration file %%23); "
+            "a port is a number up to 65535"
         )
         try:
             parts = urlsplit(url)
             port = parts.port
+            given_user, given_password = parts.username or "", parts.password
+            user = unquote(given_user, errors="strict") or None
+            password = "guest" if given_password is None else unquote(given_password, errors="strict")
+            vhost = unquote(parts.path[1:], errors="strict") or "/"
         except ValueError:
             raise unreadable from None  # its text may hold a part of the password
         if "@" in parts.path + parts.query + parts.fragment:
             raise unreadable  # what seems to be the host is the user
-        if parts.scheme not in ("amqp", "amqps") or not parts.hostname or parts.query or parts.fragment:
+        form = "amqp://user:password@host:port/vhost, amqps://... or spool:PATH"
+        if parts.scheme not in ("amqp", "amqps"):
+            begins = f"begins with {parts.scheme}:" if parts.scheme else "has no scheme"
+            raise ConfigError(f"the output's URL {begins}; it has to be {form}")
+        if not parts.hostname:
+            raise ConfigError(f"the output's URL names no host; it has to be {form}")
+        if parts.query or parts.fragment:
             raise ConfigError(
-                f"the output's URL begins with {parts.scheme or 'no scheme'}://; it has to be "
-                "amqp://user:password@host:port/vhost, amqps://... or spool:PATH, with nothing behind it"
+                f"the output's URL goes on behind the virtual host; it has to be {form}, and what a query "
+                "would say are options of [output]"
             )
         secure = parts.scheme == "amqps"
         tls = {name: options[name] for name in ("ssl_ca_certs", "ssl_certfile", "ssl_keyfile")}
-        user = unquote(parts.username) if parts.username else None
         if user is None and not (secure and tls["ssl_certfile"]):
             user = "guest"
         return cls(
             parts.hostname,
             (5671 if secure else 5672) if port is None else port,
-            unquote(parts.path[1:]) or "/",
+            vhost,
             user,
-            unquote(parts.password) if parts.password is not None else "guest",
+            password,
             tls if secure else None,
         )
 
@@ -107,7 +121,8 @@ class Login:
     def where(self) -> str:
         """The broker's URL without user and password."""
         scheme = "amqp" if self.tls is None else "amqps"
-        return f"{scheme}://{self.host}:{self.port}/{'' if self.vhost == '/' else self.vhost}"
+        host = f"[{self.host}]" if ":" in self.host else self.host
+        return f"{scheme}://{host}:{self.port}/{'' if self.vhost == '/' else quote(self.vhost, safe='')}"
 
     def response(self) -> tuple[str, bytes]:
         """How to log in: the SASL mechanism, and what to say."""

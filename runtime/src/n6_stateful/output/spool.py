@@ -84,7 +84,9 @@ FROM message {which}
 """
 _OLDEST = _WAITING.format(body="body", which="ORDER BY number LIMIT ?")
 _OLDEST_WITHOUT_BODIES = _WAITING.format(body="x''", which="ORDER BY number LIMIT ?")
-_WITH_ID = _WAITING.format(body="body", which="WHERE message_id GLOB ? LIMIT 2")
+_WITH_ID = _WAITING.format(
+    body="body", which="WHERE length(?1) AND substr(message_id, 1, length(?1)) = ?1 LIMIT 2"
+)
 _SOME_ARE_OVER = """
 SELECT 1 FROM forwarded
 WHERE owner = ? AND generation NOT IN (SELECT value FROM json_each(?)) LIMIT 1
@@ -216,8 +218,7 @@ class Spool:
 
     def message(self, message_id: str) -> Spooled | None:
         """The message with that id, or whose id alone begins so."""
-        pattern = message_id.replace("*", "").replace("?", "").replace("[", "") + "*"
-        found = list(self._select(_WITH_ID, pattern))
+        found = list(self._select(_WITH_ID, message_id))
         return found[0] if len(found) == 1 else None
 
     def summary(self) -> tuple[int, int]:

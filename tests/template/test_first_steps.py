@@ -44,6 +44,21 @@ def test_a_filled_in_collector_publishes_once_and_its_tests_are_green(
     assert "1 message (10 bytes) in the spool" in said[3]
 
 
+def test_the_example_in_the_readme_is_green_with_what_is_said_beside_it(project: Project) -> None:
+    (example,) = re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text(), re.DOTALL)
+    code = re.sub(r"    def _download\(.*", lambda _: example, project.collector.read_text(), flags=re.DOTALL)
+    code = code.replace("    NotFilledInError,\n", "").replace("from n6_", "import requests\nfrom n6_", 1)
+    project.collector.write_text(code)
+    for name, line, added in (
+        ("pyproject.toml", "dependencies = [\n", '    "requests >=2.32,<3",\n'),
+        ("tox.ini", "description = mypy --strict\ndeps =\n", "    types-requests\n"),
+    ):
+        file = project.path / name
+        assert line in file.read_text()
+        file.write_text(file.read_text().replace(line, line + added))
+    project.tox()
+
+
 @pytest.mark.parametrize(
     ("download", "runtime_source"),
     [("fill in", "vendored"), ("http", "index"), *[("http", "vendored"), ("fill in", "index")] * ALL_BAKES],

@@ -5,6 +5,7 @@ from __future__ import annotations
 import signal
 import subprocess
 import sys
+import threading
 import time
 from contextlib import suppress
 from pathlib import Path
@@ -13,6 +14,7 @@ from typing import Any
 import pytest
 
 from n6_stateful import PublishError
+from n6_stateful.output.amqp_connection import Connection
 from tests.broker.attempt import attempt, nothing_is_lost, one_clear_error
 from tests.broker.conftest import Broker, Collecting, make_collecting
 from tests.broker.private_node import until
@@ -100,6 +102,42 @@ def test_a_collector_that_goes_on_after_the_error_does_not_end_well(
     nothing_is_lost(done, broker, collecting)
 
 
+@pytest.mark.parametrize("amid", ["send", "_write", "_receive"])
+def test_a_collector_that_swallows_an_interruption_amid_the_sending_does_not_end_well(
+    amid: str, broker: Broker, collecting: Collecting, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # As if a signal had come just then: its handler raises when the system call has been made.
+    done_by = getattr(Connection, amid)
+    publish_output = SampleCollector.publish_output
+    armed: list[bool] = []
+
+    def interrupted(self: Connection, *args: Any) -> Any:
+        found = done_by(self, *args)
+        if armed and threading.current_thread() is threading.main_thread():
+            armed.clear()
+            raise KeyboardInterrupt
+        return found
+
+    def careless(self: SampleCollector, *args: Any) -> None:
+        with suppress(KeyboardInterrupt):
+            publish_output(self, *args)
+
+    monkeypatch.setattr(Connection, amid, interrupted)
+    monkeypatch.setattr(SampleCollector, "publish_output", careless)
+    with collecting.config.open("a") as file:
+        file.write("window_messages = 3\n")
+    done = attempt(collecting, broker.url, broker.exchange, {5: lambda collector: armed.append(True)})
+    assert not armed
+    one_clear_error(done, collecting, "interrupted amid its work")
+    arrived = [message.properties["message_id"] for message in broker.receive()]
+    assert arrived == done.published[: len(arrived)]  # none twice, none torn, none left out
+    again = attempt(collecting, broker.url, broker.exchange)
+    assert again.code == 0, again.told
+    arrived += [message.properties["message_id"] for message in broker.receive()]
+    assert list(dict.fromkeys(arrived)) == again.published
+    assert again.published[: len(done.published)] == done.published
+
+
 def test_messages_whose_confirmation_got_lost_are_listed_and_come_again_as_twins(
     broker: Broker, collecting: Collecting
 ) -> None:
@@ -177,6 +215,19 @@ def test_a_message_may_travel_for_longer_than_the_timeout_as_long_as_it_moves(
     assert done.code == 0, done.told
     assert done.seconds > 2 * TIMEOUT
     assert [message.body for message in broker.receive()] == [body]
+
+
+def test_a_message_that_comes_back_may_travel_for_longer_than_the_timeout_too(
+    broker: Broker, collecting: Collecting
+) -> None:
+    broker.channel.queue_unbind(broker.queue, broker.exchange, "#")
+    collecting.feed.write_bytes(b"x" * (16 << 20))
+    with collecting.config.open("a") as file:
+        file.write("unroutable = warn\n")
+    with Proxy(broker.url, delay=0.01) as proxy:
+        done = attempt(collecting, proxy.url, broker.exchange)
+    assert done.code == 0, done.told
+    assert done.seconds > 2 * TIMEOUT
 
 
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])

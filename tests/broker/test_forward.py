@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from n6_stateful.command import main
+from n6_stateful.message import Exchange, Message
 from n6_stateful.output.spool import Spool
 from tests.broker.attempt import attempt
 from tests.broker.conftest import Broker, Collecting
@@ -74,6 +75,23 @@ def test_what_the_broker_cannot_route_stays_in_the_spool(
     broker.channel.queue_unbind(broker.queue, broker.exchange, "#")
     assert forward(collecting, spool, broker.url) == 69
     assert ids(spool) == stored.published
+
+
+def test_a_message_that_amqp_cannot_hold_stays_and_holds_up_no_other(
+    broker: Broker, collecting: Collecting, spool: Spool, capsys: pytest.CaptureFixture[str]
+) -> None:
+    spool.open([Exchange(broker.exchange, "topic")], "owner", ("g",))
+    for number, routing_key in enumerate(["a.b", "r" * 300, "a.b"]):
+        properties = {"message_id": f"{number:032x}"}
+        spool.publish(Message(broker.exchange, routing_key, b"%d" % number, properties, "g"))
+    spool.close()
+    for sent in ([b"0", b"2"], []):
+        assert forward(collecting, spool, broker.url) == 69
+        told = capsys.readouterr().err
+        assert "Traceback" not in told
+        assert f"{1:032x}" in told
+        assert [message.body for message in broker.receive()] == sent
+        assert ids(spool) == [f"{1:032x}"]
 
 
 def test_of_two_forwards_at_once_the_second_exits_with_75_and_nothing_goes_twice(

@@ -7,7 +7,7 @@ import struct
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Any
 
 import pytest
@@ -58,18 +58,20 @@ class Peer:
     """Something that says its answers, one after the other, each time it hears something, and then listens.
 
     Attributes:
+        address: where it listens.
         heard: all that it heard.
         output: an output that takes it for a broker.
     """
 
-    def __init__(self, answers: tuple[bytes, ...]) -> None:
+    def __init__(self, answers: tuple[bytes, ...], **options: float) -> None:
         self.heard = b""
         self._answers = answers
         self._listener = socket.create_server(("127.0.0.1", 0))
         self._thread = threading.Thread(target=self._serve)
         self._thread.start()
-        url = f"amqp://127.0.0.1:{self._listener.getsockname()[1]}/"
-        self.output = AmqpOutput(Login.from_url(url, OPTIONS), OPTIONS)
+        self.address = self._listener.getsockname()
+        url = f"amqp://127.0.0.1:{self.address[1]}/"
+        self.output = AmqpOutput(Login.from_url(url, OPTIONS), {**OPTIONS, **options})
 
     def _serve(self) -> None:
         connection, _ = self._listener.accept()
@@ -182,3 +184,29 @@ def test_frames_are_as_short_as_the_broker_wants_them() -> None:
     sent = frames.FrameReader().feed(peer.heard.removeprefix(frames.PROTOCOL_HEADER))
     bodies = [len(frame.payload) for frame in sent if frame.kind == frames.BODY]
     assert bodies == [4992] * 4 + [20_000 - 4 * 4992]
+
+
+def test_a_host_is_reached_by_whichever_of_its_addresses_answers(monkeypatch: pytest.MonkeyPatch) -> None:
+    peer = Peer(READY)
+    address = peer.address
+    with socket.create_server(("127.0.0.1", 0), backlog=0) as full:
+        waiting = []
+        with suppress(TimeoutError):  # from then on it swallows all, as a firewall does
+            for _ in range(10):
+                waiting.append(socket.create_connection(full.getsockname(), timeout=0.1))
+        unheard_of = (9999, socket.SOCK_STREAM, 6, "", address)
+        swallowing, answering_ = (
+            (socket.AF_INET, socket.SOCK_STREAM, 6, "", each) for each in (full.getsockname(), address)
+        )
+        monkeypatch.setattr(socket, "getaddrinfo", lambda *_, **__: [unheard_of, swallowing, answering_])
+        peer.output.open((), "test", ())
+        peer.close()
+        for each in waiting:
+            each.close()
+
+
+def test_no_heartbeat_is_missed_before_the_broker_has_let_us_in() -> None:
+    peer = Peer((START,), heartbeat=1, connect_timeout=2.5)
+    with pytest.raises(PublishError, match="connect_timeout"):
+        peer.output.open((), "test", ())
+    peer.close()

@@ -116,6 +116,11 @@ def test_what_amqp_cannot_hold_is_refused(properties: dict[str, Any]) -> None:
         frames.message(frames.publish(1, "raw", "a.b"), properties, b"x", LONGEST)
 
 
+def test_properties_that_no_frame_can_hold_are_refused() -> None:
+    with pytest.raises(ValueError, match="the properties take 5,0"):
+        frames.message(frames.publish(1, "raw", "a.b"), {"headers": {"a": "x" * 5_000}}, b"x", LONGEST)
+
+
 @given(properties=properties_, size=st.integers(0, 1 << 60))
 def test_a_returned_message_is_known_by_what_another_client_writes(
     properties: dict[str, Any], size: int

@@ -16,7 +16,7 @@ from itertools import takewhile
 from n6_stateful.errors import CollectorError, PublishError
 from n6_stateful.message import Exchange, Message, Undelivered
 from n6_stateful.output import amqp_frames as frames
-from n6_stateful.output.amqp_connection import TICK_SECONDS, Connection, close_reason, told
+from n6_stateful.output.amqp_connection import INTERRUPTED, TICK_SECONDS, Connection, close_reason, told
 from n6_stateful.output.amqp_frames import Fields, Frame, FrameError
 
 TYPE_CHECKING = False
@@ -50,7 +50,7 @@ class AmqpOutput:
         self._window_bytes: int = options["window_bytes"]
 
         self._turning = threading.Lock()
-        self._over = threading.Event()
+        self._over = False  # no Event: an interruption can leave its lock taken
         self._connection: Connection | None = None
         self._ready = False
         self._returned: tuple[str, str, str] | None = None  # what a content header that comes belongs to
@@ -64,6 +64,10 @@ class AmqpOutput:
 
     def open(self, exchanges: Sequence[Exchange], owner: str, generations: Sequence[str]) -> None:
         """Connect, log in, and declare the exchanges (durable, as n6 has them), or only look for them."""
+        try:
+            channel = _channel(exchanges, declare=self._options["declare"])
+        except ValueError as exc:
+            raise CollectorError(f"AMQP cannot hold what output_queue declares: {exc}") from exc
         timeout = self._options["connect_timeout"]
         deadline = time.monotonic() + timeout
         try:
@@ -71,15 +75,13 @@ class AmqpOutput:
             connection = Connection(self._login, name, self._heartbeat, timeout, self._obey)
             self._connection = connection
             self._turn_until(lambda: connection.is_open, deadline)
-            connection.send(_channel(exchanges, declare=self._options["declare"]))
+            connection.send(channel)
             self._turn_until(lambda: self._ready, deadline)
             problem = connection.problem
         except TimeoutError:
             problem = f"it was not ready within {timeout:g} s (connect_timeout)"
         except OSError as exc:
             problem = told(exc)
-        except ValueError as exc:
-            raise CollectorError(f"AMQP cannot hold what output_queue declares: {exc}") from exc
         if problem is not None:
             reached = self._connection is not None and self._connection.is_open
             raise PublishError(
@@ -98,7 +100,7 @@ class AmqpOutput:
         with self._turning:
             if self._is_full(size):
                 self._wait(lambda: self._has_room(size))
-            if self._refused or connection.problem is not None:
+            if self._refused or connection.problem is not None or connection.in_doubt:
                 self._wait(lambda: not self._unconfirmed)
                 # Nothing is sent any more, and a collector that goes on all the same must not end well.
                 self._refused[self._next_tag] = Undelivered(*about, "not sent")
@@ -110,10 +112,12 @@ class AmqpOutput:
             except ValueError as exc:
                 raise CollectorError(f"AMQP cannot hold a message to {routing_key[:80]!r}: {exc}") from exc
             LOGGER.debug("%d: %s %s (%d bytes)", self._next_tag, *about)
+            connection.in_doubt = True
             self._unconfirmed[self._next_tag] = about
             self._next_tag += 1
             self._unconfirmed_bytes += size
             connection.send(buffers)
+            connection.in_doubt = False
             if connection.unsent >= SEND_BYTES:
                 # To the last byte, so that the broker has a large message whole while the next is made.
                 self._wait(lambda: not connection.unsent)
@@ -123,17 +127,19 @@ class AmqpOutput:
         with self._turning:
             self._wait(lambda: not self._unconfirmed)
             # A connection that ended when all was confirmed is no error; whoever publishes more will see it.
-            if self._refused or self._unconfirmed or self._over.is_set():
+            if self._refused or self._unconfirmed or self._over or self._opened().in_doubt:
                 self._raise()
 
     def close(self) -> None:
         """Wait for every confirmation, then for the connection's orderly end."""
         self.flush()
-        self._over.set()
+        self._over = True
         with self._turning:
             connection = self._opened()
             problem = connection.problem
             agreed = connection.close(CLOSE_SECONDS)
+            if connection.in_doubt:
+                self._raise()
         if problem is not None:
             LOGGER.warning("%s: %s; by then it had confirmed everything", self.where, problem)
         elif agreed:
@@ -143,7 +149,7 @@ class AmqpOutput:
 
     def abort(self) -> None:
         """End the connection; what is unconfirmed may or may not have arrived."""
-        self._over.set()
+        self._over = True
         if self._connection is None:
             return
         # An interruption can leave the lock taken, if it comes at the wrong instant.
@@ -170,10 +176,12 @@ class AmqpOutput:
 
     def _stand_in(self) -> None:
         """The other thread: turn the connection while the collector is away."""
-        while not self._over.wait(TICK_SECONDS):
-            if self._turning.acquire(blocking=False):
+        while not self._over:
+            time.sleep(TICK_SECONDS)
+            more = True
+            while more and not self._over and self._turning.acquire(blocking=False):
                 try:
-                    self._opened().turn()
+                    more = self._opened().turn()
                 finally:
                     self._turning.release()
 
@@ -202,8 +210,9 @@ class AmqpOutput:
                 connection.problem = f"it made no progress for {timeout:g} s (progress_timeout){why}"
 
     def _left(self) -> int:
-        """Falls with each byte that moves and each confirmation."""
-        return self._opened().under_way + len(self._unconfirmed)
+        """Falls with each byte that moves, of messages that come back, too, and with each confirmation."""
+        connection = self._opened()
+        return connection.under_way - connection.received + len(self._unconfirmed)
 
     # The window
 
@@ -221,7 +230,10 @@ class AmqpOutput:
         """Tell all that is not known to have arrived."""
         known = {tag: Undelivered(*each, "not confirmed") for tag, each in self._unconfirmed.items()}
         known.update(self._refused)
-        what = self._opened().problem or "the broker did not take every message"
+        connection = self._opened()
+        what = "the broker did not take every message"
+        if connection.in_doubt or connection.problem:
+            what = connection.problem or INTERRUPTED
         raise PublishError(
             f"{self.where}: {what}",
             [known[tag] for tag in sorted(known)],

@@ -31,6 +31,7 @@ LOGGER = logging.getLogger(__name__)
 RECEIVE_BYTES = 64 << 10
 BUFFERS_AT_ONCE = 512  # Linux takes 1024 in one system call
 TLS_BYTES_AT_ONCE = 64 << 10
+INTERRUPTED = "it was interrupted amid its work"
 TICK_SECONDS = 0.25  # a turn waits no longer, to look after the heartbeats
 
 _CAPABILITIES = (
@@ -58,7 +59,9 @@ class Connection:
         is_open: the broker has let us in.
         problem: why nothing can be published any more, the connection's end for instance; None if it can.
         alarm: why the broker takes nothing for now; None if it does.
+        in_doubt: what was sent or said may not be what was noted, since it was interrupted, or was no AMQP.
         unsent: how many bytes wait to be given to the system.
+        received: how many bytes have come on channels.
         longest_frame: in bytes.
 
     Raises:
@@ -72,7 +75,9 @@ class Connection:
         self.is_open = False
         self.problem: str | None = None
         self.alarm: str | None = None
+        self.in_doubt = False
         self.unsent = 0
+        self.received = 0
         self.longest_frame = frames.LONGEST_FRAME
         self._login = login
         self._name = name
@@ -84,7 +89,6 @@ class Connection:
         self._would_block: tuple[type[OSError], ...] = (BlockingIOError,)
         self._is_tls = False
         self._broken: OSError | None = None  # nothing can be sent any more
-        self._is_writing = False
         self._is_closed = False
         context = login.tls_context()
         self._socket = _reach(login.host, login.port, time.monotonic() + timeout)
@@ -113,16 +117,22 @@ class Connection:
             self._waiting.append(each)
             self.unsent += len(each)
 
-    def turn(self, seconds: float = 0) -> None:
-        """Send what can be sent, and take what has come.
+    def turn(self, seconds: float = 0) -> bool:
+        """Send what can be sent, and take what has come; whether anything has.
 
-        An error ends the connection (see `problem`), and is not raised.
+        An error ends the connection (see `problem`), and is not raised. Where the handler of a signal raises
+        amid a turn, the next one ends the connection.
 
         Args:
             seconds: how long to wait where there is nothing to be done, at most; some turns wait shorter.
         """
         if self._is_closed:
-            return
+            return False
+        if self.in_doubt:
+            self.end(INTERRUPTED)
+            return False
+        self.in_doubt = True  # to the end of the turn, and not in a `finally`
+        data = None
         try:
             if not self._flush() and seconds:
                 self._wait(seconds)
@@ -131,6 +141,7 @@ class Connection:
                 self._last_heard = time.monotonic()
                 for frame in self._reader.feed(data):
                     if frame.channel:
+                        self.received += len(frame.payload)
                         self._obey(frame)
                     elif frame.kind == frames.METHOD:
                         self._obey_connection(Fields(frame.payload))
@@ -142,8 +153,11 @@ class Connection:
             self.end(told(self._broken or exc))
         except FrameError as exc:
             self.end(f"what answers there does not speak AMQP 0-9-1: {exc}")
-        if self._heartbeat and not self._is_closed:
+            return True
+        if self._heartbeat and self.is_open and not self._is_closed:
             self._beat()
+        self.in_doubt = False
+        return bool(data)
 
     def close(self, seconds: float) -> bool:
         """End the connection in order; whether the broker has done its part within so many seconds."""
@@ -158,9 +172,8 @@ class Connection:
 
     def give_up(self, reason: str, seconds: float) -> None:
         """End the connection without what waits to be sent; in order if the broker agrees in time."""
-        # Amid a message, or where an interruption has left the count of what was sent in doubt, a further
-        # frame would be taken for a part of that message.
-        if self.is_open and not (self._is_closed or self._waiting or self._is_writing):
+        # Amid a message a further frame would be taken for a part of it.
+        if self.is_open and not (self._is_closed or self._waiting or self.in_doubt):
             self.close(seconds)
         self.end(reason)
 
@@ -182,7 +195,6 @@ class Connection:
     def _flush(self) -> bool:
         """Send what can be sent; whether that was anything."""
         before = self.unsent
-        self._is_writing = True
         try:
             while self._waiting and self._broken is None:
                 sent = self._write()
@@ -199,7 +211,6 @@ class Connection:
             pass
         except OSError as exc:
             self._broken = exc  # but what the broker has said before is still to be read
-        self._is_writing = False
         return self.unsent < before
 
     def _write(self) -> int:
@@ -307,13 +318,17 @@ def _reach(host: str, port: int, deadline: float) -> socket.socket:
         addresses = socket.getaddrinfo(name, port, type=socket.SOCK_STREAM)
     except UnicodeError:
         raise OSError(f"{host!r} is no name of a host") from None
-    for family, kind, protocol, _, address in addresses:
+    for count, (family, kind, protocol, _, address) in enumerate(addresses):
         left = deadline - time.monotonic()
         if left <= 0:
             break
-        reached = socket.socket(family, kind, protocol)
         try:
-            reached.settimeout(left)
+            reached = socket.socket(family, kind, protocol)
+        except OSError as exc:  # an address of version 6 on a machine without
+            problem = exc
+            continue
+        try:
+            reached.settimeout(left / (len(addresses) - count))  # one that swallows all is not the last hope
             reached.connect(address)
             reached.settimeout(max(deadline - time.monotonic(), 0.001))  # for TLS; 0 would not wait at all
         except OSError as exc:

@@ -92,6 +92,8 @@ def message(method: bytes, properties: Mapping[str, Any], body: bytes, longest: 
     channel = _START.unpack_from(method)[1]
     size = len(body)
     header = frame(HEADER, channel, _HEADER.pack(60, 0, size) + _properties(properties))
+    if len(header) > longest:
+        raise ValueError(f"the properties take {len(header):,} bytes, and a frame here has {longest:,}")
     if 0 < size <= SMALL_BODY:
         return [b"".join((method, header, _START.pack(BODY, channel, size), body, _END))]
     buffers: list[Buffer] = [method, header]

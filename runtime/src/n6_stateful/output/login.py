@@ -28,6 +28,11 @@ class Login:
     ) -> None:
         if not 0 < port < 1 << 16:
             raise ConfigError(f"the broker's port is {port}: it has to be 1 to 65535")
+        for name, text in (("virtual host", vhost), ("user", user or ""), ("password", password)):
+            try:
+                text.encode()
+            except UnicodeEncodeError:
+                raise ConfigError(f"the {name} for the broker cannot be sent: it is no UTF-8") from None
         if len(vhost.encode()) > 255:
             raise ConfigError(f"the virtual host {vhost[:40]!r}... is longer than AMQP allows (255 bytes)")
         if "\0" in f"{user}{password}":

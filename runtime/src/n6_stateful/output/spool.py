@@ -293,10 +293,17 @@ class Spool:
 
     def _send(self, batch: Sequence[Spooled], output: Output) -> None:
         published: list[Spooled] = []
+        unfit: list[Undelivered] = []
         try:
             for spooled in batch:
                 published.append(spooled)
-                output.publish(spooled.message)
+                try:
+                    output.publish(spooled.message)
+                except CollectorError as exc:
+                    published.pop()
+                    message = spooled.message
+                    message_id = message.properties["message_id"]
+                    unfit.append(Undelivered(message.routing_key, message_id, spooled.size, str(exc)))
             output.flush()
         except PublishError as exc:
             # One message that the broker does not take must not make the others go again at each forward.
@@ -304,7 +311,9 @@ class Spool:
             if left:
                 self.drop([each for each in published if each.message.properties["message_id"] not in left])
             raise
-        self.drop(batch)
+        self.drop(published)
+        if unfit:
+            raise PublishError(f"{output.where}: not every message can be sent there", unfit)
 
     def _batch(self) -> list[Spooled]:
         batch: list[Spooled] = []

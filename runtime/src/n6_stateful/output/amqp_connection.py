@@ -13,6 +13,7 @@ import sys
 import termios
 import time
 from collections import deque
+from contextlib import suppress
 from itertools import islice
 
 from n6_stateful.output import amqp_frames as frames
@@ -108,7 +109,9 @@ class Connection:
         """How many bytes the other side's system does not have yet, as far as ours knows."""
         if self._is_closed:
             return 0
-        queued = fcntl.ioctl(self._socket, termios.TIOCOUTQ, bytes(4))
+        queued = bytes(4)
+        with suppress(OSError):  # not every system tells
+            queued = fcntl.ioctl(self._socket, termios.TIOCOUTQ, queued)
         return self.unsent + int.from_bytes(queued, sys.byteorder)
 
     def send(self, buffers: Iterable[Buffer]) -> None:

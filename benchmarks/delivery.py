@@ -1,12 +1,12 @@
 """How fast messages get to RabbitMQ, confirmed, against a raw socket and other clients.
 
-    python benchmarks/delivery.py [--rounds 5] [--growth FILE.svg]
+    python benchmarks/delivery.py [--rounds 8] [--growth FILE.svg]
 
 20,000 messages of 1 KiB, 200 of 1 MiB, 6 of 50 MiB, and one (there the whole process counts), on classic
-and on quorum queues. Every figure is a process of its own; the clients take turns (A B C A B C ...), so that
-a machine whose speed drifts favours nobody. Figures are medians; the ratio is that of throughput to the raw
-socket's (benchmarks/raw_socket.py), for one message that of time. Needs the runtime, pika, aio-pika and a
-broker (N6_STATEFUL_BROKER, default amqp://guest:guest@127.0.0.1:5672/); for --growth matplotlib, too.
+and on quorum queues. Every figure is a process of its own; the clients take turns (A B C, C A B, ...), so
+that a machine whose speed drifts favours nobody. Figures are medians; the ratio is that of throughput to the
+raw socket's (benchmarks/raw_socket.py), for one message that of time. Needs the runtime, pika, aio-pika and
+a broker (N6_STATEFUL_BROKER, default amqp://guest:guest@127.0.0.1:5672/); for --growth matplotlib, too.
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections import deque
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -187,9 +188,11 @@ def compare(rounds: int) -> None:
         set_up(kind)
         for case, (count, size) in CASES.items():
             taken: dict[str, list[dict[str, float]]] = {client: [] for client in CLIENTS}
+            order = deque(CLIENTS)
             for _ in range(rounds):
-                for client in CLIENTS:
+                for client in order:
                     taken[client].append(one(client, count, size))
+                order.rotate()  # what a broker has still to do for one falls to the next
             print(
                 f"\n{case}, {kind} queue" + f"{'messages/s':>24} {'ratio':>7} {'CPU us each':>12} {'MiB':>7}"
             )
@@ -253,7 +256,7 @@ def main() -> None:
     """Measure, and print."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument(
-        "--rounds", type=int, default=5, help="processes of each client and case (default: 5)"
+        "--rounds", type=int, default=8, help="processes of each client and case (default: 8)"
     )
     parser.add_argument(
         "--growth", type=Path, metavar="FILE", help="plot instead how cost grows, 10^2 to 10^6"

@@ -62,7 +62,7 @@ def n6_stateful(count: int, size: int) -> float:
     """A collector's run(), with its message ids."""
     from n6_stateful import QueuedBase
     from n6_stateful.config import ConfigFiles, load
-    from n6_stateful.output import OUTPUT_SPEC, make_output
+    from n6_stateful.output.choice import OUTPUT_SPEC, make_output
 
     class Publisher(QueuedBase):
         output_queue = {"exchange": NAME, "exchange_type": "fanout"}

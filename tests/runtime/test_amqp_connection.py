@@ -16,7 +16,7 @@ from n6_stateful import PublishError
 from n6_stateful.message import Message
 from n6_stateful.output import amqp_frames as frames
 from n6_stateful.output.amqp import AmqpOutput
-from n6_stateful.output.login import Login
+from n6_stateful.output.broker import Login
 
 SLACK = 4
 OPTIONS: dict[str, Any] = {

@@ -10,8 +10,8 @@ import pytest
 
 from n6_stateful import ConfigError
 from n6_stateful.config import ConfigFiles, load
-from n6_stateful.output import OUTPUT_SPEC, make_output
-from n6_stateful.output.login import Login
+from n6_stateful.output.broker import Login
+from n6_stateful.output.choice import OUTPUT_SPEC, make_output
 
 OPTIONS: dict[str, Any] = {"ssl_ca_certs": "", "ssl_certfile": "", "ssl_keyfile": ""}
 

@@ -21,8 +21,8 @@ from n6_stateful import PublishError
 from n6_stateful.errors import BusyError, CollectorError
 from n6_stateful.message import Exchange, Message, Undelivered
 from n6_stateful.output import spool as spool_module
-from n6_stateful.output.fallback import SpoolFirstOutput
 from n6_stateful.output.spool import Spool
+from n6_stateful.output.spool_first import SpoolFirstOutput
 from n6_stateful.testing import MemoryOutput
 from tests.runtime.test_command import Host, one_clear_error
 from tests.runtime.test_command import host as host  # the fixture

@@ -27,7 +27,7 @@ from typing import Any
 import pytest
 
 from n6_stateful import ConfigError, StateError, StateLockedError, settings
-from n6_stateful.statefile import MARK
+from n6_stateful.state.file import MARK
 from tests.runtime.state_program import Program
 
 NAME = "provider.channel.Program.pickle"
@@ -510,7 +510,7 @@ def test_a_directory_without_the_right_to_write_is_one_clear_error(nobodys_direc
     cache_dir = nobodys_directory / "cache"
     code = (
         "import os, sys\n"
-        "from n6_stateful.statefile import Path, StateError, StateFile\n"
+        "from n6_stateful.state.file import Path, StateError, StateFile\n"
         "os.setgid(65534); os.setuid(65534)\n"
         "try: StateFile(Path(sys.argv[1])).lock()\n"
         "except StateError as error: print(error)"

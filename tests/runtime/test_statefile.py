@@ -19,10 +19,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from n6_stateful import StateError, StateLockedError
-from n6_stateful.statefile import MARK, SIGNATURE, BrokenStateError, StateFile
+from n6_stateful.state.file import MARK, SIGNATURE, BrokenStateError, StateFile
 
 # Begins a process that opens the state file named by its argument as `file`.
-BEGIN = "import os, sys\nfrom n6_stateful.statefile import *\nfile = StateFile(Path(sys.argv[1]))\n"
+BEGIN = "import os, sys\nfrom n6_stateful.state.file import *\nfile = StateFile(Path(sys.argv[1]))\n"
 
 
 @pytest.fixture

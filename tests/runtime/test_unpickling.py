@@ -35,7 +35,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from n6_stateful.unpickling import PLAIN_CLASSES, Pickler, RefusedError, StandIn, load, look
+from n6_stateful.state.pickles import PLAIN_CLASSES, Pickler, RefusedError, StandIn, load, look
 
 OWN = ("tests",)
 PROTOCOLS = range(pickle.HIGHEST_PROTOCOL + 1)
@@ -222,7 +222,7 @@ types.CodeType types.FunctionType code.interact pickle.loads _pickle.loads marsh
 webbrowser.open timeit.timeit cProfile.run pdb.run doctest.debug_script ctypes.CDLL asyncio.run
 socket.socket sys.exit sys.setrecursionlimit os._exit os.kill logging.FileHandler io.open pathlib.os
 collections._sys datetime.sys uuid.os decimal._sys ipaddress.functools copyreg.add_extension
-copyreg.__newobj_ex__ copy_reg.pickle _codecs.lookup codecs.open n6_stateful.statefile.os
+copyreg.__newobj_ex__ copy_reg.pickle _codecs.lookup codecs.open n6_stateful.state.file.os
 n6_stateful.command.main tests.runtime.test_unpickling.a_function tests.runtime.test_unpickling.os
 tests.runtime.test_unpickling.Path
 """

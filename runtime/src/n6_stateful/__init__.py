@@ -9,11 +9,12 @@ from n6_stateful.errors import (
     NotFilledInError,
     NothingNew,
     PublishError,
+    SourceError,
     StateError,
     StateLockedError,
 )
-from n6_stateful.queue import QueuedBase
-from n6_stateful.state import CollectorWithStateMixin
+from n6_stateful.publishing import QueuedBase
+from n6_stateful.state.mixin import CollectorWithStateMixin
 
 __version__ = "0.1.0"
 
@@ -29,6 +30,7 @@ __all__ = [
     "NothingNew",
     "PublishError",
     "QueuedBase",
+    "SourceError",
     "StateError",
     "StateLockedError",
 ]

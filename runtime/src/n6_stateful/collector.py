@@ -8,17 +8,15 @@ from __future__ import annotations
 
 import re
 import time
+from typing import TYPE_CHECKING, Any, NoReturn
 
 from n6_stateful import settings
 from n6_stateful.config import ConfigFiles, ConfigSection, load, section_names
 from n6_stateful.errors import CollectorError, ConfigError
-from n6_stateful.queue import QueuedBase, as_body
+from n6_stateful.publishing import QueuedBase, as_body
 
-TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from typing import Any, NoReturn
-
-    from n6_stateful.output import Output
+    from n6_stateful.output.base import Output
 
 RAW_TYPES = ("stream", "file", "blacklist")
 SOURCE_MAX_LENGTH = 32
@@ -125,7 +123,7 @@ class BaseCollector(QueuedBase, AbstractBaseCollector):
         wanted = settings.current()
         if wanted.dry_run or not wanted.with_output or not isinstance(wanted.output, str | None):
             return []
-        from n6_stateful.output import config_specs
+        from n6_stateful.output.choice import config_specs
 
         return config_specs(files, wanted.output)
 
@@ -138,7 +136,7 @@ class BaseCollector(QueuedBase, AbstractBaseCollector):
             return DryRunOutput()
         if not isinstance(wanted.output, str | None):
             return wanted.output
-        from n6_stateful.output import make_output
+        from n6_stateful.output.choice import make_output
 
         return make_output(self.config_full, wanted.output)
 

@@ -6,8 +6,8 @@ The codes are those of sysexits.h where it has a fitting one.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
-TYPE_CHECKING = False
 if TYPE_CHECKING:
     from n6_stateful.message import Undelivered
 
@@ -22,6 +22,13 @@ class ConfigError(N6StatefulError):
     """The configuration is missing, incomplete or wrong; the text lists every problem found."""
 
     exit_code = 78
+
+
+class SourceError(N6StatefulError):
+    """The source could not be reached, or what it gave is not what was asked for: nothing was published, and
+    the next run asks again."""
+
+    exit_code = 66
 
 
 class StateError(N6StatefulError):

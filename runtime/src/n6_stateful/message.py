@@ -2,30 +2,36 @@
 
 from __future__ import annotations
 
-from collections import namedtuple
+from typing import Any, NamedTuple
 
-TYPE_CHECKING = False
-if TYPE_CHECKING:
-    from typing import Any, NamedTuple
 
-    class Exchange(NamedTuple):
-        name: str
-        type: str
+class Exchange(NamedTuple):
+    """An exchange of AMQP."""
 
-    class Message(NamedTuple):
-        exchange: str
-        routing_key: str
-        body: bytes
-        properties: dict[str, Any]
-        generation: str
+    name: str
+    type: str
 
-    class Undelivered(NamedTuple):
-        routing_key: str
-        message_id: str
-        size: int
-        reason: str
-else:
-    # typing.NamedTuple would cost every run the import of `typing`.
-    Exchange = namedtuple("Exchange", "name type")
-    Message = namedtuple("Message", "exchange routing_key body properties generation")
-    Undelivered = namedtuple("Undelivered", "routing_key message_id size reason")
+
+class Message(NamedTuple):
+    """One message, and the state's generation that was current when it was published."""
+
+    exchange: str
+    routing_key: str
+    body: bytes
+    properties: dict[str, Any]
+    generation: str
+
+
+class Undelivered(NamedTuple):
+    """A message that is not known to have arrived.
+
+    Attributes:
+        refused: whether the broker said so of this very message (a return, a nack, a channel that it closed
+            on it); otherwise it may or may not have arrived.
+    """
+
+    routing_key: str
+    message_id: str
+    size: int
+    reason: str
+    refused: bool = False

@@ -30,7 +30,7 @@ from n6_stateful.errors import PublishError
 from n6_stateful.message import Exchange, Message, Undelivered
 
 if TYPE_CHECKING:
-    from n6_stateful.output import Output
+    from n6_stateful.output.base import Output
 
 
 class RunResult(NamedTuple):
@@ -67,6 +67,7 @@ class MemoryOutput:
     """
 
     where = "memory"
+    problem: str | None = None
 
     def __init__(self, *, fails: bool = False) -> None:
         self.delivered: list[Message] = []

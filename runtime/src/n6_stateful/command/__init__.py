@@ -13,11 +13,11 @@ import signal
 import sys
 from collections.abc import Sequence
 from importlib import import_module
+from typing import TYPE_CHECKING
 
 from n6_stateful import settings
 from n6_stateful.errors import N6StatefulError, Terminated
 
-TYPE_CHECKING = False
 if TYPE_CHECKING:
     from argparse import Namespace
     from types import FrameType

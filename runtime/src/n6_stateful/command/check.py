@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from n6_stateful.errors import N6StatefulError, StateError
-from n6_stateful.queue import QueuedBase
-from n6_stateful.state import CollectorWithStateMixin
-from n6_stateful.statefile import BrokenStateError
+from typing import TYPE_CHECKING
 
-TYPE_CHECKING = False
+from n6_stateful.errors import N6StatefulError, StateError
+from n6_stateful.publishing import QueuedBase
+from n6_stateful.state.file import BrokenStateError
+from n6_stateful.state.mixin import CollectorWithStateMixin
+
 if TYPE_CHECKING:
     from argparse import Namespace
     from collections.abc import Callable

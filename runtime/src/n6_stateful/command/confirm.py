@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import sys
+from typing import TYPE_CHECKING
 
 from n6_stateful.errors import N6StatefulError
 
-TYPE_CHECKING = False
 if TYPE_CHECKING:
     from argparse import Namespace
 

@@ -7,11 +7,9 @@ import os
 import sys
 from collections.abc import Sequence
 from contextlib import suppress
+from typing import TYPE_CHECKING, Any
 
-TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from typing import Any
-
     from n6_stateful.collector import AbstractBaseCollector
 
 # Not given to the parsers themselves: a subcommand's own defaults would hide what stands before it.

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import time
+from typing import TYPE_CHECKING
 
 from n6_stateful import settings
-from n6_stateful.queue import QueuedBase
-from n6_stateful.state import CollectorWithStateMixin
+from n6_stateful.publishing import QueuedBase
+from n6_stateful.state.mixin import CollectorWithStateMixin
 
-TYPE_CHECKING = False
 if TYPE_CHECKING:
     from argparse import Namespace
 

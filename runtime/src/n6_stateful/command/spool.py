@@ -6,15 +6,15 @@ import json
 import logging
 import sys
 import time
+from typing import TYPE_CHECKING
 
 from n6_stateful import settings
 from n6_stateful.command.confirm import confirm
 from n6_stateful.config import ConfigFiles, load
 from n6_stateful.errors import N6StatefulError
-from n6_stateful.output import OUTPUT_SPEC, find_broker, find_spool
+from n6_stateful.output.choice import OUTPUT_SPEC, find_broker, find_spool
 from n6_stateful.output.spool import Spool, Spooled
 
-TYPE_CHECKING = False
 if TYPE_CHECKING:
     from argparse import Namespace
 

@@ -13,21 +13,20 @@ import pickle
 import pprint
 import sys
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
-from n6_stateful import statefile
 from n6_stateful.command import state_json
 from n6_stateful.command.confirm import confirm
 from n6_stateful.errors import N6StatefulError, StateError
-from n6_stateful.state import CollectorWithStateMixin
-from n6_stateful.unpickling import look
+from n6_stateful.state import file as statefile
+from n6_stateful.state.mixin import CollectorWithStateMixin
+from n6_stateful.state.pickles import look
 
-TYPE_CHECKING = False
 if TYPE_CHECKING:
     from argparse import Namespace
-    from typing import Any
 
     from n6_stateful.collector import AbstractBaseCollector
-    from n6_stateful.statefile import Footer
+    from n6_stateful.state.file import Footer
 
 
 def show(collector_class: type[AbstractBaseCollector], args: Namespace) -> int:

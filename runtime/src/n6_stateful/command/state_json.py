@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import base64
 import datetime
+from typing import TYPE_CHECKING, Any, NoReturn
 
 from n6_stateful.errors import StateError
 
-TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
-    from typing import Any, NoReturn
 
 _TO: dict[type, tuple[str, Callable[[Any, Callable[[Any], Any]], Any]]] = {
     set: ("$set", lambda value, deeper: [deeper(item) for item in _sorted(value)]),

@@ -12,6 +12,7 @@ import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
 from itertools import takewhile
+from typing import TYPE_CHECKING, Any
 
 from n6_stateful.errors import CollectorError, PublishError
 from n6_stateful.message import Exchange, Message, Undelivered
@@ -19,11 +20,8 @@ from n6_stateful.output import amqp_frames as frames
 from n6_stateful.output.amqp_connection import INTERRUPTED, TICK_SECONDS, Connection, close_reason, told
 from n6_stateful.output.amqp_frames import Fields, Frame, FrameError
 
-TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from typing import Any
-
-    from n6_stateful.output.login import Login
+    from n6_stateful.output.broker import Login
 
 LOGGER = logging.getLogger(__name__)
 
@@ -43,6 +41,7 @@ class AmqpOutput:
 
     def __init__(self, login: Login, options: Mapping[str, Any]) -> None:
         self.where = login.where
+        self.problem: str | None = None
         self._login = login
         self._options = options
         self._heartbeat: int = options["heartbeat"] if login.heartbeat is None else login.heartbeat

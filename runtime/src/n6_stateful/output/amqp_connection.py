@@ -15,17 +15,17 @@ import time
 from collections import deque
 from contextlib import suppress
 from itertools import islice
+from typing import TYPE_CHECKING
 
 from n6_stateful.output import amqp_frames as frames
 from n6_stateful.output.amqp_frames import Fields, FrameError
 
-TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
     from ssl import SSLContext
 
     from n6_stateful.output.amqp_frames import Buffer, Frame
-    from n6_stateful.output.login import Login
+    from n6_stateful.output.broker import Login
 
 LOGGER = logging.getLogger(__name__)
 

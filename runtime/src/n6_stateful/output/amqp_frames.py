@@ -10,22 +10,18 @@ import struct
 from collections.abc import Callable, Mapping
 from functools import lru_cache
 from struct import Struct, pack
+from typing import Any, NamedTuple
 
-TYPE_CHECKING = False
-if TYPE_CHECKING:
-    from typing import Any, NamedTuple
+Buffer = bytes | memoryview
 
-    Buffer = bytes | memoryview
 
-    class Frame(NamedTuple):
-        kind: int
-        channel: int
-        payload: bytes
+class Frame(NamedTuple):
+    """One frame."""
 
-else:
-    from collections import namedtuple
+    kind: int
+    channel: int
+    payload: bytes
 
-    Frame = namedtuple("Frame", "kind channel payload")
 
 PROTOCOL_HEADER = b"AMQP\0\0\x09\x01"
 LONGEST_FRAME = 128 << 10  # RabbitMQ's own default; what it takes may be less

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
-TYPE_CHECKING = False
 if TYPE_CHECKING:
     from n6_stateful.message import Exchange, Message
 
@@ -15,6 +15,7 @@ class DryRunOutput:
     """Takes everything, keeps nothing."""
 
     where = "nowhere (dry run)"
+    problem: str | None = None
 
     def open(self, exchanges: Sequence[Exchange], owner: str, generations: Sequence[str]) -> None:
         """Nothing to get ready."""

@@ -17,25 +17,14 @@ import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from n6_stateful.errors import BusyError, CollectorError, PublishError
 from n6_stateful.message import Exchange, Message, Undelivered
 
-TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from typing import Any, NamedTuple
+    from n6_stateful.output.base import Output
 
-    from n6_stateful.output import Output
-
-    class Spooled(NamedTuple):
-        number: int
-        spooled: float
-        size: int
-        message: Message
-else:
-    from collections import namedtuple
-
-    Spooled = namedtuple("Spooled", "number spooled size message")
 
 APPLICATION_ID = 0x6E365350  # "n6SP"
 VERSION = 1
@@ -94,6 +83,15 @@ WHERE owner = ? AND generation NOT IN (SELECT value FROM json_each(?)) LIMIT 1
 _FORGET = "DELETE FROM forwarded WHERE owner = ? AND generation NOT IN (SELECT value FROM json_each(?))"
 
 
+class Spooled(NamedTuple):
+    """A message that waits."""
+
+    number: int
+    spooled: float
+    size: int
+    message: Message
+
+
 class Spool:
     """The spool at `path`, an `Output`.
 
@@ -106,6 +104,7 @@ class Spool:
         self.path = path
         self.where = f"the spool {path}"
         self._max_mib = max_mib
+        self.problem: str | None = None
         self._database: sqlite3.Connection | None = None
         self._owner = ""
         self._insert = _INSERT

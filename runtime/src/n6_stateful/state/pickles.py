@@ -16,12 +16,9 @@ from collections.abc import Callable, Iterable
 from copyreg import dispatch_table
 from importlib import import_module
 from types import FunctionType
+from typing import Any, BinaryIO
 
 from n6_stateful.errors import StateError
-
-TYPE_CHECKING = False
-if TYPE_CHECKING:
-    from typing import Any, BinaryIO
 
 # Calling one of these, with any arguments, makes an object and does nothing else.
 PLAIN_CLASSES = {

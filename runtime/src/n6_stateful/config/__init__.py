@@ -21,25 +21,12 @@ import re
 import stat
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from n6_stateful.errors import ConfigError
 
-TYPE_CHECKING = False
 if TYPE_CHECKING:
     import datetime
-    from typing import Any, NamedTuple
-
-    class OptionSpec(NamedTuple):
-        default: str | None
-        converter: str
-        line: int
-
-    ConfigDict = dict[str, Any]
-else:
-    from collections import namedtuple
-
-    OptionSpec = namedtuple("OptionSpec", "default converter line")
-    ConfigDict = dict
 
 LOGGER = logging.getLogger(__name__)
 
@@ -61,7 +48,15 @@ _HIDDEN_INSIDE = rf"((?:{_HIDDEN_NAME}|authori[sz]ation|cookie)[\w-]*[\"']?\s*[=
 _URL_LOGIN = r"(://[^:@]*:|^[^\s:\"'{]*:(?!//)|://).*@"
 
 
-class ConfigSection(ConfigDict):
+class OptionSpec(NamedTuple):
+    """What a spec says of one option; `default` None means that it is required."""
+
+    default: str | None
+    converter: str
+    line: int
+
+
+class ConfigSection(dict[str, Any]):
     """The options of one section, converted; `name` is the section's."""
 
     def __init__(self, name: str, options: Mapping[str, Any] = {}) -> None:

@@ -9,17 +9,15 @@ from __future__ import annotations
 import logging
 import os
 from collections.abc import Iterable
+from typing import TYPE_CHECKING, Any
 
 from n6_stateful.errors import CollectorError, NothingNew
 from n6_stateful.message import Exchange, Message
 from n6_stateful.message_id import MessageIds
 from n6_stateful.progress import Progress
 
-TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from typing import Any
-
-    from n6_stateful.output import Output
+    from n6_stateful.output.base import Output
 
 LOGGER = logging.getLogger(__name__)
 

@@ -11,17 +11,15 @@ import pickle
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING, Any, BinaryIO, ClassVar
 
 from n6_stateful import settings
 from n6_stateful.errors import ConfigError, StateError
-from n6_stateful.statefile import BrokenStateError, StateFile
-from n6_stateful.unpickling import LOSSLESS, Pickler, RefusedError, is_of_py2, load
+from n6_stateful.state.file import BrokenStateError, StateFile
+from n6_stateful.state.pickles import LOSSLESS, Pickler, RefusedError, is_of_py2, load
 
-TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from typing import Any, BinaryIO, ClassVar
-
-    from n6_stateful.statefile import Footer
+    from n6_stateful.state.file import Footer
 
 LOGGER = logging.getLogger(__name__)
 
@@ -197,7 +195,7 @@ class CollectorWithStateMixin:
     def _unpicklable(self, state: Any, exc: Exception) -> StateError:
         import io
 
-        from n6_stateful.unpicklable import culprit
+        from n6_stateful.state.culprit import culprit
 
         packages, classes = self._admitted()
         where = culprit(state, lambda item: Pickler(io.BytesIO(), 4, packages, classes).dump(item))

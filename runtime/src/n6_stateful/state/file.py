@@ -24,23 +24,21 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import Any, BinaryIO, NamedTuple
 
 from n6_stateful.errors import StateError, StateLockedError
+from n6_stateful.state.store import BrokenStateError as BrokenStateError
 
-TYPE_CHECKING = False
-if TYPE_CHECKING:
-    from typing import Any, BinaryIO, NamedTuple
 
-    class Footer(NamedTuple):
-        generation: str
-        number: int
-        saved: str
-        length: int
-        sha256: str
-else:
-    from collections import namedtuple
+class Footer(NamedTuple):
+    """What the last line of a state file says."""
 
-    Footer = namedtuple("Footer", "generation number saved length sha256")
+    generation: str
+    number: int
+    saved: str
+    length: int
+    sha256: str
+
 
 LOGGER = logging.getLogger(__name__)
 
@@ -67,10 +65,6 @@ _ADVICE = {
     errno.ENOTDIR: "cache_dir has to be a directory",
     errno.EIO: "look after that disk",
 }
-
-
-class BrokenStateError(StateError):
-    """The file is not what was saved: torn, cut, changed, or no state at all."""
 
 
 class StateFile:

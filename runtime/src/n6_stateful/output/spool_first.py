@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 from n6_stateful.errors import BusyError, PublishError
 
-TYPE_CHECKING = False
 if TYPE_CHECKING:
     from n6_stateful.message import Exchange, Message
-    from n6_stateful.output import Output
+    from n6_stateful.output.base import Output
     from n6_stateful.output.spool import Spool
 
 LOGGER = logging.getLogger(__name__)
@@ -28,6 +28,7 @@ class SpoolFirstOutput:
         self.where = f"{spool.where}, on the way to {broker.where}"
         self._spool = spool
         self._broker = broker
+        self.problem: str | None = None
 
     def open(self, exchanges: Sequence[Exchange], owner: str, generations: Sequence[str]) -> None:
         """Open the spool."""

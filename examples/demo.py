@@ -99,7 +99,7 @@ def main() -> None:
     print(
         f"\nIt is all still there. Look around:\n"
         f"   cd {collector.project}\n"
-        f"   {collector.command.relative_to(collector.project)} --config etc state history\n"
+        f"   {collector.command.relative_to(collector.project)} --config etc state show\n"
         f"   {collector.command.relative_to(collector.project)} --config etc spool list\n"
         "(The feed is gone: a run now ends with one clear error, and exit code 1.)"
     )

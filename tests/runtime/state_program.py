@@ -38,6 +38,11 @@ class Program(CollectorWithStateMixin, Base):
     def make_default_state(self) -> dict[str, str]:
         return {"value": "default"}
 
+    def save(self, state: Any) -> None:
+        """As a run does it."""
+        self.load_state()
+        self.save_state(state)
+
 
 def main(cache_dir: str, action: str, value: str = "") -> None:
     program = Program(cache_dir=cache_dir)

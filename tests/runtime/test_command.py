@@ -146,10 +146,10 @@ def test_check_tells_of_a_broken_state_and_leaves_it_to_the_next_run(host: Host)
     state.write_bytes(b"garbage")
     done = host.run("check")
     assert done.returncode == 74
-    assert "is no pickle" in done.stdout
+    assert "is not a pickle" in done.stdout
     assert "output: ok" in done.stdout
     assert state.read_bytes() == b"garbage"
-    assert "the state file is broken" in host.run().stderr
+    assert "the state is broken" in host.run().stderr
 
 
 def test_version_names_the_runtime(host: Host) -> None:

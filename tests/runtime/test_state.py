@@ -90,12 +90,12 @@ def test_without_a_file_there_is_the_default_state_and_the_log_says_so(
 
 
 def test_what_is_saved_is_loaded(make: Callable[..., Program]) -> None:
-    make().save_state({"value": {1, 2}})
+    make().save({"value": {1, 2}})
     assert make().load_state() == {"value": {1, 2}}
 
 
 def test_any_pickle_load_reads_the_file(make: Callable[..., Program], cache_dir: Path) -> None:
-    make().save_state({"value": 5})
+    make().save({"value": 5})
     with (cache_dir / NAME).open("rb") as file:
         assert pickle.load(file) == {"value": 5}
     assert pickle.loads((cache_dir / NAME).read_bytes()) == {"value": 5}
@@ -103,7 +103,7 @@ def test_any_pickle_load_reads_the_file(make: Callable[..., Program], cache_dir:
 
 def test_directory_and_files_are_the_users_own(make: Callable[..., Program], cache_dir: Path) -> None:
     os.umask(0o022)
-    make().save_state({"value": 5})
+    make().save({"value": 5})
     assert stat.S_IMODE(cache_dir.stat().st_mode) == 0o700
     assert {stat.S_IMODE(path.stat().st_mode) for path in cache_dir.iterdir()} == {0o600}
 
@@ -129,24 +129,26 @@ def test_each_save_is_a_new_generation_and_the_one_before_is_kept(
 
 def test_a_dry_run_saves_nothing(make: Callable[..., Program], cache_dir: Path) -> None:
     with settings.use(settings.Settings(dry_run=True)):
-        make().save_state({"value": 5})
+        make().save({"value": 5})
     assert not (cache_dir / NAME).exists()
 
 
 def test_saving_waits_for_the_output_first(make: Callable[..., Program], cache_dir: Path) -> None:
     class Undelivered(Program):
+        published_count = 0
+
         def flush_output(self) -> None:
             raise ConnectionError
 
     Undelivered.__name__ = "Program"
     program = make(Undelivered)
     with pytest.raises(ConnectionError):
-        program.save_state({"value": 5})
+        program.save({"value": 5})
     assert not (cache_dir / NAME).exists()
 
 
 def test_left_over_temporary_files_are_swept(make: Callable[..., Program], cache_dir: Path) -> None:
-    make().save_state({"value": 5})
+    make().save({"value": 5})
     (cache_dir / f".{NAME}.0123.tmp").write_bytes(b"half a sta")
     make().load_state()
     assert names(cache_dir) == [NAME]
@@ -169,7 +171,7 @@ def test_whatever_happens_to_the_file_the_state_before_is_used_and_the_file_is_k
     make: Callable[..., Program], cache_dir: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     program = make()
-    program.save_state({"value": "old"})
+    program.save({"value": "old"})
     old_generation = program.state_generation
     program.save_state({"value": "new"})
     good = (cache_dir / NAME).read_bytes()
@@ -195,8 +197,8 @@ def test_whatever_happens_to_the_file_the_state_before_is_used_and_the_file_is_k
 def test_a_run_that_saves_nothing_after_a_broken_file_leaves_the_state_before_it_to_the_next_run(
     make: Callable[..., Program], cache_dir: Path
 ) -> None:
-    make().save_state({"value": "old"})
-    make().save_state({"value": "new"})
+    make().save({"value": "old"})
+    make().save({"value": "new"})
     (cache_dir / NAME).write_bytes(b"garbage")
     generations = set()
     for _ in range(3):
@@ -210,20 +212,20 @@ def test_a_run_that_saves_nothing_after_a_broken_file_leaves_the_state_before_it
 def test_a_dry_run_uses_the_state_before_a_broken_one_and_moves_nothing(
     make: Callable[..., Program], cache_dir: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    make().save_state({"value": "old"})
-    make().save_state({"value": "new"})
+    make().save({"value": "old"})
+    make().save({"value": "new"})
     (cache_dir / NAME).write_bytes(b"garbage")
     before = {path: path.read_bytes() for path in cache_dir.iterdir() if path.suffix != ".lock"}
     with settings.use(settings.Settings(dry_run=True)):
         assert make().load_state() == {"value": "old"}
     assert {path: path.read_bytes() for path in cache_dir.iterdir() if path.suffix != ".lock"} == before
-    assert "the state file is broken" in caplog.text
+    assert "the state is broken" in caplog.text
 
 
 def test_without_a_good_state_before_it_the_default_is_used_and_an_error_logged(
     make: Callable[..., Program], cache_dir: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    make().save_state({"value": "only"})
+    make().save({"value": "only"})
     (cache_dir / NAME).write_bytes((cache_dir / NAME).read_bytes()[:-1])
     assert make().load_state() == {"value": "default"}
     (record,) = (record for record in caplog.records if record.levelno == logging.ERROR)
@@ -257,7 +259,7 @@ def test_files_that_are_no_state_are_moved_aside(
 def test_with_broken_state_fail_each_run_ends_until_a_person_comes(
     previous: bytes | None, make: Callable[..., Program], cache_dir: Path
 ) -> None:
-    make().save_state({"value": "old"})
+    make().save({"value": "old"})
     (cache_dir / NAME).write_bytes(b"garbage")
     if previous is not None:
         (cache_dir / f"{NAME}.previous").write_bytes(previous)
@@ -273,8 +275,8 @@ def test_with_broken_state_fail_each_run_ends_until_a_person_comes(
 def test_with_broken_state_fail_a_good_state_before_the_broken_one_is_used(
     make: Callable[..., Program], cache_dir: Path
 ) -> None:
-    make().save_state({"value": "old"})
-    make().save_state({"value": "new"})
+    make().save({"value": "old"})
+    make().save({"value": "new"})
     (cache_dir / NAME).write_bytes(b"garbage")
     assert make(broken_state="fail").load_state() == {"value": "old"}
 
@@ -283,7 +285,7 @@ def test_if_both_states_are_broken_both_are_kept_and_the_default_is_used(
     make: Callable[..., Program], cache_dir: Path
 ) -> None:
     for value in ("old", "new"):
-        make().save_state({"value": value})
+        make().save({"value": value})
     (cache_dir / NAME).write_bytes(b"one")
     (cache_dir / f"{NAME}.previous").write_bytes(b"two")
     assert make().load_state() == {"value": "default"}
@@ -294,8 +296,9 @@ def test_if_both_states_are_broken_both_are_kept_and_the_default_is_used(
 def test_if_the_state_before_a_broken_one_is_refused_nothing_is_moved(
     make: Callable[..., Program], cache_dir: Path
 ) -> None:
-    make(Admitting).save_state({"value": logging.LogRecord})
-    make().save_state({"value": "new"})
+    program = make(Admitting)
+    program.save({"value": logging.LogRecord})
+    program.save_state({"value": "new"})
     (cache_dir / NAME).write_bytes(b"garbage")
     before = names(cache_dir)
     for _ in range(2):
@@ -308,7 +311,7 @@ def test_a_state_that_was_taken_away_by_hand_is_begun_anew(
     make: Callable[..., Program], cache_dir: Path
 ) -> None:
     for value in ("old", "new"):
-        make().save_state({"value": value})
+        make().save({"value": value})
     (cache_dir / NAME).unlink()
     assert make().load_state() == {"value": "default"}
 
@@ -317,7 +320,7 @@ def test_a_second_broken_file_does_not_replace_the_first(
     make: Callable[..., Program], cache_dir: Path
 ) -> None:
     for data in (b"first", b"second"):
-        make().save_state({"value": 1})
+        make().save({"value": 1})
         (cache_dir / NAME).write_bytes(data)
         make().load_state()
     kept = {path.read_bytes() for path in cache_dir.glob("*.broken-*")}
@@ -327,8 +330,8 @@ def test_a_second_broken_file_does_not_replace_the_first(
 def test_the_state_after_a_broken_one_keeps_the_good_one_beside(
     make: Callable[..., Program], cache_dir: Path
 ) -> None:
-    make().save_state({"value": "good"})
-    make().save_state({"value": "broken"})
+    make().save({"value": "good"})
+    make().save({"value": "broken"})
     (cache_dir / NAME).write_bytes(b"x")
     program = make()
     program.load_state()
@@ -342,7 +345,7 @@ def test_the_state_after_a_broken_one_keeps_the_good_one_beside(
 def test_a_class_that_is_not_admitted_is_refused_and_the_file_stays(
     make: Callable[..., Program], cache_dir: Path
 ) -> None:
-    make(Admitting).save_state({"value": logging.LogRecord})
+    make(Admitting).save({"value": logging.LogRecord})
     before = (cache_dir / NAME).read_bytes()
     with pytest.raises(StateError, match=r"logging\.LogRecord.*state_classes"):
         make().load_state()
@@ -350,7 +353,7 @@ def test_a_class_that_is_not_admitted_is_refused_and_the_file_stays(
 
 
 def test_state_classes_admits_more(make: Callable[..., Program]) -> None:
-    make(Admitting).save_state({"value": logging.LogRecord, "more": logging.Filter})
+    make(Admitting).save({"value": logging.LogRecord, "more": logging.Filter})
     assert make(Admitting).load_state() == {"value": logging.LogRecord, "more": logging.Filter}
 
 
@@ -371,7 +374,7 @@ sys.modules["a_library"].Text = Text  # type: ignore[attr-defined]
         ({"last": Text("5")}, r"state\['last'\] \(a Text\): the class a_library.Text .*\.state_classes"),
         ({"code": http.HTTPStatus.OK}, r"state\['code'\] \(a HTTPStatus\): the class http.HTTPStatus is not"),
         ([logging.LogRecord], r"state\[0\] \(a type\): the class logging.LogRecord is not"),
-        ([re.compile("a")], r"state\[0\] \(a Pattern\): re._compile is no class.*Make plain data of it$"),
+        ([re.compile("a")], r"state\[0\] \(a Pattern\): re._compile is not a class.*Make plain data of it$"),
         ([ValueError("x")], r"state\[0\] \(a ValueError\): the class builtins.ValueError is not"),
     ],
     ids=lambda value: type(value).__name__,
@@ -379,10 +382,10 @@ sys.modules["a_library"].Text = Text  # type: ignore[attr-defined]
 def test_a_state_that_no_later_run_could_load_is_refused_before_the_file_is_touched(
     state: Any, told: str, make: Callable[..., Program], cache_dir: Path
 ) -> None:
-    make().save_state({"value": "good"})
+    make().save({"value": "good"})
     before = (cache_dir / NAME).read_bytes()
     with pytest.raises(StateError, match=told) as refused:
-        make().save_state(state)
+        make().save(state)
     assert str(cache_dir / NAME) in str(refused.value)
     assert (cache_dir / NAME).read_bytes() == before
     assert names(cache_dir) == [NAME]
@@ -393,7 +396,7 @@ def test_a_file_of_a_newer_version_is_refused_and_stays(
 ) -> None:
     import hashlib
 
-    make().save_state({"value": 1})
+    make().save({"value": 1})
     pickled, footer = (cache_dir / NAME).read_bytes().rsplit(b"\n#n6-stateful 1 ", 1)
     line = b"\n#n6-stateful 2 " + footer[: footer.index(b"check=") + 6]
     newer = pickled + line + hashlib.sha256(line).hexdigest()[:16].encode() + b"\n"
@@ -414,10 +417,10 @@ def test_a_file_of_a_newer_version_is_refused_and_stays(
 def test_a_state_that_does_not_pickle_is_refused_naming_what(
     state: Any, told: str, make: Callable[..., Program], cache_dir: Path
 ) -> None:
-    make().save_state({"value": "good"})
+    make().save({"value": "good"})
     before = (cache_dir / NAME).read_bytes()
     with pytest.raises(StateError, match=told):
-        make().save_state(state)
+        make().save(state)
     assert (cache_dir / NAME).read_bytes() == before
     assert names(cache_dir) == [NAME]
 
@@ -435,14 +438,14 @@ def test_a_directory_that_others_may_write_is_refused_with_the_chmod_that_mends_
 
 
 def test_a_file_that_others_may_write_is_refused(make: Callable[..., Program], cache_dir: Path) -> None:
-    make().save_state({"value": 1})
+    make().save({"value": 1})
     (cache_dir / NAME).chmod(0o620)
     with pytest.raises(StateError, match=f"chmod go-w {cache_dir / NAME}"):
         make().load_state()
 
 
 def test_a_symbolic_link_is_refused(make: Callable[..., Program], cache_dir: Path) -> None:
-    make().save_state({"value": 1})
+    make().save({"value": 1})
     (cache_dir / NAME).rename(cache_dir / "elsewhere")
     (cache_dir / NAME).symlink_to(cache_dir / "elsewhere")
     with pytest.raises(StateError, match="symbolic link"):
@@ -463,7 +466,7 @@ def test_what_is_no_file_is_refused_and_not_waited_for(
 ) -> None:
     cache_dir.mkdir(0o700)
     begin(cache_dir / NAME)
-    with pytest.raises(StateError, match=f"{cache_dir / NAME}: is no regular file"):
+    with pytest.raises(StateError, match=f"{cache_dir / NAME}: is not a regular file"):
         make().load_state()
 
 
@@ -510,9 +513,9 @@ def test_a_directory_without_the_right_to_write_is_one_clear_error(nobodys_direc
     cache_dir = nobodys_directory / "cache"
     code = (
         "import os, sys\n"
-        "from n6_stateful.state.file import Path, StateError, StateFile\n"
+        "from n6_stateful.state.file import Path, StateError, FileStore\n"
         "os.setgid(65534); os.setuid(65534)\n"
-        "try: StateFile(Path(sys.argv[1])).lock()\n"
+        "try: FileStore(Path(sys.argv[1])).lock()\n"
         "except StateError as error: print(error)"
     )
     for mode in (0o755, 0o500):
@@ -737,6 +740,6 @@ def test_a_state_of_ours_in_an_old_protocol_is_not_taken_for_one_of_python_2(
 
     Old.__name__ = "Program"
     state = {"value": b"\xff", "empty": b"", "set": {1}, "uuid": uuid.UUID(int=5)}
-    make(Old).save_state(state)
+    make(Old).save(state)
     assert make().load_state() == state
     assert pickle.loads((cache_dir / NAME).read_bytes()) == state

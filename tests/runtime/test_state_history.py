@@ -66,7 +66,7 @@ class Histories(RuleBasedStateMachine):
         whole = Path(tempfile.mkdtemp())
         whole.chmod(0o700)
         program = Program(cache_dir=str(whole))
-        program.save_state(state)
+        program.save(state)
         program.close_state()
         data = (whole / NAME).read_bytes()
         shutil.rmtree(whole)
@@ -104,7 +104,7 @@ class Histories(RuleBasedStateMachine):
         if self.current is None or self.before is None:
             return
         program = self.program()
-        state, _ = program.state_file.read(program.load_pickle, program.state_file.previous)
+        state, _ = program.read_state(program.state_store.generations()[1])
         program.save_as_new(state, 9)
         program.close_state()
         self.saved(self.before)

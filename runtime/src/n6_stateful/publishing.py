@@ -70,6 +70,9 @@ class QueuedBase:
         """The name under which an output keeps what it has to remember about this collector."""
         return type(self).__name__
 
+    def check_before_opening(self) -> None:
+        """Called before a run opens its output; raise if it must not."""
+
     # What n6 calls
 
     def run(self) -> None:
@@ -83,6 +86,7 @@ class QueuedBase:
         reached.
         """
         self._stopped = False
+        self.check_before_opening()
         exchanges = self._exchanges()
         self._default_exchange = exchanges[0].name
         self._output = output = self.make_output()

@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING
 
 from n6_stateful.errors import N6StatefulError, StateError
 from n6_stateful.publishing import QueuedBase
-from n6_stateful.state.file import BrokenStateError
 from n6_stateful.state.mixin import CollectorWithStateMixin
+from n6_stateful.state.store import BrokenStateError
 
 if TYPE_CHECKING:
     from argparse import Namespace
@@ -42,17 +42,18 @@ def _try(name: str, look: Callable[[], str]) -> int:
 
 
 def _state(collector: CollectorWithStateMixin) -> str:
-    # Not load_state, which would move a broken file away, and leave the next run nothing to tell.
-    collector.state_file.lock()
+    # Not load_state, which would set a broken state aside, and leave the next run nothing to tell.
+    collector.state_store.lock()
+    collector.state_store.prove_writable()
     try:
-        _, footer = collector.state_file.read(collector.load_pickle)
+        _, generation = collector.read_state()
     except FileNotFoundError:
         return "none saved yet"
     except BrokenStateError as exc:
         raise StateError(
-            f"{exc}; it was left there; see `state history` for what the next run goes on with"
+            f"{exc}; it was left there; `state show` lists what the next run goes on with"
         ) from exc
-    return f"generation {footer.generation[:8]}" if footer else "a plain pickle, as n6 writes them"
+    return str(generation)
 
 
 def _output(collector: QueuedBase) -> str:

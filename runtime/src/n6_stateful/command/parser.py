@@ -104,14 +104,12 @@ def _add_state_actions(parser: argparse.ArgumentParser, common: argparse.Argumen
         action.set_defaults(handler=f"n6_stateful.command.state:{function or name}", with_output=False)
         return action
 
-    add = add_action("show", "show the state and where it is")
-    add.add_argument("--json", action="store_true", help="as JSON")
-    add = add_action("history", "list the generations that are kept")
+    add = add_action("show", "show the state, where it is, and the generations that are kept")
     add.add_argument("--json", action="store_true", help="as JSON")
     add = add_action("reset", "start again from the default state; the old one is kept")
     add.add_argument("--yes", action="store_true", help="do not ask")
     add = add_action("restore", "go back to an earlier generation")
-    add.add_argument("generation", nargs="?", metavar="GENERATION", help="as `history` lists it")
+    add.add_argument("generation", nargs="?", metavar="GENERATION", help="as `show` lists it")
     add.add_argument("--yes", action="store_true", help="do not ask")
     add = add_action("export", "write the state to a file")
     add.add_argument("file", metavar="FILE", help="*.json for JSON, else a pickle; - for standard output")

@@ -11,17 +11,26 @@ import pickle
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, BinaryIO, ClassVar
+from typing import Any, BinaryIO, ClassVar, Protocol, runtime_checkable
 
 from n6_stateful import settings
-from n6_stateful.errors import ConfigError, StateError
-from n6_stateful.state.file import BrokenStateError, StateFile
+from n6_stateful.errors import CollectorError, ConfigError, StateError, StateLockedError
+from n6_stateful.state.file import FileStore, read
 from n6_stateful.state.pickles import LOSSLESS, Pickler, RefusedError, is_of_py2, load
-
-if TYPE_CHECKING:
-    from n6_stateful.state.file import Footer
+from n6_stateful.state.store import BrokenStateError, Generation, StateStore
 
 LOGGER = logging.getLogger(__name__)
+
+
+@runtime_checkable
+class Publisher(Protocol):
+    """What the mixin asks of a base that publishes, as `QueuedBase` does. Other bases need not have it: the
+    mixin goes over any base, so it does not know `QueuedBase`, which stands above it."""
+
+    published_count: int
+
+    def flush_output(self) -> None:
+        """Return when everything published so far has durably arrived."""
 
 
 class CollectorWithStateMixin:
@@ -31,10 +40,13 @@ class CollectorWithStateMixin:
     the methods `get_source_channel` and `get_source`.
 
     Attributes:
+        state: the state in hand, by the guide's convention `self.state = self.load_state()`. If it is set,
+            it has to pickle before the first message of a run is published.
         state_classes: classes, or their `"module.Class"` names, that a state may hold beside plain data
             and classes of the collector's own package.
         pickle_protocol: of the states that are saved.
-        state_generation: id of the generation in force, the one that was loaded or saved last; empty as
+        state_store: where the state is kept.
+        state_generation: id of the current generation, the one that was loaded or saved last; empty as
             long as there is none.
         state_generations: the ids of the generations that a later run may start from, that one first.
 
@@ -43,20 +55,121 @@ class CollectorWithStateMixin:
     """
 
     extra_config_options = """
-        ; what to do with a state file that is broken, if there is no good one before it:
+        ; what to do with a state that is broken, if there is no good one before it:
         ; `default` goes on with make_default_state(), `fail` ends each run until a person has come
         broken_state = default :: str
     """
+    state: Any = None
     state_classes: ClassVar[Sequence[type | str]] = ()
     pickle_protocol = pickle.HIGHEST_PROTOCOL
 
     def __init__(self, **kwargs: Any) -> None:
         super().__init__(**kwargs)
-        config = self._base.config
         self.state_generation = ""
         self.state_generations: tuple[str, ...] = ("",)
         self._state_number = 0
-        name = self.get_cache_file_name()
+        self._state_loaded = False
+        self._published_before = 0
+        self._broken_state = self._base.config.get("broken_state", "default")
+        if self._broken_state not in ("default", "fail"):
+            raise ConfigError(f"broken_state = {self._broken_state}: must be 'default' or 'fail'")
+        self.state_store = self.make_state_store()
+
+    # For the collector to call
+
+    def load_state(self) -> Any:
+        """The state as it was saved last, or `make_default_state()` if there is none.
+
+        From here on no other run of this collector can load it, until this process ends. That a state can be
+        saved is proven first, since what is published by a run that cannot save is published again.
+
+        A broken generation is set aside and the one before it takes its place; if there is none that is
+        good, `broken_state` decides. A line in the log says so.
+
+        Raises:
+            StateLockedError: another run is in progress.
+            StateError: the state cannot be read, or could not be saved, or holds something that is not
+                admitted.
+        """
+        try:
+            return self._load_state()
+        except StateLockedError:
+            raise
+        except StateError as exc:
+            raise StateError(f"nothing was published: {exc}") from exc
+
+    def save_state(self, state: Any) -> None:
+        """Save an object that pickles; return only when it would survive a power cut.
+
+        May be called any number of times in a run. Before anything is written, everything published so
+        far has to have arrived, so the state never runs ahead of the data. A dry run only tries whether
+        the state pickles.
+
+        Raises:
+            CollectorError: `load_state` was not called before.
+            PublishError: not everything has arrived; the state stays as it was.
+            StateError: it cannot be pickled or written, or holds what `load_state` would not admit; the
+                state stays as it was.
+        """
+        self._check_loaded("save_state() was called before load_state(), nothing was saved")
+        something_new = True
+        if isinstance(self, Publisher):
+            self.flush_output()
+            something_new = self.published_count != self._published_before
+        if settings.current().dry_run:
+            self._dump(state, _Nowhere())
+            LOGGER.info("dry run: the state was not saved")
+            return
+        # What n6 has left is worth keeping too.
+        self.save_as_new(
+            state, self._state_number + 1, keep_previous=something_new or not self.state_generation
+        )
+
+    def save_as_new(self, state: Any, number: int, *, keep_previous: bool = True) -> None:
+        """Save `state` as generation `number`, whatever is current and whatever is being published.
+
+        Raises:
+            StateLockedError: another run is in progress.
+            StateError: it cannot be pickled or written; the state stays as it was.
+        """
+        self.state_store.lock()
+        generation = self.state_store.write(
+            lambda file: self._dump(state, file), number, keep_previous=keep_previous
+        )
+        self._set_current(generation)
+        LOGGER.debug("saved the state to %s (%s)", generation.where, generation)
+
+    def close_state(self) -> None:
+        """Let other runs have the state; the end of the process does the same."""
+        self.state_store.unlock()
+
+    # For commands
+
+    def read_state(self, generation: Generation | None = None) -> tuple[Any, Generation]:
+        """The state of one of `state_store.generations()`, by default the current one, without taking the
+        lock and without setting anything aside. For the errors see `StateStore.read`."""
+        (state, of_py2), generation = self.state_store.read(self._load, generation)
+        return self._adjusted(state, of_py2), generation
+
+    def import_state(self, where: str, file: BinaryIO) -> Any:
+        """The state in a file from elsewhere, one of ours or a plain pickle; `where` is what errors call it.
+        For the errors see `StateStore.read`."""
+        (state, of_py2), _ = read(where, file, self._load)
+        return self._adjusted(state, of_py2)
+
+    # For the collector to override
+
+    def make_default_state(self) -> Any:
+        """The state to begin with."""
+        return None
+
+    def make_state_store(self) -> StateStore:
+        """The file `get_cache_file_name()` in `cache_dir`.
+
+        Raises:
+            ConfigError: that cannot be a file.
+        """
+        config, name = self._base.config, self.get_cache_file_name()
         if "cache_dir" not in config:
             raise ConfigError(
                 f"{type(self).__name__}.config_spec has no cache_dir, where the state goes: add to it\n"
@@ -64,109 +177,10 @@ class CollectorWithStateMixin:
             )
         directory = Path(config["cache_dir"]).expanduser()
         if not directory.is_absolute():
-            raise ConfigError(f"cache_dir = {directory}: it has to begin with / or ~")
+            raise ConfigError(f"cache_dir = {directory}: must begin with / or ~")
         if "/" in name:
             raise ConfigError(f"the state file's name would be {name!r}: a name cannot hold a slash")
-        self._broken_state = config.get("broken_state", "default")
-        if self._broken_state not in ("default", "fail"):
-            raise ConfigError(f"broken_state = {self._broken_state}: neither default nor fail")
-        self.state_file = StateFile(directory / name)
-
-    # For the collector to call
-
-    def load_state(self) -> Any:
-        """The state as it was saved last, or `make_default_state()` if there is none.
-
-        From here on no other run of this collector can load it, until this process ends.
-
-        A broken file is moved aside and the state before it takes its place; if there is none that is
-        good, `broken_state` decides. A line in the log says so.
-
-        Raises:
-            StateLockedError: another run is on its way.
-            StateError: the state cannot be read, or holds something that is not admitted.
-        """
-        self.state_file.lock()
-        broken: dict[Path, BrokenStateError] = {}
-        for path in (self.state_file.path, self.state_file.previous):
-            try:
-                (state, of_py2), footer = self.state_file.read(self._load, path)
-            except FileNotFoundError:
-                if path == self.state_file.path:
-                    break  # there is none, or somebody took it away so that we begin anew
-            except BrokenStateError as exc:
-                broken[path] = exc
-            else:
-                if broken:
-                    self._set_aside(*broken.popitem(), instead=path)
-                self._in_force(footer)
-                LOGGER.info("loaded the state from %s (%s)", path, _described(footer))
-                return self._adjusted(state) if of_py2 else state
-        for path, problem in broken.items():
-            self._set_aside(path, problem)
-        self._in_force(None)
-        LOGGER.warning("there is no state in %s: beginning with the default state", self.state_file.path)
-        return self.make_default_state()
-
-    def save_state(self, state: Any) -> None:
-        """Save an object that pickles; return only when it would survive a power cut.
-
-        May be called any number of times in a run. Before anything is written, everything published so
-        far has to have arrived, so the state never runs ahead of the data.
-
-        Raises:
-            PublishError: not everything has arrived; the state stays as it was.
-            StateError: it cannot be pickled or written, or holds what `load_state` would not admit; the
-                state stays as it was.
-        """
-        flush_output = getattr(self, "flush_output", None)
-        if flush_output is not None:
-            flush_output()
-        if settings.current().dry_run:
-            LOGGER.info("dry run: the state was not saved")
-            return
-        self.save_as_new(state, self._state_number + 1)
-
-    def save_as_new(self, state: Any, number: int) -> None:
-        """Save `state` as generation `number`, whatever is in force and on its way.
-
-        Raises:
-            StateLockedError: another run is on its way.
-            StateError: it cannot be pickled or written; the state stays as it was.
-        """
-        self.state_file.lock()
-
-        # 0 and 1 have no head of their own: after the mark they would be read as 4.
-        protocol = 2 if self.pickle_protocol in (0, 1) else self.pickle_protocol
-
-        packages, classes = self._admitted()
-
-        def dump(file: Any) -> None:
-            try:
-                Pickler(file, protocol, packages, classes).dump(state)
-            except OSError:
-                raise
-            except MemoryError as exc:
-                raise StateError(
-                    f"{self.state_file.path}: there is not enough memory to pickle the state; "
-                    "the state file is what it was"
-                ) from exc
-            except Exception as exc:  # a class's own __reduce__ may raise anything
-                raise self._unpicklable(state, exc) from exc
-
-        footer = self.state_file.write(dump, number)
-        self._in_force(footer)
-        LOGGER.info("saved the state to %s (%s)", self.state_file.path, _described(footer))
-
-    def close_state(self) -> None:
-        """Let other runs have the state; the end of the process does the same."""
-        self.state_file.unlock()
-
-    # For the collector to override
-
-    def make_default_state(self) -> Any:
-        """The state to begin with."""
-        return None
+        return FileStore(directory / name)
 
     def get_cache_file_name(self) -> str:
         """The state file's name, `<source>.<ClassName>.pickle`."""
@@ -175,7 +189,7 @@ class CollectorWithStateMixin:
 
     def get_py2_pickle_load_kwargs(self) -> dict[str, str]:
         """How to decode the `str` in a state that n6 saved under Python 2: `encoding` and `errors`, as
-        `pickle.load` takes them. The default loses no byte: what is no UTF-8 becomes surrogates, which
+        `pickle.load` takes them. The default loses no byte: what is not UTF-8 becomes surrogates, which
         `text.encode("utf-8", "surrogateescape")` turns back into what was there."""
         return dict(LOSSLESS)
 
@@ -183,31 +197,117 @@ class CollectorWithStateMixin:
         """Given a state that n6 saved under Python 2, the state to go on with."""
         return state
 
+    # For the base class to call
+
     def get_output_owner(self) -> str:
         """The name under which an output keeps what it has to remember about this collector."""
         return self.get_cache_file_name()
 
+    def check_before_opening(self) -> None:
+        """Called before a run opens its output, which is told the generations then.
+
+        Raises:
+            CollectorError: `load_state` was not called before.
+        """
+        self._check_loaded("run() was called before load_state(), nothing was published")
+
+    def check_before_publishing(self) -> None:
+        """Called before the first message of a run.
+
+        Raises:
+            StateError: `state` is set, and could not be saved.
+        """
+        if self.state is not None:
+            self._dump(self.state, _Nowhere())
+
     # How
+
+    @property
+    def _base(self) -> Any:
+        """This object as the class that the mixin was put over."""
+        return self
+
+    def _check_loaded(self, problem: str) -> None:
+        if not self._state_loaded:
+            raise CollectorError(
+                f"{type(self).__name__}: {problem}: call it first, for instance as "
+                "self.state = self.load_state() before super().run()"
+            )
+
+    def _load_state(self) -> Any:
+        self.state_store.lock()
+        self.state_store.prove_writable()
+        broken: list[tuple[Generation, BrokenStateError]] = []
+        for generation in self.state_store.generations():
+            try:
+                state, current = self.read_state(generation)
+            except FileNotFoundError:
+                break
+            except BrokenStateError as exc:
+                broken.append((generation, exc))
+            else:
+                self._set_aside(broken, "the state before it takes its place")
+                self._set_current(current)
+                LOGGER.info("loaded the state from %s (%s)", current.where, current)
+                return state
+        if broken and self._broken_state == "fail":
+            raise StateError(
+                f"{broken[0][1]}; it was left as it is (broken_state = fail). "
+                "Look at it, then `state import` an older state or `state reset`"
+            )
+        self._set_aside(
+            broken, "there is no good one before it: expect data that was taken already to be taken again"
+        )
+        self._set_current(None)
+        LOGGER.warning("there is no state in %s: beginning with the default state", self.state_store.where)
+        return self.make_default_state()
+
+    def _load(self, file: BinaryIO) -> tuple[Any, bool]:
+        of_py2 = is_of_py2(file)
+        kwargs = self.get_py2_pickle_load_kwargs() if of_py2 else {}
+        try:
+            return load(file, *self._admitted(), **kwargs), of_py2
+        except RefusedError as exc:
+            raise StateError(
+                f"{exc}; it stays as it is. Go back with `state restore`{self._how_to_admit(exc)}"
+            ) from exc
+
+    def _adjusted(self, state: Any, of_py2: bool) -> Any:
+        # Apart from loading: a mistake in the hook is no fault of the pickle.
+        if not of_py2:
+            return state
+        LOGGER.warning("the state was saved under Python 2; it is adjusted now")
+        return self.adjust_state_from_py2_pickle(state)
+
+    def _dump(self, state: Any, file: Any) -> None:
+        # 0 and 1 have no head of their own: after the mark they would be read as 4.
+        protocol = 2 if self.pickle_protocol in (0, 1) else self.pickle_protocol
+        try:
+            Pickler(file, protocol, *self._admitted()).dump(state)
+        except OSError:
+            raise
+        except MemoryError as exc:
+            raise StateError(f"there is not enough memory to pickle the state; {self._unchanged}") from exc
+        except Exception as exc:  # a class's own __reduce__ may raise anything
+            raise self._unpicklable(state, exc) from exc
+
+    def _unpicklable(self, state: Any, exc: Exception) -> StateError:
+        from n6_stateful.state.culprit import culprit
+
+        where = culprit(state, lambda item: Pickler(_Nowhere(), 4, *self._admitted()).dump(item))
+        if not isinstance(exc, RefusedError):
+            return StateError(f"the state does not pickle: {where}: {exc}; {self._unchanged}")
+        return StateError(
+            f"the state could not be loaded again: {where}: {exc}; {self._unchanged}. "
+            f"Make plain data of it{self._how_to_admit(exc)}"
+        )
+
+    @property
+    def _unchanged(self) -> str:
+        return f"the state in {self.state_store.where} is what it was"
 
     def _admitted(self) -> tuple[frozenset[str], list[str]]:
         return _own_packages(type(self)), [_full_name(cls) for cls in self.state_classes]
-
-    def _unpicklable(self, state: Any, exc: Exception) -> StateError:
-        import io
-
-        from n6_stateful.state.culprit import culprit
-
-        packages, classes = self._admitted()
-        where = culprit(state, lambda item: Pickler(io.BytesIO(), 4, packages, classes).dump(item))
-        if not isinstance(exc, RefusedError):
-            return StateError(
-                f"{self.state_file.path}: the state does not pickle: {where}: {exc}; "
-                "the state file is what it was"
-            )
-        return StateError(
-            f"{self.state_file.path}: the state could not be loaded again: {where}: {exc}; "
-            f"the state file is what it was. Make plain data of it{self._how_to_admit(exc)}"
-        )
 
     def _how_to_admit(self, exc: RefusedError) -> str:
         if not exc.wanting:
@@ -217,68 +317,31 @@ class CollectorWithStateMixin:
             'for instance state_classes = ["package.module.Class"]'
         )
 
-    @property
-    def _base(self) -> Any:
-        """This object as the class that the mixin was put over."""
-        return self
+    def _set_current(self, current: Generation | None) -> None:
+        self._state_loaded = True
+        self._published_before = self.published_count if isinstance(self, Publisher) else 0
+        self._state_number = current.number if current else 0
+        self.state_generation = current.id if current else ""
+        # Should it be found broken one day, one of those before it becomes the current one, or none.
+        kept = [each.id for each in self.state_store.generations() if each.number < self._state_number]
+        self.state_generations = tuple(dict.fromkeys([self.state_generation, *(kept or [""])]))
 
-    def load_pickle(self, file: BinaryIO, name: str | None = None) -> Any:
-        """What the pickle in `file` holds, one of n6 under Python 2 included.
+    def _set_aside(self, broken: list[tuple[Generation, BrokenStateError]], outlook: str) -> None:
+        # The oldest first: what is set aside gives its place to the one before it.
+        for generation, problem in reversed(broken):
+            if settings.current().dry_run:
+                where = "dry run: it was left there"
+            else:
+                where = f"it was moved to {self.state_store.set_aside(generation)}"
+            LOGGER.error("the state is broken: %s; %s; %s", problem, where, outlook)
 
-        Args:
-            file: a binary file.
-            name: what to call it in an error; None for the state file.
 
-        Raises:
-            StateError: it holds something that is not admitted.
-            Exception: it is broken.
-        """
-        state, of_py2 = self._load(file, name)
-        return self._adjusted(state) if of_py2 else state
+class _Nowhere:
+    """Takes a pickle that only has to be tried."""
 
-    def _load(self, file: BinaryIO, name: str | None = None) -> tuple[Any, bool]:
-        packages, classes = self._admitted()
-        of_py2 = is_of_py2(file)
-        kwargs = self.get_py2_pickle_load_kwargs() if of_py2 else {}
-        try:
-            return load(file, packages, classes, **kwargs), of_py2
-        except RefusedError as exc:
-            outcome = (
-                f"{self.state_file.path}: {exc}; nothing was published and the file stays as it is. "
-                "Go back with `state restore`"
-                if name is None
-                else f"{name}: {exc}; nothing was changed"
-            )
-            raise StateError(outcome + self._how_to_admit(exc)) from exc
-
-    def _adjusted(self, state: Any) -> Any:
-        LOGGER.warning("the state was saved under Python 2; it is adjusted now")
-        return self.adjust_state_from_py2_pickle(state)
-
-    def _in_force(self, footer: Footer | None) -> None:
-        self._state_number = footer.number if footer else 0
-        self.state_generation = footer.generation if footer else ""
-        # Should this file be found broken one day, the one before it comes into force, or none.
-        before = self.state_file.peek(self.state_file.previous)
-        fallback = before.generation if before else ""
-        self.state_generations = tuple(dict.fromkeys([self.state_generation, fallback]))
-
-    def _set_aside(self, path: Path, problem: BrokenStateError, instead: Path | None = None) -> None:
-        if instead is None and self._broken_state == "fail":
-            raise StateError(
-                f"{problem}; nothing was published and the file was left as it is (broken_state = fail). "
-                "Look at it, then `state import` an older state or `state reset`"
-            ) from problem
-        if settings.current().dry_run:
-            where = "dry run: it was left there"
-        else:
-            where = f"it was moved to {self.state_file.set_aside(path, instead)}"
-        outlook = (
-            "the state before it takes its place"
-            if instead
-            else "there is no good one before it: expect data that was taken already to be taken again"
-        )
-        LOGGER.error("the state file is broken: %s; %s; %s", problem, where, outlook)
+    def write(self, data: Any) -> int:
+        """Take it."""
+        return len(data)
 
 
 def _own_packages(cls: type) -> frozenset[str]:
@@ -288,7 +351,3 @@ def _own_packages(cls: type) -> frozenset[str]:
 
 def _full_name(cls: type | str) -> str:
     return cls if isinstance(cls, str) else f"{cls.__module__}.{cls.__qualname__}"
-
-
-def _described(footer: Footer | None) -> str:
-    return f"generation {footer.generation[:8]}, number {footer.number}" if footer else "a plain pickle"

@@ -9,10 +9,11 @@ See https://docs.python.org/3/library/pickle.html#restricting-globals for the me
 from __future__ import annotations
 
 import operator
+import os
 import pickle
 import sys
 from collections import deque
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from copyreg import dispatch_table
 from importlib import import_module
 from types import FunctionType
@@ -70,6 +71,33 @@ def is_of_py2(file: BinaryIO) -> bool:
     first = file.read(2)
     file.seek(begin)
     return first[:1] != b"\x80" or first[1:] <= b"\x02"
+
+
+def opcodes(file: BinaryIO) -> Iterator[tuple[Any, Any, int | None]]:
+    """What `pickletools.genops` finds from the file's position to the pickle's end, `(opcode, argument,
+    position)`.
+
+    Raises:
+        Exception: garbage makes it raise anything.
+    """
+    from pickletools import genops
+
+    bounded: Any = _Bounded(file)
+    return genops(bounded)
+
+
+class _Bounded:
+    """Reads nothing instead of more than there is: garbage asks for any size."""
+
+    def __init__(self, file: BinaryIO) -> None:
+        self._file = file
+        begin = file.tell()
+        self._size = file.seek(0, os.SEEK_END)
+        file.seek(begin)
+        self.readline = file.readline
+
+    def read(self, size: int) -> bytes:
+        return self._file.read(size) if size <= self._size - self._file.tell() else b""
 
 
 def load(file: BinaryIO, packages: Iterable[str] = (), classes: Iterable[str] = (), **py2_kwargs: str) -> Any:
@@ -155,7 +183,7 @@ class Pickler(pickle.Pickler):
             if (module, name) not in _HELPERS and not (admitted and isinstance(obj, type)):
                 if isinstance(obj, type):
                     raise _not_admitted(module, name)
-                raise RefusedError(f"{module}.{name} is no class")
+                raise RefusedError(f"{module}.{name} is not a class")
             if "." in name and self._protocol < 4:  # would be written as a call of getattr
                 raise RefusedError(f"{module}.{name} is a class in a class: set pickle_protocol = 4")
         elif reduced[0] is getattr:
@@ -191,7 +219,7 @@ class _Unpickler(pickle.Unpickler):
         found = _resolve(module, name)
         # Not a function (a call of it could do anything), not a name that a module only imports.
         if not isinstance(found, type) or (found.__module__, found.__qualname__) != (module, name):
-            raise RefusedError(f"{module}.{name} is no class defined in {module}")
+            raise RefusedError(f"{module}.{name} is not a class defined in {module}")
         return self._watched(found)
 
     def _watched(self, cls: type) -> type:

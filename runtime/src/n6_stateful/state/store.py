@@ -27,6 +27,9 @@ class Generation(NamedTuple):
     where: str
     problem: str = ""
 
+    def __str__(self) -> str:
+        return f"generation {self.id[:8]}, number {self.number}" if self.id else "a plain pickle"
+
 
 class BrokenStateError(StateError):
     """A generation is not what was saved: torn, cut, changed, or no state at all."""
@@ -36,7 +39,8 @@ class StateStore(Protocol):
     """Where the generations of one collector's state are.
 
     Each call raises `StateError` when the store cannot be used, whatever the cause, and says what was and
-    was not done.
+    was not done. The errors of `lock`, `prove_writable`, `generations` and `read` do not say that nothing was
+    published: their callers know what they were about to do, and say it.
     """
 
     @property
@@ -44,7 +48,8 @@ class StateStore(Protocol):
         """What a person calls the place; holds no secret."""
 
     def lock(self) -> None:
-        """Let no other run have the state until `unlock()` or the end of this process.
+        """Let no other run have the state until `unlock()` or the end of this process. That this store has
+        it already is no error.
 
         Raises:
             StateLockedError: another run has it; the text names it.
@@ -54,26 +59,29 @@ class StateStore(Protocol):
         """Let other runs have the state."""
 
     def holder(self) -> str | None:
-        """Who has the lock, for people to read; None if nobody has."""
+        """Who has the lock, for people to read; None if nobody has. Never in the way of a run that takes
+        the lock meanwhile."""
 
     def prove_writable(self) -> None:
-        """Return if a state as large as the last one could be saved now.
+        """Return if a state as large as the last one could be saved now. The lock is held.
 
         Raises:
             StateError: there is no room for it, or no right to replace what is there.
         """
 
     def generations(self) -> list[Generation]:
-        """What is kept and can be told without unpickling, the current one first; broken ones bear their
-        `problem`. What was set aside is not among them."""
+        """What a run may start from and can be told without unpickling or hashing, the current one first;
+        broken ones bear their `problem`. What was set aside is not among them. Cheap: it is asked after each
+        save."""
 
     def read(
         self, load: Callable[[BinaryIO], Any], generation: Generation | None = None
     ) -> tuple[Any, Generation]:
-        """What `load` makes of a generation's pickle, and the generation.
+        """What `load` makes of a generation's pickle, and the generation. Its checksum is verified first.
 
         Args:
-            load: reads a pickle from a binary file, up to the pickle's end.
+            load: reads a pickle from a binary file that can seek, up to the pickle's end; `load_pickle`
+                calls it and tells its errors as below.
             generation: one of `generations()`; None means the current one.
 
         Raises:
@@ -83,7 +91,7 @@ class StateStore(Protocol):
         """
 
     def write(self, dump: Callable[[Any], None], number: int, *, keep_previous: bool = True) -> Generation:
-        """Save a new generation; return only when it would survive a power cut.
+        """Save a new generation; return only when it would survive a power cut. The lock is held.
 
         Args:
             dump: writes a pickle to an object with a `write(bytes)` method.
@@ -98,6 +106,7 @@ class StateStore(Protocol):
 
     def set_aside(self, broken: Generation) -> str:
         """Put a broken generation where no run finds it and a person does, the one before it in its place.
+        The lock is held.
 
         Returns:
             Where it is now.
@@ -105,3 +114,44 @@ class StateStore(Protocol):
 
     def set_aside_names(self) -> list[str]:
         """Where broken generations were put, for people to read."""
+
+
+def load_pickle(where: str, file: BinaryIO, load: Callable[[BinaryIO], Any], *, verified: bool) -> Any:
+    """`load(file)`, its errors told as `StateStore.read` has them.
+
+    Args:
+        where: what a person calls the place.
+        file: at the beginning of the pickle.
+        load: as `StateStore.read` takes it; a `StateError` of its own does not name the place.
+        verified: whether a checksum has shown that the pickle is the one that was saved.
+    """
+    begin = file.tell()
+    try:
+        return load(file)
+    except StateError as exc:
+        raise type(exc)(f"{where}: {exc}") from exc
+    except OSError as exc:
+        raise StateError(f"{where}: cannot be read: {exc.strerror or exc}") from exc
+    except Exception as exc:
+        file.seek(begin)
+        if not verified and not _is_whole_pickle(file):
+            raise BrokenStateError(f"{where}: is not a pickle: {type(exc).__name__}: {exc}") from exc
+        # Nothing is wrong with the data: its classes may have changed, or memory be short.
+        raise StateError(
+            f"{where}: cannot be loaded: {type(exc).__name__}: {exc}; it stays as it is: "
+            "mend the class that fails, or `state import` or `state reset`"
+        ) from exc
+
+
+def _is_whole_pickle(file: BinaryIO) -> bool:
+    """Whether `file` has a pickle's form from its beginning to its end, whatever it is a pickle of."""
+    from n6_stateful.state.pickles import opcodes
+
+    try:
+        for _ in opcodes(file):
+            pass
+        return not file.read(1)
+    except MemoryError:
+        return True  # there is as much to read as it says; there is no room for it
+    except Exception:  # garbage makes it raise anything
+        return False

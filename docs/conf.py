@@ -1,0 +1,64 @@
+"""The documentation site: Sphinx, MyST and furo. `tox run -e docs` builds it, with warnings as errors.
+
+Sphinx, since what matters here it brings itself: warnings as errors, a link checker, an API reference from the
+docstrings; and since it has been well kept for longer than its alternatives have existed.
+"""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Any
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+from docs import from_code
+from n6_stateful import __version__
+
+project = "n6-stateful"
+author = "The n6-stateful authors"
+copyright = author  # noqa: A001 - Sphinx's own name
+release = __version__
+
+extensions = [
+    "myst_parser",
+    "sphinx.ext.autodoc",
+    "sphinx.ext.napoleon",
+    "sphinx_copybutton",
+    "sphinxcontrib.mermaid",
+]
+source_suffix = {".md": "markdown"}
+exclude_patterns = ["_build", "_static"]
+nitpicky = False
+
+myst_enable_extensions = ["deflist"]
+myst_fence_as_directive = ["mermaid"]
+myst_heading_anchors = 3
+
+autodoc_typehints = "signature"
+autodoc_member_order = "bysource"
+autodoc_preserve_defaults = True
+napoleon_numpy_docstring = False
+python_display_short_literal_types = True
+
+html_theme = "furo"
+html_title = "n6-stateful"
+html_copy_source = False
+html_show_sphinx = False
+html_theme_options = {
+    "source_repository": "https://github.com/org/n6-stateful/",
+    "source_branch": "main",
+    "source_directory": "docs/",
+}
+# What the reader copies is the command, without the prompt and what it prints.
+copybutton_prompt_text = "$ "
+copybutton_only_copy_prompt_lines = True
+
+# The repository is not published yet, and feed.example is nobody's.
+linkcheck_ignore = [r"https://github\.com/org/n6-stateful.*", r"https?://127\.0\.0\.1.*", r"https://feed\.example.*"]
+linkcheck_timeout = 15
+
+
+def setup(app: Any) -> None:
+    """Write the pages that are made from the code."""
+    app.connect("builder-inited", lambda app: from_code.write(Path(app.srcdir) / "reference"))

@@ -14,7 +14,7 @@ BODIES = st.lists(st.binary(max_size=3), max_size=200)
 
 def ids(bodies: list[bytes], source: str = "a.b", generation: str = "g1") -> list[str]:
     maker = MessageIds()
-    return [maker.next(source, generation, body) for body in bodies]
+    return [maker.next("raw", source, generation, body) for body in bodies]
 
 
 @given(BODIES)
@@ -44,6 +44,11 @@ def test_the_same_data_from_another_source_has_other_ids() -> None:
     assert ids([b"x"], source="a.b") != ids([b"x"], source="a.c")
 
 
+def test_the_same_data_to_another_exchange_has_another_id() -> None:
+    """The exchange is part of an id, so that two copies cannot swap theirs over a crash."""
+    assert MessageIds().next("raw", "a.b", "g", b"x") != MessageIds().next("copy", "a.b", "g", b"x")
+
+
 def test_source_generation_and_body_do_not_run_into_each_other() -> None:
     assert ids([b"x"], "a.b", "cg") != ids([b"x"], "a.bc", "g")
     assert ids([b"gx"], "a.b", "") != ids([b"x"], "a.b", "g")
@@ -51,9 +56,9 @@ def test_source_generation_and_body_do_not_run_into_each_other() -> None:
 
 def test_a_new_generation_counts_repeated_bodies_anew() -> None:
     maker = MessageIds()
-    first = [maker.next("a.b", "g1", b"x") for _ in range(3)]
-    maker.next("a.b", "g2", b"x")
-    assert [maker.next("a.b", "g1", b"x") for _ in range(3)] == first
+    first = [maker.next("raw", "a.b", "g1", b"x") for _ in range(3)]
+    maker.next("raw", "a.b", "g2", b"x")
+    assert [maker.next("raw", "a.b", "g1", b"x") for _ in range(3)] == first
 
 
 def test_ids_have_the_width_of_n6s() -> None:

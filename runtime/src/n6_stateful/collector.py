@@ -205,8 +205,9 @@ class BaseCollector(QueuedBase, AbstractBaseCollector):
     def get_output_message_id(
         self, *, source: str, created_timestamp: int, output_data_body: bytes, **processed_data: Any
     ) -> str:
-        """The message id, 32 hex digits; see `n6_stateful.message_id` for what it depends on."""
-        return self._message_ids.next(source, self.state_generation, output_data_body)
+        """The message id; empty to have `publish_output` make it, which alone knows all that a stable id
+        depends on (see `n6_stateful.message_id`)."""
+        return ""
 
     # Rules of n6
 

@@ -4,19 +4,34 @@ from __future__ import annotations
 
 from typing import Any
 
+from n6_stateful.errors import CollectorError
+
 
 class Download(bytes):
     """A downloaded body that knows how new it is, as the collector of n6's guide expects it.
 
     Args:
-        body: the bytes to publish.
-        time_utc: whatever `_download` will get as `only_newer_than` the next time; goes into the
-            state, so it has to be plain data (a datetime, a string, a number, a dict of such...).
+        body: the bytes to publish. None at all (`b""`) says that there is nothing to publish, but a new
+            `time_utc` to remember, such as a changed ETag.
+        time_utc: whatever `_download` will get as `only_newer_than` the next time; goes into the state, so it
+            has to be plain data (a datetime, a string, a number, a dict of such...).
+
+    Raises:
+        CollectorError: `body` is not bytes, or `time_utc` is None, with which each run would take all again.
     """
 
     time_utc: Any
 
     def __new__(cls, body: bytes, *, time_utc: Any) -> Download:
+        if not isinstance(body, bytes | bytearray | memoryview):
+            raise CollectorError(
+                f"Download() takes the body as bytes, not {type(body).__name__}; nothing was published"
+            )
+        if time_utc is None:
+            raise CollectorError(
+                "Download(time_utc=None) would have each run take everything again; nothing was published. "
+                "Give it how new the data is, or a digest of it"
+            )
         download = super().__new__(cls, body)
         download.time_utc = time_utc
         return download

@@ -1,18 +1,19 @@
 """`QueuedBase`: one run's publishing, from the opened output to the last confirmation.
 
-The method names are those of n6's own class; n6 drives an event loop underneath, here `run` is a
-plain call that returns only when everything has arrived.
+The method names are those of n6's own class; n6 drives an event loop underneath, here `run` is a plain call
+that returns only when everything has arrived.
 """
 
 from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Iterable
+import threading
 from typing import TYPE_CHECKING, Any
 
 from n6_stateful.errors import CollectorError, NothingNew
-from n6_stateful.message import Exchange, Message
+from n6_stateful.interruption import raise_if_interrupted
+from n6_stateful.message import Exchange, Message, checked_properties, short_string
 from n6_stateful.message_id import MessageIds
 from n6_stateful.progress import Progress
 
@@ -26,15 +27,16 @@ class QueuedBase:
     """Publishes to the configured output.
 
     Attributes:
-        output_queue: the exchange to publish to, `{"exchange": name, "exchange_type": type}`, or a
-            list of such; the first one is the default of `publish_output`.
+        output_queue: the exchange to publish to, `{"exchange": name, "exchange_type": type}`, or a list of
+            such; the first one is the default of `publish_output`.
         basic_prop_kwargs: message properties that every message gets.
-        state_generation: id of the state that this run started from, or saved last; empty if there is
-            no state yet. A collector that keeps no state has a new one at each run.
+        state_generation: id of the state that this run started from, or saved last; empty if there is no
+            state yet. A collector that keeps no state has one of its own.
         state_generations: the ids of all states that a later run may start from, that one first.
-        published_count: how many messages this run has handed to the output.
+        published_count: how many messages this object has handed to the output.
         published_bytes: how many bytes their bodies have.
         output_where: what a person calls the output; empty before `run`.
+        delivery_problem: what a person has to see to, although everything is safe; None if nothing.
     """
 
     output_queue: dict[str, str] | list[dict[str, str]] | None = None
@@ -47,10 +49,13 @@ class QueuedBase:
         self.published_count = 0
         self.published_bytes = 0
         self.output_where = ""
+        self.delivery_problem: str | None = None
         self._progress = Progress()
         self._message_ids = MessageIds()
         self._output: Output | None = None
-        self._default_exchange = ""
+        self._exchanges: list[Exchange] = []
+        self._runner = (0, 0)
+        self._is_checked = False
         self._stopped = False
 
     # What a subclass provides
@@ -65,6 +70,9 @@ class QueuedBase:
         Raise `NothingNew` when there is nothing, or nothing more.
         """
         raise NotImplementedError
+
+    def check_before_publishing(self) -> None:
+        """Called once, before a run's first message goes out; what it raises ends the run."""
 
     def get_output_owner(self) -> str:
         """The name under which an output keeps what it has to remember about this collector."""
@@ -82,25 +90,29 @@ class QueuedBase:
             PublishError: the output could not be opened, or did not take everything.
             Exception: whatever `start_publishing` raises.
 
-        In either case the output is given up at once, so that a `save_state` after this call is not
-        reached.
+        In either case the output is given up at once, so that a `save_state` after this call is not reached.
         """
         self._stopped = False
+        self._is_checked = False
+        self._message_ids = MessageIds()  # so that a run that is repeated here gives the same ids, too
+        self._exchanges = self._declared_exchanges()
+        self._runner = os.getpid(), threading.get_ident()
         self.check_before_opening()
-        exchanges = self._exchanges()
-        self._default_exchange = exchanges[0].name
         self._output = output = self.make_output()
         self.output_where = output.where
         try:
-            output.open(exchanges, self.get_output_owner(), self.state_generations)
+            output.open(self._exchanges, self.get_output_owner(), self.state_generations)
             LOGGER.debug("opened %s", output.where)
             try:
                 self.start_publishing()
             except NothingNew as reason:
                 LOGGER.info("nothing new at the source%s", f": {reason}" if reason.args else "")
+            self._check_runner()
+            raise_if_interrupted()
             output.close()
+            self.delivery_problem = output.problem
         except BaseException:
-            output.abort()
+            self._abort()
             raise
         finally:
             self._output = None
@@ -114,13 +126,12 @@ class QueuedBase:
         """
         output = self.make_output()
         self.output_where = output.where
-        output.check(self._exchanges())
+        output.check(self._declared_exchanges())
 
     def stop(self) -> None:
         """Give up what has not arrived and end the run; called when it is interrupted."""
         self._stopped = True
-        if self._output is not None:
-            self._output.abort()
+        self._abort()
 
     def inner_stop(self) -> None:
         """Say that nothing more will be published in this run; what was published is still waited for."""
@@ -132,40 +143,59 @@ class QueuedBase:
         body: Any,
         prop_kwargs: dict[str, Any] | None = None,
         exchange: str | None = None,
-    ) -> None:
-        """Publish one message.
+    ) -> str:
+        """Publish one message; only from the thread that called `run`.
 
         Args:
             routing_key: n6's `<source>.<channel>`, plus `.<raw_format_version_tag>` if there is one.
-            body: anything `bytes()` takes, a binary file or an iterable of bytes; no `str`, no `int`.
+            body: bytes, or what has `__bytes__`.
             prop_kwargs: AMQP properties by their names, with underscores; they add to `basic_prop_kwargs`. A
-                message without a `message_id` gets a stable one.
+                message without a `message_id` gets a stable one. What is published is what they are now.
             exchange: an exchange of `output_queue`; None means the first.
 
+        Returns:
+            The message's id.
+
         Raises:
-            CollectorError: the body is no bytes, or there is no output to publish to.
+            CollectorError: AMQP cannot hold it, the body is empty or not bytes, `output_queue` does not name
+                the exchange, or there is no output to publish to. Nothing was sent of it.
             PublishError: the output did not take it, or an earlier message.
         """
         output = self._output
         if output is None or self._stopped:
+            where = "after inner_stop()" if self._stopped else "outside run()"
             raise CollectorError(
-                "publish_output() was called "
-                + ("after inner_stop()" if self._stopped else "outside run()")
-                + ": call it from start_publishing(), before inner_stop()"
+                f"publish_output() was called {where}: call it from start_publishing(), before inner_stop()"
             )
+        self._check_runner()
+        raise_if_interrupted()
         body = as_body(body)
-        properties = {**self.basic_prop_kwargs, **(prop_kwargs or {})}
-        if not properties.get("headers", True):
-            del properties["headers"]
-        generation = self.state_generation
-        if not properties.get("message_id"):
-            properties["message_id"] = self._message_ids.next(routing_key, generation, body)
+        names = [each.name for each in self._exchanges]
         if exchange is None:
-            exchange = self._default_exchange
+            exchange = names[0]
+        elif exchange not in names:
+            raise CollectorError(
+                f"{type(self).__name__}.output_queue does not name the exchange {exchange!r}"
+            )
+        short_string("routing key", routing_key)
+        properties = {**self.basic_prop_kwargs, **(prop_kwargs or {})}
+        for name in ("headers", "message_id"):
+            if not properties.get(name):
+                properties.pop(name, None)
+        properties = checked_properties(properties)
+        if not self._is_checked:
+            self.check_before_publishing()
+            self._is_checked = True
+        generation = self.state_generation
+        message_id: str = properties.get("message_id") or self._message_ids.next(
+            exchange, routing_key, generation, body
+        )
+        properties["message_id"] = message_id
         output.publish(Message(exchange, routing_key, body, properties, generation))
         self.published_count += 1
         self.published_bytes += len(body)
         self._progress.show(self.published_count, self.published_bytes)
+        return message_id
 
     def flush_output(self) -> None:
         """Return when everything published so far has durably arrived; `save_state` calls it first.
@@ -173,37 +203,51 @@ class QueuedBase:
         Raises:
             PublishError: something did not arrive.
         """
+        raise_if_interrupted()
         if self._output is not None:
             self._output.flush()
 
-    def _exchanges(self) -> list[Exchange]:
+    def _abort(self) -> None:
+        # In a child process the output is the parent's, whatever becomes of the child.
+        if self._output is not None and self._runner[0] == os.getpid():
+            self._output.abort()
+
+    def _check_runner(self) -> None:
+        if self._runner != (os.getpid(), threading.get_ident()):
+            kind = "thread" if self._runner[0] == os.getpid() else "process"
+            raise CollectorError(
+                f"only the {kind} that called run() may publish; nothing was sent from this one"
+            )
+
+    def _declared_exchanges(self) -> list[Exchange]:
         declared = self.output_queue or []
         if isinstance(declared, dict):
             declared = [declared]
         if not declared:
             raise CollectorError(f"{type(self).__name__}.output_queue names no exchange to publish to")
-        return [Exchange(each["exchange"], each.get("exchange_type", "topic")) for each in declared]
+        return [
+            Exchange(
+                short_string("exchange", each["exchange"]),
+                short_string("exchange type", each.get("exchange_type", "topic")),
+            )
+            for each in declared
+        ]
 
 
 def as_body(body: Any) -> bytes:
     """`body` as bytes, copied only where it is not bytes yet.
 
     Raises:
-        CollectorError: it cannot be bytes.
+        CollectorError: it cannot be bytes, or is empty.
     """
+    taken: bytes
     if isinstance(body, bytes):
-        return body
-    try:
-        if hasattr(body, "read"):
-            return as_body(body.read())
-        if isinstance(body, (bytearray, memoryview)) or hasattr(body, "__bytes__"):
-            return bytes(body)
-        if isinstance(body, Iterable) and not isinstance(body, str):
-            items = list(body)
-            return bytes(items) if all(isinstance(item, int) for item in items) else b"".join(items)
-    except (TypeError, ValueError) as exc:
-        raise CollectorError(f"a message body has to be bytes: {exc}") from exc
-    raise CollectorError(
-        f"a message body has to be bytes, not {type(body).__name__}"
-        + (": encode it first, for instance body.encode('utf-8')" if isinstance(body, str) else "")
-    )
+        taken = body
+    elif isinstance(body, bytearray | memoryview) or hasattr(body, "__bytes__"):
+        taken = bytes(body)
+    else:
+        mend = ": encode it first, for instance body.encode('utf-8')" if isinstance(body, str) else ""
+        raise CollectorError(f"a message body has to be bytes, not {type(body).__name__}{mend}")
+    if not taken:
+        raise CollectorError("a message body is empty; raise NothingNew where there is nothing to publish")
+    return taken

@@ -68,9 +68,16 @@ def attempt(collecting: Collecting, url: str, exchange: str, before: Hooks | Non
 
         def get_output_components(self, **input_data: Any) -> tuple[str, bytes, dict[str, Any]]:
             self.reached()
-            components = super().get_output_components(**input_data)
-            published.append(components[2]["message_id"])
-            return components
+            return super().get_output_components(**input_data)
+
+        def publish_output(self, *args: Any, **kwargs: Any) -> str:
+            try:
+                message_id = super().publish_output(*args, **kwargs)
+            except PublishError as exc:
+                published.append(exc.undelivered[-1].message_id)
+                raise
+            published.append(message_id)
+            return message_id
 
         def reached(self) -> None:
             if len(published) in hooks:

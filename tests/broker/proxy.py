@@ -22,6 +22,7 @@ class Proxy:
             more), or make the collector `deaf` (nothing comes from the broker any more).
         after: cut it once so many bytes have gone in that direction.
         delay: seconds that everything takes in each direction.
+        rate: bytes a second that go to the broker at most; 0 for as many as it takes.
 
     Attributes:
         url: the proxy's.
@@ -29,7 +30,12 @@ class Proxy:
     """
 
     def __init__(
-        self, url: str, how: str = "close", after: tuple[str, int] | None = None, delay: float = 0
+        self,
+        url: str,
+        how: str = "close",
+        after: tuple[str, int] | None = None,
+        delay: float = 0,
+        rate: int = 0,
     ) -> None:
         parts = urlsplit(url)
         self._broker = (parts.hostname or "", parts.port or 5672)
@@ -43,6 +49,7 @@ class Proxy:
         self._how = how
         self._after = after
         self._delay = delay
+        self._rate = rate
         self._wake, self._woken = socket.socketpair()
         self._is_cut = threading.Event()
         self._is_over = threading.Event()
@@ -89,6 +96,8 @@ class Proxy:
                     if not data:
                         return
                     time.sleep(self._delay)
+                    if self._rate and way == TO_BROKER:
+                        time.sleep(len(data) / self._rate)
                     target.sendall(data)
                     self.forwarded[way] += len(data)
         if self._how == "reset":

@@ -152,11 +152,15 @@ def test_what_a_full_queue_refuses_is_listed_exactly_and_the_state_stays(
     collecting.feed.write_bytes(b"\n".join(lines))
     published = []
 
-    def get_output_message_id(self: SampleCollector, **processed_data: Any) -> str:
-        published.append(SampleCollector.get_output_message_id(self, **processed_data))
+    def publish_output(self: SampleCollector, *args: Any) -> str:
+        try:
+            published.append(SampleCollector.publish_output(self, *args))
+        except PublishError as exc:
+            published.append(exc.undelivered[-1].message_id)
+            raise
         return published[-1]
 
-    watched = sample(broker, get_output_message_id=get_output_message_id)
+    watched = sample(broker, publish_output=publish_output)
     with failing_run(watched, collecting, broker.url) as error:
         refused = {each.message_id for each in error.undelivered}
     arrived = {message.properties["message_id"] for message in broker.receive()}
@@ -204,11 +208,11 @@ def test_messages_are_listed_in_the_order_of_their_publishing_whatever_became_of
 
     def start_publishing(self: SampleCollector) -> None:
         for number, routing_key in enumerate(routing_keys):
-            self.publish_output(routing_key, b"x" * number)
+            self.publish_output(routing_key, b"x" * (number + 1))
 
     with failing_run(sample(broker, start_publishing=start_publishing), collecting, broker.url) as error:
         listed = [(each.routing_key, each.size) for each in error.undelivered]
-    assert listed == [(routing_key, size) for size, routing_key in enumerate(routing_keys)]
+    assert listed == [(routing_key, size) for size, routing_key in enumerate(routing_keys, 1)]
 
 
 def test_headers_and_other_properties_of_amqp_travel_along(broker: Broker, collecting: Collecting) -> None:
@@ -255,7 +259,7 @@ def test_a_message_that_amqp_cannot_hold_is_one_clear_error_and_spoils_no_other(
 ) -> None:
     def start_publishing(self: SampleCollector) -> None:
         self.publish_output("my-provider.lines", b"first")
-        with pytest.raises(CollectorError, match="AMQP cannot hold a message"):
+        with pytest.raises(CollectorError, match="AMQP cannot hold"):
             self.publish_output(routing_key, b"bad", properties)
         self.publish_output("my-provider.lines", b"last")
 
@@ -270,7 +274,7 @@ def test_an_exchange_whose_name_amqp_cannot_hold_is_one_clear_error(
     queue = {"exchange": "x" * 256, "exchange_type": "topic"}
     assert run(sample(broker, output_queue=queue), collecting, url=broker.url) == 1
     told = capsys.readouterr().err
-    assert "AMQP cannot hold what output_queue declares" in told
+    assert "AMQP cannot hold the exchange" in told
     assert "Traceback" not in told
 
 

@@ -1,161 +1,147 @@
-"""RabbitMQ, with publisher confirms.
+"""RabbitMQ through pika, with publisher confirms.
 
-The collector's thread turns the connection while it publishes and while it waits for confirmations. When the
-collector is busy elsewhere, with a download of minutes say, a thread of ours turns it, so that heartbeats are
-served. Whoever turns it, or sends on it, holds `_turning`.
+One thread owns pika and runs its loop, so that heartbeats are served whatever the collector does. The
+collector's thread puts messages into `_outbox` and waits for confirmations. They share no lock, so that an
+interruption of the one cannot leave the other waiting.
 """
 
 from __future__ import annotations
 
 import logging
+import socket
 import threading
 import time
+from collections import deque
 from collections.abc import Callable, Mapping, Sequence
-from itertools import takewhile
+from contextlib import suppress
+from queue import Empty, SimpleQueue
 from typing import TYPE_CHECKING, Any
 
-from n6_stateful.errors import CollectorError, PublishError
+from n6_stateful.errors import PublishError
 from n6_stateful.message import Exchange, Message, Undelivered
-from n6_stateful.output import amqp_frames as frames
-from n6_stateful.output.amqp_connection import INTERRUPTED, TICK_SECONDS, Connection, close_reason, told
-from n6_stateful.output.amqp_frames import Fields, Frame, FrameError
 
 if TYPE_CHECKING:
-    from n6_stateful.output.broker import Login
+    from n6_stateful.output.broker import Broker
 
 LOGGER = logging.getLogger(__name__)
 
-CHANNEL = 1
 CLOSE_SECONDS = 5.0
-GIVE_UP_SECONDS = 1.0
-SEND_BYTES = 64 << 10  # so much is gathered before it is sent
+ABORT_SECONDS = 1.0
+TICK_SECONDS = 0.25
+INTERRUPTED = "publishing was interrupted half-way"
 
 
 class AmqpOutput:
     """A broker as an `Output`.
 
     Args:
-        login: which broker, and as whom.
+        broker: which one, and as whom.
         options: the `[output]` section.
     """
 
-    def __init__(self, login: Login, options: Mapping[str, Any]) -> None:
-        self.where = login.where
-        self.problem: str | None = None
-        self._login = login
+    problem: str | None = None
+
+    def __init__(self, broker: Broker, options: Mapping[str, Any]) -> None:
+        self.where = broker.where
+        self._broker = broker
         self._options = options
-        self._heartbeat: int = options["heartbeat"] if login.heartbeat is None else login.heartbeat
         self._window_messages: int = options["window_messages"]
         self._window_bytes: int = options["window_bytes"]
 
-        self._turning = threading.Lock()
-        self._over = False  # no Event: an interruption can leave its lock taken
-        self._connection: Connection | None = None
-        self._ready = False
-        self._returned: tuple[str, str, str] | None = None  # what a content header that comes belongs to
-
-        self._next_tag = 1
-        self._unconfirmed: dict[int, tuple[str, str, int]] = {}  # by delivery tag, in their order
-        self._unconfirmed_bytes = 0
+        # Set by the collector's thread.
+        self._published = 0
+        self._published_bytes = 0
+        self._amid = False  # whether it is inside publish(), or was when something interrupted it
+        self._wake_at = -1  # it waits for so few unconfirmed messages
+        # Handed from the one to the other: appended and inserted by the collector's thread, popped by pika's.
+        self._outbox: deque[tuple[int, Message]] = deque()
+        self._unconfirmed: dict[int, tuple[str, str, int]] = {}  # by delivery tag
+        self._sending = False  # whether pika's thread has been asked to empty the outbox
+        self._wake: SimpleQueue[None] = SimpleQueue()
+        # Set by pika's thread.
+        self._loop: Any = None
+        self._connection: Any = None
+        self._channel: Any = None
+        self._thread: threading.Thread | None = None
+        self._is_open = False
+        self._is_ready = False
+        self._ended: str | None = None  # why nothing can be published any more
+        self._alarm: str | None = None  # why the broker takes nothing for now
+        self._confirmed_up_to = 0
+        self._confirmed_bytes = 0
         self._refused: dict[int, Undelivered] = {}
 
-    # Output
+    # Output, in the collector's thread
 
     def open(self, exchanges: Sequence[Exchange], owner: str, generations: Sequence[str]) -> None:
         """Connect, log in, and declare the exchanges (durable, as n6 has them), or only look for them."""
-        try:
-            channel = _channel(exchanges, declare=self._options["declare"])
-        except ValueError as exc:
-            raise CollectorError(f"AMQP cannot hold what output_queue declares: {exc}") from exc
-        timeout = self._options["connect_timeout"]
+        timeout: float = self._options["connect_timeout"]
+        parameters = self._broker.parameters(f"n6-stateful {owner}".rstrip(), timeout)
+        self._loop = _new_loop()
+        arguments = (parameters, tuple(exchanges))
+        self._thread = threading.Thread(target=self._run, args=arguments, name="pika", daemon=True)
+        self._thread.start()
         deadline = time.monotonic() + timeout
-        try:
-            name = f"n6-stateful {owner}".rstrip()
-            connection = Connection(self._login, name, self._heartbeat, timeout, self._obey)
-            self._connection = connection
-            self._turn_until(lambda: connection.is_open, deadline)
-            connection.send(channel)
-            self._turn_until(lambda: self._ready, deadline)
-            problem = connection.problem
-        except TimeoutError:
-            problem = f"it was not ready within {timeout:g} s (connect_timeout)"
-        except OSError as exc:
-            problem = told(exc)
-        if problem is not None:
-            reached = self._connection is not None and self._connection.is_open
+        while not self._is_ready and self._ended is None:
+            if time.monotonic() > deadline:
+                self._ended = f"it was not ready within {timeout:g} s (connect_timeout)"
+            self._sleep()
+        if self._ended is not None:
             raise PublishError(
-                f"{self.where}: {'' if reached else 'no connection: '}{problem}",
+                f"{self.where}: {'' if self._is_open else 'no connection: '}{self._ended}",
                 consequence="nothing was published, and the state stays as it was",
             )
-        threading.Thread(target=self._stand_in, name="n6-stateful-amqp", daemon=True).start()
         LOGGER.info("connected to %s", self.where)
 
     def publish(self, message: Message) -> None:
-        """Send a message; wait while the window is full."""
-        exchange, routing_key, body, properties, _ = message
-        connection = self._opened()
-        size = len(body)
-        about = (routing_key, properties["message_id"], size)
-        with self._turning:
-            if self._is_full(size):
-                self._wait(lambda: self._has_room(size))
-            if self._refused or connection.problem is not None or connection.in_doubt:
-                self._wait(lambda: not self._unconfirmed)
-                # Nothing is sent any more, and a collector that goes on all the same must not end well.
-                self._refused[self._next_tag] = Undelivered(*about, "not sent")
-                self._next_tag += 1
-                self._raise()
-            try:
-                method = frames.publish(CHANNEL, exchange, routing_key)
-                buffers = frames.message(method, properties, body, connection.longest_frame)
-            except ValueError as exc:
-                raise CollectorError(f"AMQP cannot hold a message to {routing_key[:80]!r}: {exc}") from exc
-            LOGGER.debug("%d: %s %s (%d bytes)", self._next_tag, *about)
-            connection.in_doubt = True
-            self._unconfirmed[self._next_tag] = about
-            self._next_tag += 1
-            self._unconfirmed_bytes += size
-            connection.send(buffers)
-            connection.in_doubt = False
-            if connection.unsent >= SEND_BYTES:
-                # To the last byte, so that the broker has a large message whole while the next is made.
-                self._wait(lambda: not connection.unsent)
+        """Hand a message over to be sent; wait while the window is full."""
+        size = len(message.body)
+        about = (message.routing_key, message.properties["message_id"], size)
+        if self._unconfirmed and self._is_full(size):
+            self._wait(lambda: not self._is_full(size), self._window_messages // 2)
+        if self._refused or self._ended is not None or self._amid:
+            self._wait(lambda: not self._unconfirmed, 0)
+            # Nothing is sent any more, and a collector that goes on all the same must not end well.
+            self._published += 1
+            self._refused[self._published] = Undelivered(*about, "not sent")
+            self._raise()
+        self._amid = True
+        self._published += 1
+        self._published_bytes += size
+        self._unconfirmed[self._published] = about
+        self._outbox.append((self._published, message))
+        if not self._sending:
+            self._sending = True
+            self._loop.add_callback_threadsafe(self._send)
+        self._amid = False
 
     def flush(self) -> None:
         """Wait for every confirmation."""
-        with self._turning:
-            self._wait(lambda: not self._unconfirmed)
-            # A connection that ended when all was confirmed is no error; whoever publishes more will see it.
-            if self._refused or self._unconfirmed or self._over or self._opened().in_doubt:
-                self._raise()
+        self._wait(lambda: not self._unconfirmed, 0)
+        # A connection that ended when all was confirmed is no error; whoever publishes more will see it.
+        if self._refused or self._unconfirmed or self._amid or self._thread is None:
+            self._raise()
 
     def close(self) -> None:
         """Wait for every confirmation, then for the connection's orderly end."""
         self.flush()
-        self._over = True
-        with self._turning:
-            connection = self._opened()
-            problem = connection.problem
-            agreed = connection.close(CLOSE_SECONDS)
-            if connection.in_doubt:
-                self._raise()
-        if problem is not None:
-            LOGGER.warning("%s: %s; by then it had confirmed everything", self.where, problem)
-        elif agreed:
-            LOGGER.debug("closed the connection to %s", self.where)
-        else:
+        if self._ended is not None:
+            LOGGER.warning("%s: %s; by then it had confirmed everything", self.where, self._ended)
+        elif not self._close_connection(CLOSE_SECONDS):
             LOGGER.warning("%s confirmed everything, but does not close the connection", self.where)
+        self.abort()
 
     def abort(self) -> None:
         """End the connection; what is unconfirmed may or may not have arrived."""
-        self._over = True
-        if self._connection is None:
+        thread, self._thread = self._thread, None
+        if thread is None:
             return
-        # An interruption can leave the lock taken, if it comes at the wrong instant.
-        taken = self._turning.acquire(timeout=GIVE_UP_SECONDS)
-        self._connection.give_up("the run was given up", GIVE_UP_SECONDS)
-        if taken:
-            self._turning.release()
+        # Where messages are half sent, an orderly end would send them to their end first.
+        in_order = self._is_ready and self._ended is None and not self._unconfirmed
+        if not (in_order and self._close_connection(ABORT_SECONDS)):
+            self._ended = self._ended or "the run was given up"
+            self._loop.add_callback_threadsafe(self._loop.hang_up)
+        thread.join(ABORT_SECONDS)
 
     def check(self, exchanges: Sequence[Exchange]) -> None:
         """Connect, log in, declare the exchanges, and close the connection."""
@@ -166,73 +152,52 @@ class AmqpOutput:
             self.abort()
             raise
 
-    # Turning the connection
-
-    def _opened(self) -> Connection:
-        if self._connection is None:
-            raise PublishError(f"{self.where}: not connected")
-        return self._connection
-
-    def _stand_in(self) -> None:
-        """The other thread: turn the connection while the collector is away."""
-        while not self._over:
-            time.sleep(TICK_SECONDS)
-            more = True
-            while more and not self._over and self._turning.acquire(blocking=False):
-                try:
-                    more = self._opened().turn()
-                finally:
-                    self._turning.release()
-
-    def _turn_until(self, done: Callable[[], bool], deadline: float) -> None:
-        connection = self._opened()
-        while not done() and connection.problem is None:
-            if time.monotonic() > deadline:
-                raise TimeoutError
-            connection.turn(TICK_SECONDS)
-
-    def _wait(self, done: Callable[[], bool]) -> None:
-        """Turn the connection until `done()`, or there is no more to wait for."""
-        timeout = self._options["progress_timeout"]
-        # Counted from now: while the collector was busy, nobody may have looked.
-        deadline = time.monotonic() + timeout
-        connection = self._opened()
-        least = self._left()
-        while not done() and connection.problem is None:
-            connection.turn(TICK_SECONDS)
-            left = self._left()
-            if left < least:  # not just less than a turn ago: heartbeats come and go
-                least = left
-                deadline = time.monotonic() + timeout
-            elif time.monotonic() > deadline:
-                why = f", because of an alarm at the broker: {connection.alarm}" if connection.alarm else ""
-                connection.problem = f"it made no progress for {timeout:g} s (progress_timeout){why}"
-
-    def _left(self) -> int:
-        """Falls with each byte that moves, of messages that come back, too, and with each confirmation."""
-        connection = self._opened()
-        return connection.under_way - connection.received + len(self._unconfirmed)
+    def _close_connection(self, seconds: float) -> bool:
+        """Ask pika for the connection's orderly end; whether it came within so many seconds."""
+        if self._thread is None:
+            return False
+        self._loop.add_callback_threadsafe(self._connection.close)
+        self._thread.join(seconds)
+        return not self._thread.is_alive()
 
     # The window
 
     def _is_full(self, size: int) -> bool:
-        return bool(self._unconfirmed) and (
-            len(self._unconfirmed) >= self._window_messages
-            or self._unconfirmed_bytes + size > self._window_bytes
+        in_flight = self._published_bytes - self._confirmed_bytes
+        return len(self._unconfirmed) >= self._window_messages or (
+            in_flight > 0 and in_flight + size > self._window_bytes
         )
 
-    def _has_room(self, size: int) -> bool:
-        # Not just for one more: the connection would be turned for each.
-        return len(self._unconfirmed) <= self._window_messages // 2 and not self._is_full(size)
+    def _wait(self, done: Callable[[], bool], wake_at: int) -> None:
+        """Wait until `done()`, or there is no more to wait for.
+
+        Args:
+            done: looked at when no more than `wake_at` messages are unconfirmed, and now and then.
+            wake_at: so that the thread is not woken for each confirmation.
+        """
+        timeout: float = self._options["progress_timeout"]
+        deadline = time.monotonic() + timeout
+        least = len(self._unconfirmed)
+        while not done() and self._ended is None:
+            self._wake_at = wake_at if len(self._unconfirmed) > wake_at else len(self._unconfirmed) - 1
+            self._sleep()
+            if len(self._unconfirmed) < least:
+                least = len(self._unconfirmed)
+                deadline = time.monotonic() + timeout
+            elif time.monotonic() > deadline:
+                why = f", because of an alarm at the broker: {self._alarm}" if self._alarm else ""
+                self._ended = f"it confirmed nothing for {timeout:g} s (progress_timeout){why}"
+        self._wake_at = -1
+
+    def _sleep(self) -> None:
+        with suppress(Empty):
+            self._wake.get(timeout=TICK_SECONDS)
 
     def _raise(self) -> None:
-        """Tell all that is not known to have arrived."""
-        known = {tag: Undelivered(*each, "not confirmed") for tag, each in self._unconfirmed.items()}
+        """Tell everything that is not known to have arrived."""
+        known = {tag: Undelivered(*about, "not confirmed") for tag, about in self._unconfirmed.copy().items()}
         known.update(self._refused)
-        connection = self._opened()
-        what = "the broker did not take every message"
-        if connection.in_doubt or connection.problem:
-            what = connection.problem or INTERRUPTED
+        what = self._ended or (INTERRUPTED if self._amid else "the broker did not take every message")
         raise PublishError(
             f"{self.where}: {what}",
             [known[tag] for tag in sorted(known)],
@@ -240,70 +205,188 @@ class AmqpOutput:
             "(with the same message ids)",
         )
 
-    # What the broker says
+    # What happens in pika's thread
 
-    def _obey(self, frame: Frame) -> None:
-        if frame.kind == frames.METHOD:
-            fields = Fields(frame.payload)
-            match fields.method():
-                case frames.BASIC_ACK:
-                    self._on_confirmation(fields, acknowledged=True)
-                case frames.BASIC_NACK:
-                    self._on_confirmation(fields, acknowledged=False)
-                case frames.BASIC_RETURN:
-                    fields.octets(2)  # a code that says the same as the text
-                    self._returned = fields.short_string(), fields.short_string(), fields.short_string()
-                case frames.CONFIRM_SELECT_OK:
-                    self._ready = True
-                case frames.CHANNEL_CLOSE:
-                    self._opened().problem = close_reason(fields)
-        elif frame.kind == frames.HEADER and self._returned is not None:
-            self._on_returned(*self._returned, *Fields(frame.payload).size_and_message_id())
-            self._returned = None
+    def _run(self, parameters: Any, exchanges: Sequence[Exchange]) -> None:
+        from pika import SelectConnection
 
-    def _on_confirmation(self, fields: Fields, *, acknowledged: bool) -> None:
-        tag, multiple = fields.number(8), fields.number(1) & 1
-        LOGGER.debug("%s %s%d", "ack" if acknowledged else "nack", "up to " if multiple else "", tag)
-        tags = list(takewhile(lambda each: each <= tag, self._unconfirmed)) if multiple else [tag]
-        for each in tags:
-            confirmed = self._unconfirmed.pop(each, None)
-            if confirmed is None:
+        try:
+            self._connection = SelectConnection(
+                parameters,
+                on_open_callback=lambda connection: self._on_open(exchanges),
+                on_open_error_callback=self._on_closed,
+                on_close_callback=self._on_closed,
+                custom_ioloop=self._loop,
+            )
+            self._connection.add_on_connection_blocked_callback(self._on_blocked)
+            self._connection.add_on_connection_unblocked_callback(self._on_unblocked)
+            self._loop.start()
+        except Exception as exc:  # what is not AMQP ends in any of pika's errors, or of Python's
+            LOGGER.debug("pika failed", exc_info=True)
+            self._ended = self._ended or f"what answers there does not speak AMQP 0-9-1 ({_described(exc)})"
+            self._wake.put(None)
+            self._loop.hang_up()
+            with suppress(Exception):
+                self._loop.start()  # for pika to notice, and to close its socket
+        finally:
+            self._loop.close()
+
+    def _on_closed(self, connection: Any, exc: BaseException) -> None:
+        self._ended = self._ended or _described(exc)
+        self._loop.stop()
+        self._wake.put(None)
+
+    def _end(self, reason: str) -> None:
+        self._ended = self._ended or reason
+        self._wake.put(None)
+        if self._connection.is_open:
+            self._connection.close()
+
+    def _on_open(self, exchanges: Sequence[Exchange]) -> None:
+        self._is_open = True
+        self._connection.channel(on_open_callback=lambda channel: self._on_channel(channel, list(exchanges)))
+
+    def _on_channel(self, channel: Any, exchanges: list[Exchange]) -> None:
+        channel.add_on_close_callback(self._on_channel_close)
+        channel.add_on_return_callback(self._on_return)
+        self._channel = channel
+        self._declare(exchanges)
+
+    def _declare(self, exchanges: list[Exchange]) -> None:
+        """Declare the first exchange and then the others; when none is left, ask for confirmations."""
+        if exchanges:
+            name, kind = exchanges.pop(0)
+            self._channel.exchange_declare(
+                name,
+                kind,
+                durable=True,
+                # What is declared passively has to be there, and needs no rights.
+                passive=not self._options["declare"],
+                callback=lambda frame: self._declare(exchanges),
+            )
+        else:
+            self._channel.confirm_delivery(self._on_confirmation, callback=lambda frame: self._on_ready())
+
+    def _on_ready(self) -> None:
+        self._is_ready = True
+        self._wake.put(None)
+
+    def _send(self) -> None:
+        from pika import BasicProperties
+
+        self._sending = False
+        while self._outbox and self._channel.is_open and self._ended is None:
+            tag, (exchange, routing_key, body, properties, _) = self._outbox.popleft()
+            LOGGER.debug("%d: %s %s (%d bytes)", tag, routing_key, properties["message_id"], len(body))
+            try:
+                self._channel.basic_publish(
+                    exchange, routing_key, body, BasicProperties(**properties), mandatory=True
+                )
+            except Exception as exc:  # pika's encoding raises anything; message.check knows the usual cases
+                self._refused[tag] = Undelivered(
+                    *self._unconfirmed.pop(tag), f"AMQP cannot hold it: {exc}", True
+                )
+                self._end("a message cannot be sent")
+
+    def _on_confirmation(self, frame: Any) -> None:
+        from pika.spec import Basic
+
+        method = frame.method
+        first = self._confirmed_up_to + 1 if method.multiple else method.delivery_tag
+        for tag in range(first, min(method.delivery_tag, self._published) + 1):
+            about = self._unconfirmed.get(tag)
+            if about is None:  # confirmed before, or never sent
                 continue
-            self._unconfirmed_bytes -= confirmed[2]
-            if not acknowledged:
+            if isinstance(method, Basic.Nack) and tag not in self._refused:
                 reason = "refused by the broker (nack): a queue is full, or could not store it"
-                self._refused[each] = Undelivered(*confirmed, reason)
+                self._refused[tag] = Undelivered(*about, reason, refused=True)
+            self._confirmed_bytes += about[2]
+            del self._unconfirmed[tag]
+        if method.multiple:
+            self._confirmed_up_to = max(self._confirmed_up_to, method.delivery_tag)
+        if len(self._unconfirmed) <= self._wake_at:
+            self._wake_at = -1
+            self._wake.put(None)
 
-    def _on_returned(self, why: str, exchange: str, routing_key: str, size: int, message_id: str) -> None:
+    def _on_return(self, channel: Any, method: Any, properties: Any, body: bytes) -> None:
+        why, routing_key = method.reply_text, method.routing_key
         if self._options["unroutable"] == "warn":
             LOGGER.warning("%s: no queue takes %s (%s): the message is lost", self.where, routing_key, why)
             return
         # It comes without its tag, and before its confirmation.
-        about = (routing_key, message_id, size)
-        for tag, each in self._unconfirmed.items():
+        about = (routing_key, properties.message_id, len(body))
+        for tag, each in self._unconfirmed.copy().items():
             if each == about and tag not in self._refused:
-                reason = f"returned ({why}): no queue is bound for it to {exchange!r}"
-                self._refused[tag] = Undelivered(*about, reason)
+                reason = f"returned ({why}): no queue is bound for it to {method.exchange!r}"
+                self._refused[tag] = Undelivered(*about, reason, refused=True)
                 return
-        raise FrameError(f"it returns a message that was not sent ({routing_key}, {message_id})")
+        self._end(f"it returned a message that was not sent ({routing_key}, {properties.message_id})")
+
+    def _on_channel_close(self, channel: Any, exc: Exception) -> None:
+        if not self._connection.is_open:
+            return  # it ends with the connection, which tells why
+        if len(self._unconfirmed) == 1 and not self._outbox and self._ended is None:
+            ((tag, about),) = self._unconfirmed.copy().items()
+            self._refused[tag] = Undelivered(*about, _described(exc), refused=True)
+        self._end(_described(exc))
+
+    def _on_blocked(self, connection: Any, frame: Any) -> None:
+        self._alarm = frame.method.reason
+        LOGGER.warning("%s takes nothing for now: an alarm: %s", self.where, self._alarm)
+
+    def _on_unblocked(self, connection: Any, frame: Any) -> None:
+        self._alarm = None
+        LOGGER.info("%s: the alarm is over", self.where)
 
 
-def _channel(exchanges: Sequence[Exchange], *, declare: bool) -> list[bytes]:
-    """Open the channel, declare what it publishes to, and ask for confirmations."""
-    durable, passive = b"\2", b"\1"  # what is declared passively has to be there, and needs no rights
-    return [
-        frames.method(CHANNEL, frames.CHANNEL_OPEN, frames.short_string("")),
-        *(
-            frames.method(
-                CHANNEL,
-                frames.EXCHANGE_DECLARE,
-                b"\0\0",
-                frames.short_string(exchange.name),
-                frames.short_string(exchange.type),
-                durable if declare else passive,
-                frames.table({}),
-            )
-            for exchange in exchanges
-        ),
-        frames.method(CHANNEL, frames.CONFIRM_SELECT, b"\0"),
-    ]
+def _new_loop() -> Any:
+    from pika.adapters.select_connection import IOLoop
+
+    # pika tells its own story of each error that it hands to us, as errors and with tracebacks.
+    logging.getLogger("pika").setLevel(
+        logging.DEBUG if LOGGER.isEnabledFor(logging.DEBUG) else logging.CRITICAL + 1
+    )
+
+    class Loop(IOLoop):  # type: ignore[misc] # pika's is untyped for us
+        """pika's loop, which knows its sockets."""
+
+        def __init__(self) -> None:
+            super().__init__()
+            self._sockets: set[int] = set()
+
+        def add_handler(self, fd: int, handler: Any, events: int) -> None:
+            """Take note of a socket."""
+            self._sockets.add(fd)
+            super().add_handler(fd, handler, events)
+
+        def remove_handler(self, fd: int) -> None:
+            """Forget a socket."""
+            self._sockets.discard(fd)
+            super().remove_handler(fd)
+
+        def hang_up(self) -> None:
+            """Break the connection, as a network would: pika has no call for an end without a farewell."""
+            for fd in self._sockets:
+                with suppress(OSError), socket.socket(fileno=socket.dup(fd)) as twin:
+                    twin.shutdown(socket.SHUT_RDWR)
+
+    return Loop()
+
+
+def _described(exc: BaseException | None) -> str:
+    """An error of pika's, for a person."""
+    from pika.exceptions import AMQPHeartbeatTimeout, ChannelClosed, ConnectionClosed
+
+    while True:  # pika wraps what happened, several times, and in several ways
+        inside = [getattr(exc, "exception", None), *getattr(exc, "exceptions", ()), *getattr(exc, "args", ())]
+        causes = [each for each in inside if isinstance(each, BaseException)]
+        if not causes:
+            break
+        exc = causes[-1]
+    if isinstance(exc, AMQPHeartbeatTimeout):
+        return "nothing was heard from the broker for longer than a heartbeat"
+    if isinstance(exc, ChannelClosed | ConnectionClosed):
+        return f"the broker said {exc.reply_code} {exc.reply_text}"
+    if isinstance(exc, OSError) and exc.strerror:
+        return exc.strerror
+    return str(exc) or type(exc).__name__

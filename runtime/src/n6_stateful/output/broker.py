@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 from urllib.parse import quote, unquote, urlsplit
 
 from n6_stateful.errors import ConfigError
@@ -11,115 +11,27 @@ from n6_stateful.errors import ConfigError
 if TYPE_CHECKING:
     from ssl import SSLContext
 
+FORM = "amqp://user:password@host:port/vhost, amqps://... or spool:PATH"
+TLS_OPTIONS = ("ssl_ca_certs", "ssl_certfile", "ssl_keyfile")
+LONGEST_VHOST = 255
 
-class Login:
-    """How to reach a broker and who we are there. Only `where` is fit to be shown."""
 
-    def __init__(
-        self,
-        host: str,
-        port: int,
-        vhost: str,
-        user: str | None,
-        password: str,
-        tls: Mapping[str, str] | None,
-        heartbeat: int | None = None,
-    ) -> None:
-        if not 0 < port < 1 << 16:
-            raise ConfigError(f"the broker's port is {port}: it has to be 1 to 65535")
-        for name, text in (("virtual host", vhost), ("user", user or ""), ("password", password)):
-            try:
-                text.encode()
-            except UnicodeEncodeError:
-                raise ConfigError(f"the {name} for the broker cannot be sent: it is no UTF-8") from None
-        if len(vhost.encode()) > 255:
-            raise ConfigError(f"the virtual host {vhost[:40]!r}... is longer than AMQP allows (255 bytes)")
-        if "\0" in f"{user}{password}":
-            raise ConfigError("the user or the password for the broker holds a NUL, which cannot be sent")
-        if heartbeat is not None and not 0 <= heartbeat < 1 << 16:
-            raise ConfigError(f"[rabbitmq] heartbeat_interval = {heartbeat}: it has to be 0 (none) to 65535")
-        self.host = host
-        self.port = port
-        self.vhost = vhost
-        self.user = user
-        self.password = password
-        self.tls = tls
-        self.heartbeat = heartbeat
+class Broker(NamedTuple):
+    """How to reach a broker and who we are there. Only `where` is fit to be shown.
 
-    @classmethod
-    def from_url(cls, url: str, options: Mapping[str, Any]) -> Login:
-        """From `amqp[s]://user:password@host:port/vhost` and the `ssl_*` options.
+    Attributes:
+        user: None to log in with the client certificate.
+        tls: the options of `TLS_OPTIONS`; None without TLS.
+        heartbeat: seconds, 0 for none.
+    """
 
-        Without a user it logs in with the client certificate if there is one, else as `guest`.
-
-        Raises:
-            ConfigError: it is no such URL.
-        """
-        unreadable = ConfigError(
-            "the output's URL cannot be read; in a user, a password or a virtual host write each of "
-            "/ ? # @ [ ] % percent-encoded, for instance %23 for # (in a configuration file %%23); "
-            "a port is a number up to 65535"
-        )
-        try:
-            parts = urlsplit(url)
-            port = parts.port
-            given_user, given_password = parts.username or "", parts.password
-            user = unquote(given_user, errors="strict") or None
-            password = "guest" if given_password is None else unquote(given_password, errors="strict")
-            vhost = unquote(parts.path[1:], errors="strict") or "/"
-        except ValueError:
-            raise unreadable from None  # its text may hold a part of the password
-        if "@" in parts.path + parts.query + parts.fragment:
-            raise unreadable  # what seems to be the host is the user
-        form = "amqp://user:password@host:port/vhost, amqps://... or spool:PATH"
-        if parts.scheme not in ("amqp", "amqps"):
-            begins = f"begins with {parts.scheme}:" if parts.scheme else "has no scheme"
-            raise ConfigError(f"the output's URL {begins}; it has to be {form}")
-        if not parts.hostname:
-            raise ConfigError(f"the output's URL names no host; it has to be {form}")
-        if parts.query or parts.fragment:
-            raise ConfigError(
-                f"the output's URL goes on behind the virtual host; it has to be {form}, and what a query "
-                "would say are options of [output]"
-            )
-        secure = parts.scheme == "amqps"
-        tls = {name: options[name] for name in ("ssl_ca_certs", "ssl_certfile", "ssl_keyfile")}
-        if user is None and not (secure and tls["ssl_certfile"]):
-            user = "guest"
-        return cls(
-            parts.hostname,
-            (5671 if secure else 5672) if port is None else port,
-            vhost,
-            user,
-            password,
-            tls if secure else None,
-        )
-
-    @classmethod
-    def from_rabbitmq_section(cls, section: Mapping[str, Any]) -> Login:
-        """From n6's `[rabbitmq]` section, read as n6 reads it.
-
-        Raises:
-            ConfigError: `password_auth` without a user and a password.
-        """
-        tls = {name: section[name] for name in ("ssl_ca_certs", "ssl_certfile", "ssl_keyfile")}
-        user: str | None = "guest"
-        password = "guest"  # noqa: S105 - RabbitMQ's own default, which it takes from localhost only
-        if section["password_auth"]:
-            user, password = section["username"], section["password"]
-            if not user or not password:
-                raise ConfigError("[rabbitmq] password_auth is on: username and password are needed")
-        elif section["ssl"] and tls["ssl_certfile"]:
-            user = None
-        return cls(
-            section["host"],
-            section["port"],
-            section.get("vhost", "/"),
-            user,
-            password,
-            tls if section["ssl"] else None,
-            section["heartbeat_interval"],
-        )
+    host: str
+    port: int
+    vhost: str
+    user: str | None
+    password: str
+    tls: dict[str, str] | None
+    heartbeat: int
 
     @property
     def where(self) -> str:
@@ -128,11 +40,38 @@ class Login:
         host = f"[{self.host}]" if ":" in self.host else self.host
         return f"{scheme}://{host}:{self.port}/{'' if self.vhost == '/' else quote(self.vhost, safe='')}"
 
-    def response(self) -> tuple[str, bytes]:
-        """How to log in: the SASL mechanism, and what to say."""
-        if self.user is None:
-            return "EXTERNAL", b""
-        return "PLAIN", f"\0{self.user}\0{self.password}".encode()
+    def __repr__(self) -> str:
+        return f"<Broker {self.where}>"
+
+    def parameters(self, name: str, timeout: float) -> Any:
+        """pika's parameters.
+
+        Args:
+            name: how the broker shows the connection to people.
+            timeout: seconds until the connection has to be open.
+
+        Raises:
+            ConfigError: a TLS file cannot be loaded.
+        """
+        import pika
+        from pika.credentials import ExternalCredentials
+
+        context = self.tls_context()
+        return pika.ConnectionParameters(
+            host=self.host,
+            port=self.port,
+            virtual_host=self.vhost,
+            credentials=(
+                ExternalCredentials()
+                if self.user is None
+                else pika.PlainCredentials(self.user, self.password, erase_on_connect=True)
+            ),
+            heartbeat=self.heartbeat,
+            client_properties={"connection_name": name, "product": "n6-stateful"},
+            ssl_options=None if context is None else pika.SSLOptions(context, self.host),
+            socket_timeout=timeout / 2,  # an address that swallows everything is not the last hope
+            stack_timeout=2 * timeout,  # ours comes first, and says what it is
+        )
 
     def tls_context(self) -> SSLContext | None:
         """Whom to trust, and the client's certificate; None without TLS.
@@ -155,3 +94,97 @@ class Login:
             named = ", ".join(path for path in self.tls.values() if path)
             raise ConfigError(f"a TLS file cannot be loaded ({named}): {exc}") from exc
         return context
+
+
+def broker_of_url(url: str, options: Mapping[str, Any]) -> Broker:
+    """The broker at `amqp[s]://user:password@host:port/vhost`, with the options of `[output]`.
+
+    Without a user it logs in with the client certificate if there is one, else as `guest`.
+
+    Raises:
+        ConfigError: it is not such a URL.
+    """
+    unreadable = ConfigError(
+        "the output's URL cannot be read; in a user, a password or a virtual host write each of "
+        "/ ? # @ [ ] % percent-encoded, for instance %23 for # (in a configuration file %%23); "
+        "a port is a number up to 65535"
+    )
+    try:
+        parts = urlsplit(url)
+        port = parts.port
+        user = unquote(parts.username or "", errors="strict") or None
+        password = "guest" if parts.password is None else unquote(parts.password, errors="strict")
+        vhost = unquote(parts.path[1:], errors="strict") or "/"
+    except ValueError:
+        raise unreadable from None  # its text may hold a part of the password
+    if "@" in parts.path + parts.query + parts.fragment:
+        raise unreadable  # what seems to be the host is the user
+    if parts.scheme not in ("amqp", "amqps"):
+        begins = f"begins with {parts.scheme}:" if parts.scheme else "has no scheme"
+        raise ConfigError(f"the output's URL {begins}; it has to be {FORM}")
+    if not parts.hostname:
+        raise ConfigError(f"the output's URL names no host; it has to be {FORM}")
+    if parts.query or parts.fragment:
+        raise ConfigError(
+            f"the output's URL goes on behind the virtual host; it has to be {FORM}, and what a query "
+            "would say are options of [output]"
+        )
+    tls = _tls(options) if parts.scheme == "amqps" else None
+    if user is None and not (tls and tls["ssl_certfile"]):
+        user = "guest"
+    default = 5671 if tls else 5672
+    return _checked(
+        Broker(
+            parts.hostname,
+            default if port is None else port,
+            vhost,
+            user,
+            password,
+            tls,
+            options["heartbeat"],
+        )
+    )
+
+
+def broker_of_section(section: Mapping[str, Any]) -> Broker:
+    """The broker of n6's `[rabbitmq]` section, read as n6 reads it.
+
+    Raises:
+        ConfigError: `password_auth` without a user and a password, or a value that AMQP cannot hold.
+    """
+    tls = _tls(section) if section["ssl"] else None
+    user, password = "guest", "guest"  # RabbitMQ's own default, which it takes from localhost only
+    if section["password_auth"]:
+        user, password = section["username"], section["password"]
+        if not user or not password:
+            raise ConfigError("[rabbitmq] password_auth is on: username and password are needed")
+    by_certificate = not section["password_auth"] and tls and tls["ssl_certfile"]
+    return _checked(
+        Broker(
+            section["host"],
+            section["port"],
+            section.get("vhost", "/"),
+            None if by_certificate else user,
+            password,
+            tls,
+            section["heartbeat_interval"],
+        )
+    )
+
+
+def _tls(options: Mapping[str, Any]) -> dict[str, str]:
+    return {name: options[name] for name in TLS_OPTIONS}
+
+
+def _checked(broker: Broker) -> Broker:
+    if not 0 < broker.port < 1 << 16:
+        raise ConfigError(f"the broker's port is {broker.port}: it has to be 1 to 65535")
+    if not 0 <= broker.heartbeat < 1 << 16:
+        raise ConfigError(f"the heartbeat is {broker.heartbeat} s: it has to be 0 (none) to 65535")
+    try:
+        login = f"{broker.user}{broker.password}{broker.vhost}".encode()
+    except UnicodeEncodeError:
+        raise ConfigError("the login or the virtual host cannot be sent: it is not UTF-8") from None
+    if b"\0" in login or len(broker.vhost.encode()) > LONGEST_VHOST:
+        raise ConfigError("the login or the virtual host cannot be sent: a NUL in it, or too long for AMQP")
+    return broker

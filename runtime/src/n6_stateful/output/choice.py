@@ -22,9 +22,9 @@ unroutable = error :: str         ; a message that no queue takes is an `error`,
 declare = true :: bool            ; declare the exchanges; needs the right to configure them
 heartbeat = 60 :: int             ; seconds; 0 for none
 connect_timeout = 15 :: float     ; seconds, until the broker is ready for the first message
-progress_timeout = 60 :: float    ; seconds in which the broker takes no byte and confirms nothing
+progress_timeout = 120 :: float   ; seconds in which the broker confirms nothing
 window_messages = 1000 :: int     ; at most so many messages unconfirmed
-window_bytes = 134217728 :: int   ; and at most so many bytes, unless a single message is larger
+window_bytes = 16777216 :: int    ; and at most so many bytes, unless a single message is larger
 ssl_ca_certs = :: str             ; for amqps: file of CA certificates (default: the system's)
 ssl_certfile = :: str             ; for amqps: client certificate; it logs in unless the URL has a user
 ssl_keyfile = :: str
@@ -113,11 +113,11 @@ def make_output(sections: Mapping[str, ConfigSection], override: str | None = No
 def amqp_output(url: str, sections: Mapping[str, ConfigSection]) -> AmqpOutput:
     """The AMQP output at `url`, or the one of `[rabbitmq]` if `url` is empty."""
     from n6_stateful.output.amqp import AmqpOutput
-    from n6_stateful.output.broker import Login
+    from n6_stateful.output.broker import broker_of_section, broker_of_url
 
     options = _checked(sections["output"])
-    login = Login.from_url(url, options) if url else Login.from_rabbitmq_section(sections["rabbitmq"])
-    return AmqpOutput(login, options)
+    broker = broker_of_url(url, options) if url else broker_of_section(sections["rabbitmq"])
+    return AmqpOutput(broker, options)
 
 
 def find_spool(sections: Mapping[str, ConfigSection], override: str | None = None) -> Spool:

@@ -10,10 +10,10 @@ import pytest
 
 from n6_stateful import ConfigError
 from n6_stateful.config import ConfigFiles, load
-from n6_stateful.output.broker import Login
+from n6_stateful.output.broker import broker_of_url
 from n6_stateful.output.choice import OUTPUT_SPEC, make_output
 
-OPTIONS: dict[str, Any] = {"ssl_ca_certs": "", "ssl_certfile": "", "ssl_keyfile": ""}
+OPTIONS: dict[str, Any] = {"ssl_ca_certs": "", "ssl_certfile": "", "ssl_keyfile": "", "heartbeat": 60}
 
 
 @pytest.mark.parametrize(
@@ -33,7 +33,7 @@ OPTIONS: dict[str, Any] = {"ssl_ca_certs": "", "ssl_certfile": "", "ssl_keyfile"
 )
 def test_a_url_that_cannot_be_read_is_one_clear_error_that_tells_no_password(url: str) -> None:
     with pytest.raises(ConfigError) as caught:
-        Login.from_url(url, OPTIONS)
+        broker_of_url(url, OPTIONS)
     assert "s3cr" not in str(caught.value)
     assert "12" not in str(caught.value)
     assert caught.value.__cause__ is None
@@ -51,15 +51,15 @@ def test_a_url_that_cannot_be_read_is_one_clear_error_that_tells_no_password(url
 )
 def test_what_is_wrong_with_a_url_is_told(url: str, told: str) -> None:
     with pytest.raises(ConfigError, match=told):
-        Login.from_url(url, OPTIONS)
+        broker_of_url(url, OPTIONS)
 
 
 def test_an_address_of_version_6_is_shown_as_urls_have_it() -> None:
-    assert Login.from_url("amqp://[::1]/", OPTIONS).where == "amqp://[::1]:5672/"
+    assert broker_of_url("amqp://[::1]/", OPTIONS).where == "amqp://[::1]:5672/"
 
 
 def test_whatever_a_url_has_percent_encoded_is_taken_as_it_was_meant() -> None:
-    login = Login.from_url("amqp://us%40er:p%2F%23%25@host/v%2Fhost", OPTIONS)
+    login = broker_of_url("amqp://us%40er:p%2F%23%25@host/v%2Fhost", OPTIONS)
     assert (login.user, login.password, login.vhost) == ("us@er", "p/#%", "v/host")
     assert login.where == "amqp://host:5672/v%2Fhost"
 
@@ -75,7 +75,7 @@ def test_whatever_a_url_has_percent_encoded_is_taken_as_it_was_meant() -> None:
     ],
 )
 def test_what_a_url_leaves_out_has_its_usual_value(url: str, host: str, port: int, vhost: str) -> None:
-    login = Login.from_url(url, OPTIONS)
+    login = broker_of_url(url, OPTIONS)
     assert (login.host, login.port, login.vhost) == (host, port, vhost)
 
 
@@ -92,7 +92,7 @@ def test_what_a_url_leaves_out_has_its_usual_value(url: str, host: str, port: in
 def test_a_client_certificate_logs_in_where_the_url_has_no_user(
     url: str, certificate: str, user: str | None
 ) -> None:
-    assert Login.from_url(url, {**OPTIONS, "ssl_certfile": certificate}).user == user
+    assert broker_of_url(url, {**OPTIONS, "ssl_certfile": certificate}).user == user
 
 
 def test_a_private_key_with_a_password_is_one_clear_error_and_no_question(tmp_path: Path) -> None:
@@ -106,7 +106,7 @@ def test_a_private_key_with_a_password_is_one_clear_error_and_no_question(tmp_pa
     )  # fmt: skip
     options = {**OPTIONS, "ssl_certfile": str(certificate), "ssl_keyfile": str(key)}
     with pytest.raises(ConfigError, match=f"a TLS file cannot be loaded .*{certificate.name}"):
-        Login.from_url("amqps://host", options).tls_context()
+        broker_of_url("amqps://host", options).tls_context()
 
 
 def output(text: str) -> object:
@@ -145,4 +145,4 @@ def test_all_that_is_wrong_with_the_options_is_told_at_once() -> None:
 )
 def test_a_place_that_cannot_be_is_one_clear_error(url: str) -> None:
     with pytest.raises(ConfigError):
-        Login.from_url(url, OPTIONS)
+        broker_of_url(url, OPTIONS)

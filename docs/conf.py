@@ -55,7 +55,11 @@ copybutton_prompt_text = "$ "
 copybutton_only_copy_prompt_lines = True
 
 # The repository is not published yet, and feed.example is nobody's.
-linkcheck_ignore = [r"https://github\.com/org/n6-stateful.*", r"https?://127\.0\.0\.1.*", r"https://feed\.example.*"]
+linkcheck_ignore = [
+    r"https://github\.com/org/n6-stateful.*",
+    r"https?://127\.0\.0\.1.*",
+    r"https://feed\.example.*",
+]
 linkcheck_timeout = 15
 
 

@@ -72,7 +72,9 @@ def read_spec(spec: str) -> Iterator[tuple[str, list[Option]]]:
             declared, _, converter = text.partition("::")
             name, equals, default = declared.partition("=")
             about = " ".join(filter(None, [*above, comment]))
-            option = Option(name.strip(), default.strip() if equals else None, converter.strip() or "str", about)
+            option = Option(
+                name.strip(), default.strip() if equals else None, converter.strip() or "str", about
+            )
             options.append(option)
             above = []
         elif comment:
@@ -93,9 +95,9 @@ def options_page() -> str:
     """Every option of every section, and those that each base class adds to the collector's own."""
     parts = [
         MADE,
-        "# Options\n\nConfiguration is read from the files named `NN_*.conf` (two digits) in `/etc/n6` and `~/.n6`, or from "
-        "`--config` or `N6_CONFIG`. A collector's own section has the options of its `config_spec`, and those that its "
-        "base classes add. A required option has no default.\n",
+        "# Options\n\nConfiguration is read from the files named `NN_*.conf` (two digits) in `/etc/n6` and "
+        "`~/.n6`, or from `--config` or `N6_CONFIG`. A collector's own section has the options of its "
+        "`config_spec`, and those that its base classes add. A required option has no default.\n",
     ]
     own = [
         (cls.__name__, "[collector]\n" + dedent(vars(cls)["extra_config_options"]))

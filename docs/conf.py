@@ -1,7 +1,7 @@
 """The documentation site: Sphinx, MyST and furo. `tox run -e docs` builds it, with warnings as errors.
 
-Sphinx, since what matters here it brings itself: warnings as errors, a link checker, an API reference from the
-docstrings; and since it has been well kept for longer than its alternatives have existed.
+Sphinx, since it brings along what matters here (warnings as errors, a link checker, an API reference from the
+docstrings), and since it has been well kept for longer than its alternatives have existed.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from n6_stateful import __version__
 
 project = "n6-stateful"
 author = "The n6-stateful authors"
-copyright = author  # noqa: A001 - Sphinx's own name
+copyright = author
 release = __version__
 
 extensions = [

@@ -1,7 +1,12 @@
-"""Takes away what the answers do not call for, copies the runtime in, and tells the next steps."""
+"""Copies the runtime in, and prints the next steps.
+
+Nothing is deleted here but empty directories: what the answers do not call for has a file name that renders
+to nothing, so it is never written, and a file of the project's owner is never in the way.
+"""
 
 import json
 import shutil
+from contextlib import suppress
 from pathlib import Path
 
 COLLECTOR_NAME = json.loads(r"""
@@ -13,14 +18,8 @@ COMMAND = json.loads(r"""
 DOWNLOAD = json.loads(r"""
 <<cookiecutter.download|tojson>>
 """)
-SCHEDULER = json.loads(r"""
-<<cookiecutter.scheduler|tojson>>
-""")
 RUNTIME_SOURCE = json.loads(r"""
 <<cookiecutter.runtime_source|tojson>>
-""")
-LICENSE = json.loads(r"""
-<<cookiecutter.license|tojson>>
 """)
 TEMPLATE_DIRECTORY = json.loads(r"""
 <<""|template_directory|tojson>>
@@ -29,28 +28,21 @@ TEMPLATE_DIRECTORY = json.loads(r"""
 VENDORED = Path("vendor/n6-stateful-runtime")
 
 
-def prune() -> None:
-    """Keep only the chosen scheduler's files, the chosen license, the tests of what is there."""
-    Path(".copier-answers.yml").unlink()  # copier's own, which does without this hook
-    for directory in Path("deploy").iterdir():
-        if directory.is_dir() and directory.name != SCHEDULER:
-            shutil.rmtree(directory)
-    if LICENSE == "none":
-        Path("LICENSE").unlink()
-    if DOWNLOAD != "http":
-        Path("tests/test_download.py").unlink()
+def remove_empty_directories() -> None:
+    """Those of the schedulers that were not chosen."""
+    for scheduler in ("cron", "systemd", "kubernetes"):
+        with suppress(OSError):  # the chosen one, or something of the owner's is in it
+            Path("deploy", scheduler).rmdir()
 
 
 def vendor_runtime() -> None:
     """Copy the runtime's source, and nothing that was built from it."""
     runtime = Path(TEMPLATE_DIRECTORY, "runtime")
-    shutil.rmtree(VENDORED, ignore_errors=True)  # an update may have fewer files
-    VENDORED.mkdir(parents=True)
+    VENDORED.mkdir(parents=True, exist_ok=True)
     for name in ("pyproject.toml", "README.md", "LICENSE"):
         shutil.copy(runtime / name, VENDORED / name)
-    shutil.copytree(
-        runtime / "src", VENDORED / "src", ignore=shutil.ignore_patterns("__pycache__", "*.egg-info")
-    )
+    built = shutil.ignore_patterns("__pycache__", "*.egg-info")
+    shutil.copytree(runtime / "src", VENDORED / "src", ignore=built, dirs_exist_ok=True)
 
 
 def next_steps() -> str:
@@ -68,7 +60,7 @@ def next_steps() -> str:
     return "\n".join(f"  {step}" for step in steps)
 
 
-prune()
+remove_empty_directories()
 if RUNTIME_SOURCE == "vendored":
     vendor_runtime()
 print(f"\n{COLLECTOR_NAME} is ready. Next (its README.md tells more):\n\n{next_steps()}\n")

@@ -11,13 +11,16 @@ import json
 import keyword
 import re
 import shlex
+import subprocess
 import sys
+import zlib
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from urllib.parse import urlsplit
+from urllib.parse import quote, unquote, urlsplit
 
-from jinja2 import Environment
+from jinja2 import Environment, pass_context
 from jinja2.ext import Extension
+from jinja2.runtime import Context
 
 DEFAULT_TEMPLATE = "gh:org/n6-stateful"
 SOURCE_MAX_LENGTH = 32
@@ -27,7 +30,7 @@ TAKEN_NAMES = frozenset(
     name
     for names in (
         "n6_stateful n6_stateful_runtime pika requests stamina tenacity urllib3 certifi idna",
-        "charset_normalizer src tests test test_collector test_download test_rabbitmq conftest vendor",
+        "charset_normalizer src tests test test_collector test_download conftest vendor",
         "pytest py pluggy iniconfig packaging pygments mypy mypyc mypy_extensions typing_extensions pathspec",
         "librt ast_serialize ruff tox uv pip setuptools wheel flit_core",
         "n6 n6lib n6corelib n6datasources n6datapipeline n6sdk",
@@ -37,7 +40,14 @@ TAKEN_NAMES = frozenset(
 # Words of cookiecutter's command line: an answer, and options that the corrected command has no use for.
 _ANSWER = re.compile(r"\w+=.*", re.DOTALL)
 _INSTEAD = ("--no-input", "--replay")
-_URL_CHARACTERS = re.compile(r"[A-Za-z0-9\-._~:/?#\[\]@!$&'()*+,;=%]+")
+_URL_PUNCTUATION = "-._~:/?#[]@!$&'()*+,;=%"
+_URL_CHARACTERS = re.compile(rf"[A-Za-z0-9{re.escape(_URL_PUNCTUATION)}]+")
+_SECRET_PARAMETER = re.compile(
+    r"(?i)(^|[-_.])(key|token|secret|sig|signature|auth|password|passwd|pwd)$|apikey|accesskey|authkey|token$|secret"
+)
+_ABBREVIATIONS = ("gh:", "gl:", "bb:")
+# cookiecutter imports this module where it was started, and goes elsewhere to render.
+_STARTED_IN = Path.cwd()
 
 
 def class_name(collector_name: str) -> str:
@@ -61,6 +71,41 @@ def toml(text: str) -> str:
 def template_directory(_: str) -> str:
     """Where this template is: a hook runs from a copy elsewhere, and a replay remembers where it was."""
     return str(Path(__file__).resolve().parent)
+
+
+@pass_context
+def template_source(context: Context, answers: Mapping[str, object]) -> str:
+    """What cookiecutter (or copier) was given to bake from, such that it can be given it again anywhere."""
+    from_copier = context.get("_copier_answers", {}).get("_src_path")
+    given = str(answers.get("_template") or from_copier or DEFAULT_TEMPLATE)
+    path = _STARTED_IN / given
+    return str(path.resolve()) if path.exists() else _without_credentials(given)
+
+
+def template_repository(_: object) -> str:
+    """The git repository that this template came from, as pip takes it behind `git+`; empty if from none."""
+    directory = Path(__file__).resolve().parent
+    if not (directory / ".git").exists():  # a zip, say
+        return ""
+    origin = subprocess.run(
+        ["git", "-C", directory, "config", "--get", "remote.origin.url"], capture_output=True, text=True
+    ).stdout.strip()
+    if not origin:
+        return directory.as_uri()
+    if "://" not in origin:
+        path = Path(directory, origin)
+        return path.resolve().as_uri() if path.exists() else "ssh://" + origin.replace(":", "/", 1)
+    return _without_credentials(origin)
+
+
+def _without_credentials(url: str) -> str:
+    return re.sub(r"^((?:git\+)?https?://)[^/@]*@", r"\1", url)
+
+
+def schedule(answers: Mapping[str, object]) -> str:
+    """Every ten minutes, as cron has it, from a minute that is each collector's own."""
+    names = f"{answers['source_provider']}.{answers['source_channel']}.{answers['collector_name']}"
+    return f"{zlib.crc32(names.encode()) % 10}-59/10 * * * *"
 
 
 # Each check returns what is wrong (or nothing), and each mend a value to suggest.
@@ -117,9 +162,39 @@ def _check_url(url: str) -> str | None:
         return (
             "holds characters that a URL has to write as %XX (spaces, quotes, < >, { }, non-ASCII letters...)"
         )
-    if parts.password is not None:
-        return "holds a password: it would end up in files that are shared; put it into an option of its own"
+    if _mask_url(url) != url:
+        return (
+            "seems to hold a key or a password, and would be written into files that are shared: leave it out, "
+            "and put it where the project's README.md says"
+        )
     return None
+
+
+def _mask_url(url: str, mask: str = "***") -> str:
+    """The URL with `mask` for what seems to be a secret in it; with `mask=""` without those parts."""
+    authority, slashes, rest = url.partition("//")
+    netloc = re.split("[/?#]", rest, maxsplit=1)[0]
+    path = rest[len(netloc) :]
+    user, at, host = netloc.rpartition("@")
+    if at and (":" in user or authority in ("http:", "https:")):
+        netloc = f"{mask}@{host}" if mask else host
+    path, question, query = path.partition("?")
+    query, hash_, fragment = query.partition("#")
+    pairs = []
+    for pair in query.split("&"):
+        name, _, value = pair.partition("=")
+        if not (value and _SECRET_PARAMETER.search(unquote(name))):
+            pairs.append(pair)
+        elif mask:
+            pairs.append(f"{name}={mask}")
+    query = "&".join(pairs)
+    return f"{authority}{slashes}{netloc}{path}{question if query or mask else ''}{query}{hash_}{fragment}"
+
+
+def _mend_url(url: str) -> str:
+    """The same URL, encoded and without its secrets, if that makes it a good one."""
+    mended = quote(_mask_url(url, ""), safe=_URL_PUNCTUATION, errors="replace")
+    return mended if _check_url(mended) is None else "https://feed.example/new.csv"
 
 
 def _check_download(download: str, url: str) -> str | None:
@@ -147,7 +222,7 @@ _CHECKS: dict[str, tuple[Callable[[str], str | None], Callable[[str], str]]] = {
     "collector_name": (_check_collector_name, _mend_collector_name),
     "source_provider": (_check_source_part, _mend_source_part),
     "source_channel": (_check_source_part, _mend_source_part),
-    "url": (_check_url, lambda value: "https://feed.example/new.csv"),
+    "url": (_check_url, _mend_url),
     "content_type": (_check_content_type, lambda value: "text/csv"),
     "_author": (_check_author, lambda value: ""),
 }
@@ -181,14 +256,21 @@ def find_problems(answers: Mapping[str, str]) -> tuple[list[str], dict[str, str]
     for name, (check, mend) in _CHECKS.items():
         problem = check(mended[name])
         if problem:
-            problems.append(f"{name} = {mended[name]!r} {problem}")
+            shown = _mask_url(mended[name]) if name == "url" else mended[name]
+            problems.append(f"{name} = {shown!r} {problem}")
             mended[name] = mend(mended[name])
     if mended["raw_type"] != "stream" and not mended["content_type"]:
         problems.append(f"content_type is needed for raw_type = {mended['raw_type']}")
         mended["content_type"] = "text/csv"
+    if mended["raw_type"] == "stream" and mended["content_type"]:
+        problems.append(f"content_type = {mended['content_type']} goes with raw_type = file or blacklist")
+        mended["content_type"] = ""
     if problem := _check_download(mended["download"], mended["url"]):
         problems.append(f"download = {mended['download']} {problem}")
         mended["download"] = "fill in"
+    if mended.get("runtime_source") == "git" and not template_repository(answers):
+        problems.append("runtime_source = git needs a template from git; this one is a copy without .git")
+        mended["runtime_source"] = "vendored"
     source = f"{mended['source_provider']}.{mended['source_channel']}"
     if len(source) > SOURCE_MAX_LENGTH:
         problems.append(
@@ -251,6 +333,10 @@ class AnswersExtension(Extension):
             class_name=class_name,
             command_name=command_name,
             list_problems=list_problems,
+            schedule=schedule,
+            shell_quote=shlex.quote,
             template_directory=template_directory,
+            template_repository=template_repository,
+            template_source=template_source,
             toml=toml,
         )

@@ -21,6 +21,7 @@ GOOD = {
     "content_type": "",
     "url": "https://feed.example/new.csv",
     "download": "fill in",
+    "runtime_source": "vendored",
     "_author": "",
 }
 COMMAND = str(Path(sys.executable).with_name("cookiecutter"))
@@ -142,6 +143,42 @@ def test_urls_are_accepted(url: str) -> None:
     assert not problems(url=url)
 
 
+@pytest.mark.parametrize(
+    ("url", "masked", "mended"),
+    [
+        ("https://me:hidden@h/x", "https://***@h/x", "https://h/x"),
+        ("https://hidden@h/x", "https://***@h/x", "https://h/x"),
+        ("https://h/x?key=hidden", "https://h/x?key=***", "https://h/x"),
+        (
+            "https://h/x?a=1&api_key=hidden&b=2#c",
+            "https://h/x?a=1&api_key=***&b=2#c",
+            "https://h/x?a=1&b=2#c",
+        ),
+        ("https://h/x?accessToken=hidden", "https://h/x?accessToken=***", "https://h/x"),
+        ("https://h/new x?sig=hidden", "https://h/new x?sig=***", "https://h/new%20x"),
+    ],
+)
+def test_a_secret_in_the_url(url: str, masked: str, mended: str) -> None:
+    """It is refused and shown to nobody, and the corrected command does without it."""
+    told = problems(url=url)
+    assert "hidden" not in told
+    assert repr(masked) in told
+    assert f"url={mended}" in told.replace("'", "")
+
+
+@pytest.mark.parametrize(
+    "url", ["https://h/x?monkey=1", "https://h/x?key=", "https://h/?", "ftp://anonymous@h/x", "sftp://me@h/x"]
+)
+def test_no_secret_in_the_url(url: str) -> None:
+    """What only looks a little like a secret is accepted."""
+    assert not problems(url=url)
+
+
+def test_a_url_is_encoded() -> None:
+    """The corrected command has the same URL, as a URL is written."""
+    assert "url=http://h/new%20csv " in problems(url="http://h/new csv")
+
+
 @pytest.mark.parametrize("content_type", [*HOSTILE[1:], "text", "text/", "text/csv; charset=utf-8"])
 def test_what_is_no_mime_type_is_refused(content_type: str) -> None:
     assert problems(content_type=content_type, raw_type="file")
@@ -150,6 +187,11 @@ def test_what_is_no_mime_type_is_refused(content_type: str) -> None:
 def test_files_and_blacklists_need_a_content_type() -> None:
     assert "content_type is needed" in problems(raw_type="file")
     assert not problems(raw_type="blacklist", content_type="application/json")
+
+
+def test_a_stream_has_no_content_type() -> None:
+    """It would be dropped, so it is refused."""
+    assert "content_type = text/csv goes with" in problems(content_type="text/csv")
 
 
 def test_http_downloads_from_http_urls_only() -> None:

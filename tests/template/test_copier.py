@@ -55,10 +55,11 @@ def test_one_version_is_named_everywhere() -> None:
     ids=["http", "systemd"],
 )
 def test_it_bakes_the_same(answers: dict[str, str], copier: Path, repository: Path, tmp_path: Path) -> None:
-    done = call_cookiecutter(tmp_path, "--no-input", *words(answers), template=repository.with_suffix(""))
+    template = f"git+file://{repository}"
+    done = call_cookiecutter(tmp_path, "--no-input", *words(answers), template=template)
     assert done.returncode == 0, done.stderr
     given = [word for each in words(answers) for word in ("-d", each)]
-    do(copier, "copy", "--trust", "--defaults", *given, f"git+file://{repository}", "other", cwd=tmp_path)
+    do(copier, "copy", "--trust", "--defaults", *given, template, "other", cwd=tmp_path)
     assert files_in(tmp_path / "other") == files_in(tmp_path / "my_feed") | {".copier-answers.yml"}
     for name in files_in(tmp_path / "my_feed"):
         assert (tmp_path / "other" / name).read_bytes() == (tmp_path / "my_feed" / name).read_bytes(), name

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 import shutil
 from pathlib import Path
 
@@ -22,13 +23,24 @@ from tests.template.conftest import (
 ANSWERS = ["--no-input", "download=http", "scheduler=systemd", "license=MIT"]
 
 
-def contents(project: Path) -> dict[str, bytes]:
-    """Every file of a project."""
-    return {name: (project / name).read_bytes() for name in files_in(project)}
+def contents(project: Path) -> dict[str, str]:
+    """Every file of a project, without where it was baked from."""
+    named = source(project)
+    texts = {name: (project / name).read_text() for name in files_in(project)}
+    return {
+        name: text.replace(shlex.quote(named), named).replace(named, "...") for name, text in texts.items()
+    }
+
+
+def source(project: Path) -> str:
+    """Where a project says that it was baked from; its README says the same."""
+    named = str(json.loads((project / ".cookiecutter.json").read_text())["template"])
+    assert f"\ncookiecutter {shlex.quote(named)} --replay-file" in (project / "README.md").read_text()
+    return named
 
 
 @pytest.fixture(scope="module")
-def reference(repository: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, bytes]:
+def reference(repository: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
     """The project as it is baked from a path."""
     directory = tmp_path_factory.mktemp("reference")
     succeeded(call_cookiecutter(directory, *ANSWERS, template=repository.with_suffix("")))
@@ -41,32 +53,34 @@ def succeeded(done: Done) -> None:
 
 @pytest.mark.parametrize("way", ["relative path", "zip", "git tag", "gh:", "clone with changes"])
 def test_every_way_to_name_the_template_bakes_the_same(
-    way: str, repository: Path, published: dict[str, str], reference: dict[str, bytes], tmp_path: Path
+    way: str, repository: Path, published: dict[str, str], reference: dict[str, str], tmp_path: Path
 ) -> None:
     options = list(ANSWERS)
-    template = "gh:org/n6-stateful"
+    template = named = "gh:org/n6-stateful"
     if way == "zip":
-        template = str(tmp_path / "n6-stateful-0.1.0.zip")
+        template = named = str(tmp_path / "n6-stateful-0.1.0.zip")
         git(repository, "archive", "--prefix=n6-stateful-0.1.0/", "-o", template, "v0.1.0")
     elif way == "git tag":
-        template = f"file://{repository}"
+        template = named = f"file://{repository}"
         options += ["--checkout", "v0.1.0"]
     elif way == "relative path":
         template = "some where/n6-stateful"
+        named = str(tmp_path / template)
         git(tmp_path, "clone", "-q", repository, tmp_path / template)
     elif way == "clone with changes":
-        template = str(tmp_path / "clone")
+        template = named = str(tmp_path / "clone")
         git(tmp_path, "clone", "-q", repository, template)
         built = Path(template, "runtime/src/n6_stateful/__pycache__")
         built.mkdir()
         (built / "left.pyc").touch()
     succeeded(call_cookiecutter(tmp_path, *options, template=template, env=published))
+    assert source(tmp_path / "my_feed") == named
     assert contents(tmp_path / "my_feed") == reference
 
 
 @pytest.mark.parametrize("version", ["==2.6.0", ">=2.7"])
 def test_the_oldest_and_the_newest_cookiecutter_bake_the_same(
-    version: str, repository: Path, reference: dict[str, bytes], tmp_path: Path
+    version: str, repository: Path, reference: dict[str, str], tmp_path: Path
 ) -> None:
     template = repository.with_suffix("")
     python = tmp_path / "tools/bin/python"
@@ -84,7 +98,7 @@ def test_the_oldest_and_the_newest_cookiecutter_bake_the_same(
 
 
 def test_a_replay_bakes_the_same_even_if_the_template_has_moved(
-    repository: Path, reference: dict[str, bytes], tmp_path: Path
+    repository: Path, reference: dict[str, str], tmp_path: Path
 ) -> None:
     for place in ("one", "two"):
         git(tmp_path, "clone", "-q", repository, tmp_path / place / "n6-stateful")
@@ -106,3 +120,33 @@ def test_answers_changed_in_a_file_are_checked_before_anything_is_written(
     assert done.returncode == 1
     assert "2 answers cannot be used" in done.stdout + done.stderr
     assert not (tmp_path / "class").exists()
+
+
+@pytest.mark.parametrize(
+    ("origin", "declared"),
+    [
+        ("https://me:hidden@git.example/n6-stateful.git", "git+https://git.example/n6-stateful.git@v0.1.0"),
+        ("git@git.example:org/n6-stateful.git", "git+ssh://git@git.example/org/n6-stateful.git@v0.1.0"),
+        (None, "git+file://{template}@v0.1.0"),
+    ],
+)
+def test_the_runtime_comes_from_the_repository_that_was_used(
+    origin: str | None, declared: str, repository: Path, tmp_path: Path
+) -> None:
+    """With runtime_source = git, pip gets the runtime from where the template came from."""
+    template = tmp_path / "template"
+    git(tmp_path, "clone", "-q", repository, template)
+    git(template, "remote", *(("set-url", "origin", origin) if origin else ("remove", "origin")))
+    succeeded(call_cookiecutter(tmp_path, "--no-input", "runtime_source=git", template=template))
+    text = "".join(path.read_text() for path in (tmp_path / "my_feed").rglob("*") if path.is_file())
+    assert f'"n6-stateful-runtime @ {declared.format(template=template)}#' in text
+    assert "hidden" not in text
+
+
+def test_no_git_runtime_from_a_zip(repository: Path, tmp_path: Path) -> None:
+    """A zip names no git repository, and none is guessed."""
+    template = tmp_path / "n6-stateful-0.1.0.zip"
+    git(repository, "archive", "--prefix=n6-stateful-0.1.0/", "-o", template, "v0.1.0")
+    done = call_cookiecutter(tmp_path, "--no-input", "runtime_source=git", template=template)
+    assert done.returncode == 1
+    assert "runtime_source = git needs a template from git" in done.stdout + done.stderr

@@ -62,6 +62,12 @@ def uv(*argv: str | Path, cwd: Path, env: dict[str, str] | None = None) -> str:
     return do(sys.executable, "-m", "uv", *argv, cwd=cwd, env=env)
 
 
+def blocks_in(markdown: str) -> list[str]:
+    """The fenced blocks that name no language: commands."""
+    fenced = re.findall(r"^ *```(\w*)\n(.*?)^ *```$", markdown, re.DOTALL | re.MULTILINE)
+    return [block for language, block in fenced if not language]
+
+
 def files_in(directory: Path) -> set[str]:
     """The files in a directory, but for what tools leave there."""
     paths = (path.relative_to(directory) for path in directory.rglob("*") if path.is_file())
@@ -125,6 +131,7 @@ def repository(tmp_path_factory: pytest.TempPathFactory) -> Path:
     git(source, "add", "-A")
     git(source, "commit", "-q", "-m", "Everything")
     git(source, "tag", "v0.1.0")
+    git(source, "remote", "add", "origin", REPOSITORY)
     bare = source.with_suffix(".git")
     git(source, "clone", "-q", "--bare", ".", bare)
     return bare
@@ -187,13 +194,15 @@ def cookiecutter(tmp_path: Path) -> Cookiecutter:
 
 
 @pytest.fixture(scope="session")
-def bake_in(published: dict[str, str]) -> Bake:
+def bake_in(repository: Path, published: dict[str, str]) -> Bake:
     """`bake_in(directory, **answers)`: a new project there."""
 
     def make(directory: Path, **answers: str) -> Project:
-        done = call_cookiecutter(directory, "--no-input", *words(answers))
+        source = answers.get("runtime_source", "vendored")
+        template = repository.with_suffix("") if source == "git" else ROOT
+        done = call_cookiecutter(directory, "--no-input", *words(answers), template=template)
         assert done.returncode == 0, done.stderr
-        env = {} if answers.get("runtime_source", "vendored") == "vendored" else published
+        env = {} if source == "vendored" else published
         return Project(directory / answers.get("collector_name", "my_feed"), env, done.stdout)
 
     return make

@@ -56,19 +56,19 @@ def test_a_project_has_exactly_the_files_that_its_answers_call_for(baked: Baked)
     name = answers["collector_name"]
     expected = {
         ".cookiecutter.json",
+        ".gitattributes",
         ".github/workflows/ci.yml",
         ".gitignore",
         ".gitlab-ci.yml",
         ".pre-commit-config.yaml",
         "README.md",
-        f"deploy/60_{name}.conf",
         f"etc/60_{name}.conf",
+        "etc/90_development.conf",
         "pyproject.toml",
         f"src/{name}/__init__.py",
         f"src/{name}/collector.py",
         f"src/{name}/py.typed",
         "tests/test_collector.py",
-        "tests/test_rabbitmq.py",
         "tox.ini",
     }
     expected |= {
@@ -102,10 +102,9 @@ def test_files_end_with_one_newline_and_have_no_white_space_to_trim(baked: Baked
 def test_answers_survive_the_formats_that_they_are_written_in(baked: Baked) -> None:
     path, answers = baked.project.path, baked.answers
     name = answers["collector_name"]
-    for directory in ("etc", "deploy"):
-        parser = configparser.ConfigParser(inline_comment_prefixes=(";",))
-        parser.read(path / directory / f"60_{name}.conf")
-        assert parser[name]["url"] == answers["url"]
+    parser = configparser.ConfigParser(inline_comment_prefixes=(";",))
+    parser.read(path / f"etc/60_{name}.conf")
+    assert parser[name]["url"] == answers["url"]
     about = tomllib.loads((path / "pyproject.toml").read_text())["project"]
     assert [author["name"] for author in about.get("authors", [])] == (
         [answers["_author"]] if answers["_author"] else []
@@ -170,7 +169,7 @@ def find_python(version: str) -> str | None:
 
 
 @pytest.mark.skipif(not ALL_BAKES, reason="N6_STATEFUL_ALL_BAKES is not set")
-@pytest.mark.parametrize("version", ["3.11", "3.12", "3.13"])
+@pytest.mark.parametrize("version", ["3.11", "3.12", "3.13", "3.14"])
 def test_a_project_is_baked_and_green_on_python(version: str, tmp_path: Path) -> None:
     found = find_python(version)
     if found is None:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.template.conftest import ALL_BAKES, ROOT, Bake, Project, do, run
+from tests.template.conftest import ALL_BAKES, ROOT, Bake, Project, blocks_in, do, git, run
 
 
 @pytest.fixture
@@ -49,13 +49,45 @@ def test_the_example_in_the_readme_is_green_with_what_is_said_beside_it(project:
     code = re.sub(r"    def _download\(.*", lambda _: example, project.collector.read_text(), flags=re.DOTALL)
     code = code.replace("    NotFilledInError,\n", "").replace("from n6_", "import requests\nfrom n6_", 1)
     project.collector.write_text(code)
-    for name, line, added in (
-        ("pyproject.toml", "dependencies = [\n", '    "requests >=2.32,<3",\n'),
-        ("tox.ini", "description = mypy --strict\ndeps =\n", "    types-requests\n"),
-    ):
-        file = project.path / name
-        assert line in file.read_text()
-        file.write_text(file.read_text().replace(line, line + added))
+    insert(project.path / "pyproject.toml", "dependencies = [\n", '    "requests >=2.32,<3",\n')
+    insert(project.path / "pyproject.toml", "types = [\n", '    "types-requests",\n')
+    project.tox()
+
+
+def test_any_path(bake_in: Bake, tmp_path: Path) -> None:
+    """tox works wherever the project is."""
+    place = tmp_path / """it's a "path" \\ of mine"""
+    place.mkdir()
+    bake_in(place).tox("-e", "tests,types")
+
+
+def test_configuration(project: Project) -> None:
+    """The generated tests fail when the configuration does not fit the collector's code."""
+    config = project.path / "etc/60_my_feed.conf"
+    config.write_text(config.read_text().replace("url =", "address ="))
+    done = run(sys.executable, "-m", "tox", "run", "-e", "tests", cwd=project.path)
+    assert done.returncode == 1
+    assert "FAILED tests/test_collector.py::test_configuration" in done.stdout
+
+
+def test_secrets(project: Project, tmp_path: Path) -> None:
+    """A key in etc/99_secrets.conf is used here, is unknown to git, and is not needed by the tests."""
+    project.collector.write_text(
+        project.collector.read_text().replace("url :: str\n", "url :: str\n        api_key :: str\n")
+    )
+    secrets = project.path / "etc/99_secrets.conf"
+    secrets.write_text("[my_feed]\napi_key = hidden\n")
+    tests = project.path / "tests/test_collector.py"
+    tests.write_text(
+        tests.read_text().replace('.conf").read_text()', '.conf").read_text() + "api_key = test\\n"')
+    )
+    git(project.path, "init", "-q")
+    git(project.path, "add", "-A")
+    assert "secrets" not in git(project.path, "ls-files")
+    command = project.install(tmp_path / "venv")
+    env = {"HOME": str(tmp_path)}
+    assert "configuration: ok" in do(command, "check", "--config", "etc", cwd=project.path, env=env)
+    secrets.unlink()
     project.tox()
 
 
@@ -83,7 +115,7 @@ def test_the_commands_in_the_readme_work_as_they_stand(
     runtime_source: str, bake: Bake, tmp_path: Path, feed_url: str
 ) -> None:
     project = bake(runtime_source=runtime_source, download="http", url=feed_url)
-    first, *_ = re.findall(r"\n```\n(.*?)```", (project.path / "README.md").read_text(), re.DOTALL)
+    first, *_ = blocks_in((project.path / "README.md").read_text())
     env = {**project.env, "HOME": str(tmp_path)}
     said = do("bash", "-euc", first, cwd=project.path, env=env)
     assert "published 1 message" in said
@@ -139,7 +171,7 @@ def test_each_example_fits_into_a_project_of_its_name(example: str, bake: Bake, 
     project.collector.write_text(text[: text.index("\n\nif __name__")])
     imported = re.findall(r"^import (requests|httpx|stamina)$", text, re.MULTILINE)
     insert(project.path / "pyproject.toml", "dependencies = [\n", *(f'    "{name}",\n' for name in imported))
-    insert(project.path / "tox.ini", "    mypy >=1.15,<2.5\n", "    types-requests\n")
+    insert(project.path / "pyproject.toml", "types = [\n", '    "types-requests",\n')
     if example in OWN_TESTS:
         (project.path / "tests/test_collector.py").write_text(OWN_TESTS[example])
     project.tox()

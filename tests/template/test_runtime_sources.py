@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import sys
 import tomllib
 from pathlib import Path
@@ -44,19 +45,17 @@ def test_the_vendored_runtime_is_the_templates_and_nothing_that_was_built_from_i
         assert (vendored / name).read_bytes() == (ROOT / "runtime" / name).read_bytes()
 
 
-def test_a_vendored_project_installs_without_any_index(bake: Bake, tmp_path: Path) -> None:
+def test_a_vendored_project_installs_without_a_network(bake: Bake, tmp_path: Path) -> None:
+    """The two commands of its README, the second one where there is no network."""
     project = bake(download="http")
+    readme = (project.path / "README.md").read_text()
+    (download,) = re.findall(r"`(pip download [^`]+)`", readme)
+    (install,) = re.findall(r"`(pip install --no-index [^`]+)`", readme)
     do(sys.executable, "-m", "venv", tmp_path / "venv", cwd=tmp_path)
-    pip = tmp_path / "venv/bin/pip"
-    third_parties = ("flit_core>=3.11,<5", "requests>=2.32,<3", "stamina>=25.1,<27")
-    do(pip, "download", "-q", "-d", tmp_path / "wheels", *third_parties, cwd=tmp_path)
-    env = {
-        "PIP_NO_INDEX": "1",
-        "PIP_FIND_LINKS": str(tmp_path / "wheels"),
-        "http_proxy": "http://127.0.0.1:9",
-        "https_proxy": "http://127.0.0.1:9",
-    }
-    do(pip, "install", "-q", "./vendor/n6-stateful-runtime", ".", cwd=project.path, env=env)
+    env = {"PATH": f"{tmp_path}/venv/bin:/usr/bin:/bin"}
+    do("bash", "-euc", download, cwd=project.path, env=env)
+    nowhere = {"http_proxy": "http://127.0.0.1:9", "https_proxy": "http://127.0.0.1:9", "PIP_FIND_LINKS": ""}
+    do("bash", "-euc", install, cwd=project.path, env=env | nowhere)
     do(tmp_path / "venv/bin/n6collector_myfeed", "--help", cwd=project.path)
 
 

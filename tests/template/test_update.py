@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import re
 import shutil
 from pathlib import Path
 
@@ -12,6 +11,7 @@ import pytest
 from tests.template.conftest import (
     REPOSITORY,
     Project,
+    blocks_in,
     call_cookiecutter,
     do,
     git,
@@ -92,8 +92,8 @@ def project(template: Path, env: dict[str, str], tmp_path: Path) -> Project:
 
 def recipe(project: Project) -> str:
     """What the README says about updating."""
-    *_, commands = re.findall(r"\n```\n(.*?)```", (project.path / "README.md").read_text(), re.DOTALL)
-    return str(commands)
+    *_, commands = blocks_in((project.path / "README.md").read_text())
+    return commands
 
 
 def follow_recipe(project: Project, env: dict[str, str], tools: Path) -> None:

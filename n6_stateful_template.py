@@ -164,8 +164,8 @@ def _check_url(url: str) -> str | None:
         )
     if _mask_url(url) != url:
         return (
-            "seems to hold a key or a password, and would be written into files that are shared: leave it out, "
-            "and put it where the project's README.md says"
+            "seems to hold a key or a password, and would be written into files that are shared: leave it "
+            "out, and put it where the project's README.md says"
         )
     return None
 

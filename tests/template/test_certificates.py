@@ -37,7 +37,7 @@ def authority(tmp_path: Path) -> Path:
     store = tmp_path / "store"
     store.mkdir()
     for what in (
-        "req -x509 -newkey rsa:2048 -nodes -subj /CN=CA -days 2 -keyout ca.key -out store/ca-certificates.crt",
+        "req -x509 -newkey rsa:2048 -nodes -subj /CN=CA -keyout ca.key -out store/ca-certificates.crt",
         "req -newkey rsa:2048 -nodes -subj /CN=localhost -keyout server.key -out server.csr",
         "x509 -req -in server.csr -CA store/ca-certificates.crt -CAkey ca.key -days 2 -out server.crt "
         "-extfile names",

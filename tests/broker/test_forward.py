@@ -8,6 +8,7 @@ import subprocess
 import sys
 from contextlib import redirect_stderr
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -75,11 +76,16 @@ def test_what_the_broker_cannot_route_stays_in_the_spool(
     broker.channel.queue_unbind(broker.queue, broker.exchange, "#")
     assert forward(collecting, spool, broker.url) == 69
     assert ids(spool) == stored.published
+    assert all("no queue is bound" in str(each.refused) for each in spool.messages())
+    broker.channel.queue_bind(broker.queue, broker.exchange, "#")
+    assert forward(collecting, spool, broker.url) == 0
+    assert sorted(m.properties["message_id"] for m in broker.receive()) == sorted(stored.published)
 
 
 def test_a_message_that_amqp_cannot_hold_stays_and_holds_up_no_other(
     broker: Broker, collecting: Collecting, spool: Spool, capsys: pytest.CaptureFixture[str]
 ) -> None:
+    # Versions before this one did not look at what they spooled.
     spool.open([Exchange(broker.exchange, "topic")], "owner", ("g",))
     for number, routing_key in enumerate(["a.b", "r" * 300, "a.b"]):
         properties = {"message_id": f"{number:032x}"}
@@ -92,6 +98,85 @@ def test_a_message_that_amqp_cannot_hold_stays_and_holds_up_no_other(
         assert f"{1:032x}" in told
         assert [message.body for message in broker.receive()] == sent
         assert ids(spool) == [f"{1:032x}"]
+
+
+def spool_these(spool: Spool, exchange: str, *changes: dict[str, Any]) -> list[str]:
+    """Put a message for each of the changes into the spool; their ids."""
+    spool.open([Exchange(exchange, "topic")], "owner", ("g",))
+    made = []
+    for number, change in enumerate(changes):
+        properties = {"message_id": f"{number:032x}", **change.get("properties", {})}
+        body = change.get("body", b"%d" % number)
+        routing_key = change.get("routing_key", "a.b")
+        spool.publish(Message(change.get("exchange", exchange), routing_key, body, properties, "g"))
+        made.append(properties["message_id"])
+    spool.close()
+    return made
+
+
+class TestRefused:
+    """What the broker refuses is set apart, is told, and holds up nothing."""
+
+    def test_channel_closed(
+        self, broker: Broker, collecting: Collecting, spool: Spool, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        """Among 300 messages the two on which the broker closes the channel are found out."""
+        changes: list[dict[str, Any]] = [{} for _ in range(300)]
+        changes[0] = {"exchange": "n6-stateful-no-such-exchange"}
+        changes[123] = {"properties": {"user_id": "somebody-else"}}
+        made = spool_these(spool, broker.exchange, *changes)
+        assert forward(collecting, spool, broker.url) == 69
+        told = capsys.readouterr()
+        assert "forwarded 298 messages" in told.out
+        assert "404 NOT_FOUND" in told.err
+        assert "406 PRECONDITION_FAILED" in told.err
+        assert ids(spool) == [made[0], made[123]]
+        arrived = [message.properties["message_id"] for message in broker.receive()]
+        assert list(dict.fromkeys(arrived)) == [each for each in made if each not in ids(spool)]
+
+        spool_these(spool, broker.exchange, {"properties": {"message_id": "f" * 32}})
+        assert forward(collecting, spool, broker.url) == 69
+        assert [message.properties["message_id"] for message in broker.receive()] == ["f" * 32]
+        assert ids(spool) == [made[0], made[123]]
+
+    def test_unroutable_head(self, broker: Broker, collecting: Collecting, spool: Spool) -> None:
+        """1,500 messages that no queue takes, at the head, do not hold up those behind them."""
+        broker.channel.queue_unbind(broker.queue, broker.exchange, "#")
+        broker.channel.queue_bind(broker.queue, broker.exchange, "good")
+        changes = [{"routing_key": "bad"} for _ in range(1_500)] + [{"routing_key": "good"} for _ in range(5)]
+        made = spool_these(spool, broker.exchange, *changes)
+        assert forward(collecting, spool, broker.url) == 69
+        assert [message.properties["message_id"] for message in broker.receive()] == made[1_500:]
+        assert ids(spool) == made[:1_500]
+
+    def test_mistaken_exchange(self, broker: Broker, collecting: Collecting, spool: Spool) -> None:
+        """An exchange that was once declared by mistake stops no forward."""
+        spool.open([Exchange("amq.direct", "fanout")], "owner", ("g",))
+        spool.close()
+        made = spool_these(spool, broker.exchange, {})
+        assert forward(collecting, spool, broker.url) == 0
+        assert [message.properties["message_id"] for message in broker.receive()] == made
+
+    def test_run(
+        self, broker: Broker, collecting: Collecting, spool: Spool, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        """A run with spool_when_down saves its state, and tells by its exit code what was set apart."""
+        collecting.feed.write_bytes(b"new")
+        spool_these(spool, broker.exchange, {"properties": {"user_id": "somebody-else"}})
+        with collecting.config.open("a") as file:
+            file.write(f"spool_when_down = {spool.path}\n")
+        done = attempt(collecting, broker.url, broker.exchange)
+        assert done.code == 69
+        assert "set apart in the spool" in done.told
+        assert collecting.state_is_saved()
+        assert [message.body for message in broker.receive()] == [b"new"]
+
+    def test_broker_lost(self, broker: Broker, collecting: Collecting, spool: Spool) -> None:
+        """A broker that is lost refuses nothing: nothing is set apart."""
+        spool_these(spool, broker.exchange, *[{} for _ in range(2_500)])
+        with Proxy(broker.url, after=(TO_BROKER, 100_000)) as proxy:
+            assert forward(collecting, spool, proxy.url) == 69
+        assert [each.refused for each in spool.messages() if each.refused] == []
 
 
 def test_of_two_forwards_at_once_the_second_exits_with_75_and_nothing_goes_twice(

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
+import datetime
+import decimal
 import hashlib
 import itertools
+import os
 import resource
 import shutil
 import sqlite3
@@ -18,7 +22,7 @@ from typing import Any
 import pytest
 
 from n6_stateful import PublishError
-from n6_stateful.errors import BusyError, CollectorError
+from n6_stateful.errors import BusyError
 from n6_stateful.message import Exchange, Message, Undelivered
 from n6_stateful.output import spool as spool_module
 from n6_stateful.output.spool import Spool
@@ -54,7 +58,8 @@ def ids(spool: Spool) -> list[int]:
 def test_messages_come_out_as_they_went_in_and_in_order(spool: Spool) -> None:
     messages = [message(number, body=b"%d" % number) for number in (3, 1, 2)]
     put(spool, *messages)
-    assert [spooled.message for spooled in spool.messages()] == messages
+    found = [spool.message(each.message_id) for each in spool.messages()]
+    assert [each.message for each in found if each] == messages
 
 
 def test_a_run_that_is_given_up_leaves_nothing(spool: Spool) -> None:
@@ -96,11 +101,18 @@ def test_file_and_directory_are_the_users_own(spool: Spool) -> None:
     assert [path.name for path in spool.path.parent.iterdir()] == ["spool"]
 
 
-def test_properties_that_json_cannot_hold_are_refused(spool: Spool) -> None:
-    spool.open(EXCHANGES, "owner", ("g1",))
-    with pytest.raises(CollectorError, match="cannot be kept in a spool"):
-        spool.publish(message(1)._replace(properties={"message_id": "x", "headers": {"a": object()}}))
-    spool.abort()
+def test_types(spool: Spool) -> None:
+    """Headers come out with the types that they went in with, whatever they equal."""
+    values: list[Any] = [1, True, b"1", "1", decimal.Decimal("1.10"), [True, {"$set": None}]]
+    values.append(datetime.datetime(2026, 1, 2, tzinfo=datetime.UTC))
+    sent = [
+        message(number)._replace(properties={"message_id": f"{number:032x}", "headers": {"a": value}})
+        for number, value in enumerate(values)
+    ]
+    put(spool, *sent)
+    output = MemoryOutput()
+    spool.forward(output)
+    assert repr(output.delivered) == repr(sent)
 
 
 @pytest.mark.parametrize("forwarded_before", [False, True])
@@ -192,7 +204,7 @@ def test_a_spool_that_is_full_can_be_forwarded_and_takes_messages_again(size: in
     spool.abort()
     count, _ = spool.summary()
     output = MemoryOutput()
-    assert spool.forward(output) == len(output.delivered) == count > 5
+    assert spool.forward(output).sent == len(output.delivered) == count > 5
     put(spool, message(1, "g2"), generations=("g2",))
     assert ids(spool) == [1]
 
@@ -230,8 +242,8 @@ def newer(path: Path) -> None:
 @pytest.mark.parametrize(
     ("make", "told"),
     [
-        (lambda path: path.write_bytes(b"garbage" * 1000), "damaged or no spool"),
-        (foreign, "no spool"),
+        (lambda path: path.write_bytes(b"garbage" * 1000), "damaged or not a spool"),
+        (foreign, "not a spool"),
         (newer, "newer n6-stateful-runtime"),
         (lambda path: path.mkdir(), "cannot be used"),
     ],
@@ -284,10 +296,10 @@ def test_forwarding_keeps_order_ids_and_properties_and_empties_the_spool(spool: 
     messages = [message(number) for number in (3, 1, 2)]
     put(spool, *messages)
     output = MemoryOutput()
-    assert spool.forward(output) == 3
+    assert spool.forward(output).sent == 3
     assert output.delivered == messages
     assert ids(spool) == []
-    assert spool.forward(MemoryOutput()) == 0
+    assert spool.forward(MemoryOutput()).sent == 0
 
 
 def test_a_forward_that_breaks_off_is_taken_up_where_it_was(
@@ -301,7 +313,7 @@ def test_a_forward_that_breaks_off_is_taken_up_where_it_was(
     assert len(broken.delivered) == 2
     assert ids(spool) == [2, 3, 4]
     output = MemoryOutput()
-    assert spool.forward(output) == 3
+    assert spool.forward(output).sent == 3
     assert [each.properties["message_id"] for each in output.delivered] == [f"{n:032x}" for n in (2, 3, 4)]
 
 
@@ -333,7 +345,7 @@ def test_two_forwards_at_once_send_nothing_twice(spool: Spool) -> None:
             super().publish(message)
 
     output = Meanwhile()
-    assert spool.forward(output) == 1
+    assert spool.forward(output).sent == 1
     assert BusyError.exit_code == 75
 
 
@@ -422,7 +434,7 @@ def test_show_writes_the_body_as_it_is(host: Host) -> None:
     done = host.run("spool", "show", message_id[:8])
     assert done.stdout == "one"
     assert message_id in done.stderr
-    one_clear_error(host.run("spool", "show", "zzz"), 1, "no message with the id zzz")
+    one_clear_error(host.run("spool", "show", "zzz"), 1, "no message with the id 'zzz'")
 
 
 def test_what_is_dropped_is_gone_and_a_run_that_is_repeated_does_not_bring_it_back(host: Host) -> None:
@@ -432,7 +444,9 @@ def test_what_is_dropped_is_gone_and_a_run_that_is_repeated_does_not_bring_it_ba
     assert "2 messages" in host.run("spool", "list").stdout
     assert message_id in host.run("spool", "drop", message_id, "--yes").stdout
     assert message_id not in host.run("spool", "list").stdout
-    one_clear_error(host.run("spool", "drop", message_id, "--yes"), 1, f"no message with the id {message_id}")
+    one_clear_error(
+        host.run("spool", "drop", message_id, "--yes"), 1, f"no message with the id {message_id!r}"
+    )
     shutil.rmtree(host.directory / "cache")  # as if the run had been killed before it saved its state
     host.run()
     left = host.run("spool", "list").stdout
@@ -460,7 +474,7 @@ def test_what_is_given_to_forward_is_not_ignored(host: Host) -> None:
 
 
 def test_a_forward_before_any_run_has_nothing_to_send_and_makes_no_file(tmp_path: Path) -> None:
-    assert Spool(tmp_path / "none" / "spool").forward(MemoryOutput()) == 0
+    assert Spool(tmp_path / "none" / "spool").forward(MemoryOutput()) == (0, [])
     assert not list(tmp_path.iterdir())
 
 
@@ -479,3 +493,89 @@ def test_without_a_broker_to_forward_to_there_is_one_clear_error(host: Host) -> 
 def test_a_spool_that_is_not_there_lists_nothing_and_is_not_made(host: Host) -> None:
     assert host.run("spool", "list").stdout.startswith("0 messages (0 bytes)")
     assert not (host.directory / "spool").exists()
+
+
+class TestForwardingUnderTrouble:
+    """A forward that meets a busy spool, a full disk, or an old file."""
+
+    def test_busy(self, spool: Spool, monkeypatch: pytest.MonkeyPatch) -> None:
+        """While a run holds the spool's transaction, a forward sends nothing."""
+        monkeypatch.setattr(spool_module, "BUSY_SECONDS", 0.1)
+        put(spool, message(1))
+        spool.open(EXCHANGES, "owner", ("g1",))
+        spool.publish(message(2))
+        spool._write()
+        output = MemoryOutput()
+        with pytest.raises(BusyError, match="a run is writing to"):
+            Spool(spool.path).forward(output)
+        spool.close()
+        assert (output.delivered, ids(spool)) == ([], [1, 2])
+
+    def test_full_disk(self, spool: Spool) -> None:
+        """Where what is sent could not be dropped, nothing is sent."""
+        need_root()
+        directory = spool.path.parent
+        directory.mkdir()
+        subprocess.run(["mount", "-t", "tmpfs", "-o", "size=256k", "tmpfs", directory], check=True)
+        try:
+            put(spool, *(message(number, body=bytes(20_000)) for number in range(5)))
+            filler = directory / "filler"
+            with suppress(OSError):
+                filler.write_bytes(bytes(1 << 20))
+            output = MemoryOutput()
+            with pytest.raises(PublishError, match=r"is full|disk I/O error|No space left"):
+                spool.forward(output)
+            assert output.delivered == []
+            filler.unlink()
+            assert spool.forward(output).sent == len(output.delivered) == 5
+        finally:
+            subprocess.run(["umount", directory], check=True)
+
+    def test_version_1(self, spool: Spool) -> None:
+        """A file of version 1 is brought up to date with all that is in it."""
+        put(spool, message(1), message(2))
+        with contextlib.closing(sqlite3.connect(spool.path)) as database:
+            database.execute("ALTER TABLE message DROP COLUMN refused")
+            database.execute("PRAGMA user_version = 1")
+        assert ids(spool) == [1, 2]
+        output = MemoryOutput()
+        assert spool.forward(output).sent == 2
+
+    def test_slow_reader(self, spool: Spool, monkeypatch: pytest.MonkeyPatch) -> None:
+        """Whoever lists the spool slowly holds up nobody who writes."""
+        monkeypatch.setattr(spool_module, "LISTED_AT_ONCE", 2)
+        monkeypatch.setattr(spool_module, "BUSY_SECONDS", 0.1)
+        put(spool, *map(message, range(5)))
+        reading = spool.messages()
+        assert int(next(reading).message_id, 16) == 0
+        put(spool, message(5))
+        assert [int(each.message_id, 16) for each in reading] == [1, 2, 3, 4, 5]
+
+
+class TestOwner:
+    """Root, who would lock the collector's own user out."""
+
+    def test_root(self, tmp_path: Path) -> None:
+        """Root makes nothing in a directory that is somebody else's."""
+        need_root()
+        directory = tmp_path / "cache"
+        directory.mkdir()
+        os.chown(directory, 12345, 12345)
+        spool = Spool(directory / "spool")
+        with pytest.raises(PublishError, match="run this as that user"):
+            put(spool, message(1))
+        assert list(directory.iterdir()) == []
+
+    def test_check(self, spool: Spool) -> None:
+        """A check of a spool that is not there yet makes none."""
+        spool.check(EXCHANGES)
+        assert not spool.path.parent.exists()
+        put(spool, message(1))
+        spool.check(EXCHANGES)
+        assert ids(spool) == [1]
+
+
+def need_root() -> None:
+    """Skip where the test's own user may not mount or give files away."""
+    if os.geteuid():
+        pytest.skip("needs root: run it in a container, or with sudo")

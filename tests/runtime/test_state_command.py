@@ -17,8 +17,7 @@ import pytest
 from hypothesis import given
 from hypothesis import settings as hypothesis_settings
 
-from n6_stateful import StateError
-from n6_stateful.command import state_json
+from n6_stateful import StateError, typed_json
 from tests.runtime.test_command import PROGRAM, Host, one_clear_error
 from tests.runtime.test_command import host as host  # the fixture
 from tests.runtime.test_unpickling import STATES
@@ -67,7 +66,7 @@ def test_show_needs_no_output_and_no_classes(host: Host) -> None:
 def test_show_tells_as_json_what_it_can_and_as_text_what_it_cannot(host: Host) -> None:
     put(host, {"day": datetime.date(2026, 1, 1), "ids": {1, 2}, 5: b"x"})
     found = json.loads(host.run("state", "show", "--json").stdout)
-    assert state_json.load(found["state"]) == {"day": datetime.date(2026, 1, 1), "ids": {1, 2}, 5: b"x"}
+    assert typed_json.load(found["state"]) == {"day": datetime.date(2026, 1, 1), "ids": {1, 2}, 5: b"x"}
     put(host, {"price": [decimal.Decimal(1)]})
     assert json.loads(host.run("state", "show", "--json").stdout)["state"] == {
         "price": [{"$repr": "Decimal('1')"}]
@@ -487,27 +486,27 @@ def test_what_changes_the_state_does_not_race_a_run(host: Host, action: list[str
     ids=repr,
 )
 def test_what_looks_like_a_mark_or_has_odd_keys_comes_back_equal(state: object) -> None:
-    assert state_json.load(json.loads(json.dumps(state_json.dump(state)))) == state
+    assert typed_json.load(json.loads(json.dumps(typed_json.dump(state)))) == state
 
 
 def test_a_zone_that_json_would_lose_is_refused() -> None:
     with pytest.raises(StateError, match="ZoneInfo"):
-        state_json.dump(datetime.datetime(2026, 1, 1, tzinfo=zoneinfo.ZoneInfo("UTC")))
+        typed_json.dump(datetime.datetime(2026, 1, 1, tzinfo=zoneinfo.ZoneInfo("UTC")))
 
 
 def test_a_state_that_holds_itself_is_refused() -> None:
     state: list[object] = []
     state.append(state)
     with pytest.raises(StateError, match="holds itself"):
-        state_json.dump(state)
+        typed_json.dump(state)
 
 
 @hypothesis_settings(deadline=None)
 @given(STATES)
 def test_what_json_has_a_form_for_comes_back_equal(state: object) -> None:
     try:
-        found = state_json.dump(state)
+        found = typed_json.dump(state)
     except StateError as exc:
         assert "JSON has no form" in str(exc)  # noqa: PT017 - only some states are refused
         return
-    assert state_json.load(json.loads(json.dumps(found))) == state
+    assert typed_json.load(json.loads(json.dumps(found))) == state

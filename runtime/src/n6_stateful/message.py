@@ -50,14 +50,14 @@ class Undelivered(NamedTuple):
 
     Attributes:
         refused: whether the broker said so of this very message (a return, a nack, a channel that it closed
-            on it); otherwise it may or may not have arrived.
+            on it); None if it refused one of those that bear None; otherwise it may or may not have arrived.
     """
 
     routing_key: str
     message_id: str
     size: int
     reason: str
-    refused: bool = False
+    refused: bool | None = False
 
 
 def short_string(what: str, text: str) -> str:
@@ -73,6 +73,16 @@ def short_string(what: str, text: str) -> str:
     except UnicodeEncodeError:
         problem = "is not UTF-8"
     raise CollectorError(f"AMQP cannot hold the {what} {text[:40]!r}...: it {problem}; nothing was sent")
+
+
+def check(message: Message) -> Message:
+    """The message, with properties that nobody else can change.
+
+    Raises:
+        CollectorError: AMQP cannot hold it.
+    """
+    short_string("routing key", message.routing_key)
+    return message._replace(properties=checked_properties(message.properties))
 
 
 def checked_properties(properties: dict[str, Any]) -> dict[str, Any]:

@@ -6,6 +6,7 @@ import time
 from typing import TYPE_CHECKING
 
 from n6_stateful import settings
+from n6_stateful.errors import PublishError
 from n6_stateful.publishing import QueuedBase
 from n6_stateful.state.mixin import CollectorWithStateMixin
 
@@ -21,6 +22,8 @@ def run(collector_class: type[AbstractBaseCollector], args: Namespace) -> int:
     collector = collector_class(**collector_class.get_script_init_kwargs())
     collector.run_handling()
     print(closing_line(collector, time.monotonic() - started))
+    if isinstance(collector, QueuedBase) and collector.delivery_problem is not None:
+        raise PublishError(collector.delivery_problem)
     return 0
 
 

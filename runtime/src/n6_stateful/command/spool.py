@@ -6,9 +6,10 @@ import json
 import logging
 import sys
 import time
+from itertools import islice
 from typing import TYPE_CHECKING
 
-from n6_stateful import settings
+from n6_stateful import settings, typed_json
 from n6_stateful.command.confirm import confirm
 from n6_stateful.config import ConfigFiles, load
 from n6_stateful.errors import N6StatefulError
@@ -27,7 +28,7 @@ def list_(collector_class: type[AbstractBaseCollector], args: Namespace) -> int:
     """Print a line for each message that waits, oldest first, and a line that sums them up."""
     spool = _spool()
     shown = 0
-    for spooled in spool.messages(args.limit, bodies=False):
+    for spooled in islice(spool.messages(), args.limit):
         print(json.dumps(_as_json(spooled)) if args.json else _as_line(spooled))
         shown += 1
     if not args.json:
@@ -52,8 +53,10 @@ def forward(collector_class: type[AbstractBaseCollector], args: Namespace) -> in
     files = ConfigFiles.read(settings.current().config_paths)
     spool = _spool()
     broker = find_broker(load([OUTPUT_SPEC], files), files, args.to)
-    sent = spool.forward(broker)
+    sent, refused = spool.forward(broker)
     print(f"forwarded {sent:,} message{'' if sent == 1 else 's'} from {spool.where} to {broker.where}")
+    if refused:
+        raise spool.refusal(refused, broker)
     return 0
 
 
@@ -63,7 +66,7 @@ def drop(collector_class: type[AbstractBaseCollector], args: Namespace) -> int:
     spooled = _message(spool, args.message_id)
     line = _as_line(spooled)
     confirm(args, f"{line}\nIt will not be sent, by no later run either. Drop it from {spool.where}?")
-    spool.drop([spooled])
+    spool.drop(spooled)
     print(f"dropped {line}")
     return 0
 
@@ -72,7 +75,7 @@ def _message(spool: Spool, message_id: str) -> Spooled:
     spooled = spool.message(message_id)
     if spooled is None:
         raise N6StatefulError(
-            f"no message with the id {message_id}, or more than one, in {spool.where}; see `spool list`"
+            f"no message with the id {message_id!r}, or more than one, in {spool.where}; see `spool list`"
         )
     return spooled
 
@@ -86,7 +89,8 @@ def _spool() -> Spool:
 def _as_line(spooled: Spooled) -> str:
     message = spooled.message
     columns = (message.properties["message_id"], message.exchange, message.routing_key)
-    return "  ".join((_utc(spooled.spooled), *columns, f"{spooled.size:,} bytes"))
+    apart = [f"set apart: {spooled.refused}"] if spooled.refused is not None else []
+    return "  ".join((_utc(spooled.spooled), *columns, f"{spooled.size:,} bytes", *apart))
 
 
 def _as_json(spooled: Spooled) -> dict[str, object]:
@@ -97,7 +101,8 @@ def _as_json(spooled: Spooled) -> dict[str, object]:
         "routing_key": message.routing_key,
         "size": spooled.size,
         "generation": message.generation,
-        "properties": message.properties,
+        "refused": spooled.refused,
+        "properties": typed_json.dump(message.properties),
     }
 
 

@@ -17,7 +17,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from n6_stateful.command import state_json
+from n6_stateful import typed_json
 from n6_stateful.command.confirm import confirm
 from n6_stateful.errors import N6StatefulError, StateError
 from n6_stateful.state.mixin import CollectorWithStateMixin
@@ -47,7 +47,7 @@ def show(collector_class: type[AbstractBaseCollector], args: Namespace) -> int:
     except StateError as exc:
         problem = exc
     if args.json:
-        told = {"state": state_json.dump(state[0], to_look_at=True)} if state else {}
+        told = {"state": typed_json.dump(state[0], to_look_at=True)} if state else {}
         current = _about(kept[0]) if kept else {}
         generations = {"generations": [_about(each) for each in kept], "broken": aside}
         print(json.dumps({**current, **told, **generations}, indent=2))
@@ -273,11 +273,11 @@ def _imported(collector: CollectorWithStateMixin, name: str, data: bytes) -> Any
 
 
 def _as_json(state: Any) -> bytes:
-    return (json.dumps(state_json.dump(state), indent=2) + "\n").encode()
+    return (json.dumps(typed_json.dump(state), indent=2) + "\n").encode()
 
 
 def _from_json(data: bytes, name: str) -> Any:
     try:
-        return state_json.load(json.loads(data.decode()))
+        return typed_json.load(json.loads(data.decode()))
     except (ValueError, RecursionError) as exc:
         raise StateError(f"{name}: is not a state in JSON: {exc}") from exc

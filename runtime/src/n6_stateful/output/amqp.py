@@ -48,6 +48,9 @@ class AmqpOutput:
         self._window_messages: int = options["window_messages"]
         self._window_bytes: int = options["window_bytes"]
 
+        self._begin()
+
+    def _begin(self) -> None:
         # Set by the collector's thread.
         self._published = 0
         self._published_bytes = 0
@@ -70,11 +73,13 @@ class AmqpOutput:
         self._confirmed_up_to = 0
         self._confirmed_bytes = 0
         self._refused: dict[int, Undelivered] = {}
+        self._channel_closed = False  # by the broker, on one of the messages in flight
 
     # Output, in the collector's thread
 
     def open(self, exchanges: Sequence[Exchange], owner: str, generations: Sequence[str]) -> None:
         """Connect, log in, and declare the exchanges (durable, as n6 has them), or only look for them."""
+        self._begin()
         timeout: float = self._options["connect_timeout"]
         parameters = self._broker.parameters(f"n6-stateful {owner}".rstrip(), timeout)
         self._loop = _new_loop()
@@ -99,7 +104,7 @@ class AmqpOutput:
         about = (message.routing_key, message.properties["message_id"], size)
         if self._unconfirmed and self._is_full(size):
             self._wait(lambda: not self._is_full(size), self._window_messages // 2)
-        if self._refused or self._ended is not None or self._amid:
+        if len(self._refused) >= self._window_messages or self._ended is not None or self._amid:
             self._wait(lambda: not self._unconfirmed, 0)
             # Nothing is sent any more, and a collector that goes on all the same must not end well.
             self._published += 1
@@ -195,7 +200,11 @@ class AmqpOutput:
 
     def _raise(self) -> None:
         """Tell everything that is not known to have arrived."""
-        known = {tag: Undelivered(*about, "not confirmed") for tag, about in self._unconfirmed.copy().items()}
+        doubt = None if self._channel_closed else False
+        known = {
+            tag: Undelivered(*about, "not confirmed", doubt)
+            for tag, about in self._unconfirmed.copy().items()
+        }
         known.update(self._refused)
         what = self._ended or (INTERRUPTED if self._amid else "the broker did not take every message")
         raise PublishError(
@@ -325,7 +334,8 @@ class AmqpOutput:
     def _on_channel_close(self, channel: Any, exc: Exception) -> None:
         if not self._connection.is_open:
             return  # it ends with the connection, which tells why
-        if len(self._unconfirmed) == 1 and not self._outbox and self._ended is None:
+        self._channel_closed = True
+        if len(self._unconfirmed) == 1 and self._ended is None:
             ((tag, about),) = self._unconfirmed.copy().items()
             self._refused[tag] = Undelivered(*about, _described(exc), refused=True)
         self._end(_described(exc))

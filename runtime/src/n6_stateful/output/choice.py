@@ -102,22 +102,12 @@ def make_output(sections: Mapping[str, ConfigSection], override: str | None = No
     url = override or options["url"]
     if url.startswith("spool:"):
         return _spool(url, options)
-    amqp = amqp_output(url, sections)
+    broker = _broker(url, sections)
     if options["spool_when_down"]:
         from n6_stateful.output.spool_first import SpoolFirstOutput
 
-        return SpoolFirstOutput(_spool(options["spool_when_down"], options), amqp)
-    return amqp
-
-
-def amqp_output(url: str, sections: Mapping[str, ConfigSection]) -> AmqpOutput:
-    """The AMQP output at `url`, or the one of `[rabbitmq]` if `url` is empty."""
-    from n6_stateful.output.amqp import AmqpOutput
-    from n6_stateful.output.broker import broker_of_section, broker_of_url
-
-    options = _checked(sections["output"])
-    broker = broker_of_url(url, options) if url else broker_of_section(sections["rabbitmq"])
-    return AmqpOutput(broker, options)
+        return SpoolFirstOutput(_spool(options["spool_when_down"], options), broker)
+    return broker
 
 
 def find_spool(sections: Mapping[str, ConfigSection], override: str | None = None) -> Spool:
@@ -126,15 +116,14 @@ def find_spool(sections: Mapping[str, ConfigSection], override: str | None = Non
     Raises:
         ConfigError: there is none.
     """
-    options = _checked(sections["output"])
     if override and not override.startswith("spool:"):
         raise ConfigError("--output names the spool here, as spool:PATH (where to forward to is --to)")
+    options = _checked(sections["output"])
     url = override or options["url"]
-    if url.startswith("spool:"):
-        return _spool(url, options)
-    if options["spool_when_down"]:
-        return _spool(options["spool_when_down"], options)
-    raise ConfigError("no spool is configured: neither [output] url = spool:PATH nor spool_when_down = PATH")
+    path = url if url.startswith("spool:") else options["spool_when_down"]
+    if not path:
+        raise ConfigError("no spool is configured: [output] has neither url = spool:PATH nor spool_when_down")
+    return _spool(path, options)
 
 
 def find_broker(sections: Mapping[str, ConfigSection], files: ConfigFiles, url: str | None) -> AmqpOutput:
@@ -144,13 +133,35 @@ def find_broker(sections: Mapping[str, ConfigSection], files: ConfigFiles, url: 
         ConfigError: there is none.
     """
     if url and url.startswith("spool:"):
-        raise ConfigError("--to names a broker, amqp://... or amqps://..., and no spool")
+        raise ConfigError("--to names a broker, amqp://... or amqps://..., not a spool")
     url = url or sections["output"]["url"]
     if not url.startswith("spool:"):
-        return amqp_output(url, sections)
+        return _broker(url, sections)
     if not files.has_section("rabbitmq"):
         raise ConfigError("no broker is configured: give --to amqp://..., or write a [rabbitmq] section")
-    return amqp_output("", {**sections, **load([RABBITMQ_SPEC], files)})
+    return _broker("", {**sections, **load([RABBITMQ_SPEC], files)})
+
+
+def _broker(url: str, sections: Mapping[str, ConfigSection]) -> AmqpOutput:
+    """The broker at `url`, or the one of `[rabbitmq]` if `url` is empty."""
+    from n6_stateful.output.amqp import AmqpOutput
+    from n6_stateful.output.broker import broker_of_section, broker_of_url
+
+    options = _checked(sections["output"])
+    broker = broker_of_url(url, options) if url else broker_of_section(sections["rabbitmq"])
+    return AmqpOutput(broker, options)
+
+
+def _spool(path: str, options: ConfigSection) -> Spool:
+    from n6_stateful.output.spool import Spool
+
+    try:
+        absolute = Path(path.removeprefix("spool:")).expanduser()
+    except RuntimeError:  # there is no such user
+        absolute = Path()
+    if not absolute.is_absolute():
+        raise ConfigError(f"the spool's path {path!r} has to begin with / or the ~ of a user who exists")
+    return Spool(absolute, options["spool_max_mib"])
 
 
 def _checked(options: ConfigSection) -> ConfigSection:
@@ -164,17 +175,7 @@ def _checked(options: ConfigSection) -> ConfigSection:
             f"[output] heartbeat = {options['heartbeat']}: it has to be 0 (none) to 65535 seconds"
         )
     if options["unroutable"] not in ("error", "warn"):
-        problems.append(f"[output] unroutable = {options['unroutable']}: neither error nor warn")
+        problems.append(f"[output] unroutable = {options['unroutable']}: must be 'error' or 'warn'")
     if problems:
         raise ConfigError("\n".join(problems))
     return options
-
-
-def _spool(path: str, options: ConfigSection) -> Spool:
-    from n6_stateful.output.spool import Spool
-
-    path = path.removeprefix("spool:")
-    absolute = Path(path).expanduser()
-    if not absolute.is_absolute():
-        raise ConfigError(f"the spool's path {path!r} has to begin with / or ~")
-    return Spool(absolute, options["spool_max_mib"])

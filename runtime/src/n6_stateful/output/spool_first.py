@@ -19,19 +19,22 @@ LOGGER = logging.getLogger(__name__)
 class SpoolFirstOutput:
     """The output of `spool_when_down`.
 
-    A message has arrived when it is in the spool. Closing forwards the spool, what earlier runs have left
-    first, in order; if the broker cannot be reached or does not take everything, that is a warning, and the
-    rest stays in the spool.
+    A message has arrived when it is in the spool. What earlier runs have left is forwarded before anything
+    is added, so that a full spool gets room, and the rest at the end, in order. A broker that cannot be
+    reached is a warning, and the rest stays in the spool; what it refuses is set apart, and is a `problem`.
     """
+
+    problem: str | None = None
 
     def __init__(self, spool: Spool, broker: Output) -> None:
         self.where = f"{spool.where}, on the way to {broker.where}"
         self._spool = spool
         self._broker = broker
-        self.problem: str | None = None
+        self._is_down = False
 
     def open(self, exchanges: Sequence[Exchange], owner: str, generations: Sequence[str]) -> None:
-        """Open the spool."""
+        """Forward what is in the spool, and open it."""
+        self._forward()
         self._spool.open(exchanges, owner, generations)
 
     def publish(self, message: Message) -> None:
@@ -45,12 +48,8 @@ class SpoolFirstOutput:
     def close(self) -> None:
         """Commit, then forward what the broker will take."""
         self._spool.close()
-        try:
-            self._spool.forward(self._broker)
-        except (PublishError, BusyError) as exc:
-            count, size = self._spool.summary()
-            messages = f"{count:,} message{'' if count == 1 else 's'} ({size:,} bytes)"
-            LOGGER.warning("%s\n%s there; the next run sends them first", exc, messages)
+        if not self._is_down:  # it would be waited for a second time
+            self._forward()
 
     def abort(self) -> None:
         """Roll back what is not committed."""
@@ -60,3 +59,14 @@ class SpoolFirstOutput:
         """Try the spool and the broker."""
         self._spool.check(exchanges)
         self._broker.check(exchanges)
+
+    def _forward(self) -> None:
+        try:
+            refused = self._spool.forward(self._broker).refused
+        except (PublishError, BusyError) as exc:
+            self._is_down = True
+            count, size = self._spool.summary()
+            messages = f"{count:,} message{'' if count == 1 else 's'} ({size:,} bytes)"
+            LOGGER.warning("%s\n%s there; the next run sends them first", exc, messages)
+        else:
+            self.problem = str(self._spool.refusal(refused, self._broker)) if refused else None

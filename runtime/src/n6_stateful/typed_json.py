@@ -1,9 +1,10 @@
-"""A state as JSON, and back: what JSON has no word for is written as `{"$type": value}`."""
+"""Plain data as JSON, and back: what JSON has no word for is written as `{"$type": value}`."""
 
 from __future__ import annotations
 
 import base64
 import datetime
+import decimal
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from n6_stateful.errors import StateError
@@ -18,6 +19,7 @@ _TO: dict[type, tuple[str, Callable[[Any, Callable[[Any], Any]], Any]]] = {
     bytes: ("$bytes", lambda value, deeper: base64.b64encode(value).decode()),
     datetime.datetime: ("$datetime", lambda value, deeper: value.isoformat()),
     datetime.date: ("$date", lambda value, deeper: value.isoformat()),
+    decimal.Decimal: ("$decimal", lambda value, deeper: str(value)),
 }
 _FROM: dict[str, Callable[[Any], Any]] = {
     "$set": lambda value: {load(item) for item in value},
@@ -26,6 +28,7 @@ _FROM: dict[str, Callable[[Any], Any]] = {
     "$bytes": lambda value: base64.b64decode(value, validate=True),
     "$datetime": datetime.datetime.fromisoformat,
     "$date": datetime.date.fromisoformat,
+    "$decimal": decimal.Decimal,
     "$dict": lambda value: {load(key): load(item) for key, item in value},
 }
 

@@ -1,0 +1,43 @@
+"""Base classes for the shapes that feeds come in: each manages its state itself.
+
+A shape is a small class with a hole or two: the methods below are all that has to be written. Everything
+else is done: loading the state, leaving out what was taken, saving once it has arrived, going on after a
+crash.
+
+| shape | class | to be written |
+|---|---|---|
+| `rows` | `BaseDownloadingTimeOrderedRowsCollector` | `pick_raw_row_time(row)`, `clean_row_time(raw)` |
+| | `BaseTimeOrderedRowsCollector` | and `obtain_orig_data() -> bytes` |
+| `items` | `BaseSeenItemsCollector` | `obtain_items()`, `item_key(item) -> str`, |
+| |  | `item_body(item) -> bytes`, |
+| |  | perhaps `item_version(item) -> str` |
+| `pages` | `BasePagedCollector` | `download_page(cursor) -> Page`, |
+| |  | `record_body(record) -> bytes` |
+| `list` | `BaseDownloadingListCollector` | nothing, or `obtain_data_body() -> bytes \\| None` |
+| `email` | `BaseSimpleEmailCollector` | `obtain_data_body() -> bytes \\| None`, which looks at |
+| |  | `self.email_msg` |
+
+A class is written with the names of n6's guide (`type`, `config_spec` with `source` and `cache_dir`,
+`get_source_channel`) or of n6 4.x (`raw_type`, `config_spec_pattern`, `get_source`, `state_dir`); not
+with both for one thing. Instead of `get_source_channel` the attribute `source_channel` will do where the
+channel is always the same; the state's name then has it, too. Where it depends on the record, write
+`get_source_channel(self, **processed_data)`; the state's name does without it.
+
+Before any of them `BaseDownloadingCollector` can be mixed in. It gives `download(url)`, which is one download
+done once, and the options `download_retries`, `download_timeout` and `base_request_headers`. The classes
+whose names say `Downloading` have it already, and the option `url`.
+
+The harness of `n6_stateful.testing` tests each shape in the same way: `harness.run(source)` is given what the
+source has, and puts it in the place of the method that gets it there:
+
+| shape | in the place of | `source` |
+|---|---|---|
+| `rows` | `obtain_orig_data` | the whole file, bytes |
+| `items` | `obtain_items` | a list of the items |
+| `pages` | `download_page` | a list of pages, each of them a list of records; the cursor counts records |
+| `list` | `obtain_data_body` | the whole body, bytes |
+| `email` | standard input | the mail, bytes |
+
+An exception is raised instead, a function takes the method's place, and `...` leaves the method as it is.
+`harness.assert_stateful_contract(source, later)` needs no more than what the source has at first, and later.
+"""

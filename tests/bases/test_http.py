@@ -1,0 +1,473 @@
+"""One download, done once: a whole answer or one clear error, from a server that does everything wrong."""
+
+from __future__ import annotations
+
+import gzip
+import logging
+import socket
+import subprocess
+import sys
+import time
+import tracemalloc
+import zlib
+from datetime import datetime
+from email.utils import formatdate
+from pathlib import Path
+from typing import Any
+
+import pytest
+import stamina
+
+from n6_stateful import SourceError
+from n6_stateful.bases import http
+from n6_stateful.bases.http import Answer, download
+from tests.bases.http_server import Server, answer, chunked
+
+BODY = b"".join(b"%d,2026-01-01,record\n" % number for number in range(30))
+GZIP = "Content-Encoding: gzip"
+DEFLATE = "Content-Encoding: deflate"
+ETAG = 'ETag: "v1"'
+LAST_MODIFIED = "Last-Modified: Thu, 01 Jan 2026 00:00:00 GMT"
+
+
+def encoded(body: bytes, coding: str) -> bytes:
+    """`body` as gzip, as zlib has it, or raw, as some servers take deflate to be."""
+    deflator = zlib.compressobj(wbits={"gzip": 31, "zlib": 15, "raw": -15}[coding])
+    return deflator.compress(body) + deflator.flush()
+
+
+CODINGS = {coding: encoded(BODY, coding) for coding in ("gzip", "zlib", "raw")}
+HEADER = {"gzip": GZIP, "zlib": DEFLATE, "raw": DEFLATE}
+
+
+def get(server: Server, say: Any, **kwargs: Any) -> Answer | None:
+    server.says["/feed"] = say
+    return download(server.url("/feed?key=hush"), **kwargs)
+
+
+def body_of(server: Server, say: Any, **kwargs: Any) -> bytes:
+    got = get(server, say, **kwargs)
+    assert got is not None
+    return got.content
+
+
+def error_of(server: Server, say: Any, **kwargs: Any) -> str:
+    """The one line that the error says."""
+    with pytest.raises(SourceError) as caught:
+        get(server, say, **kwargs)
+    text = str(caught.value)
+    assert "\n" not in text
+    assert "hush" not in text
+    assert f"127.0.0.1:{server.port}/feed" in text
+    return text
+
+
+class TestWholeAnswers:
+    @pytest.mark.parametrize("coding", CODINGS)
+    def test_encoded(self, coding: str, server: Server) -> None:
+        """gzip and both of what is called deflate are decoded."""
+        assert body_of(server, answer(CODINGS[coding], HEADER[coding])) == BODY
+        assert body_of(server, chunked(CODINGS[coding], HEADER[coding])) == BODY
+        assert body_of(server, answer(CODINGS[coding], HEADER[coding], length=None)) == BODY
+
+    def test_plain(self, server: Server) -> None:
+        """With a length, chunked, or ended by the connection."""
+        for say in (answer(BODY), chunked(BODY), answer(BODY, length=None)):
+            assert body_of(server, say) == BODY
+
+    def test_known_whole(self, server: Server) -> None:
+        """An answer says whether it was bound to be noticed if it had been cut."""
+        says = [answer(BODY), chunked(BODY), answer(CODINGS["gzip"], GZIP, length=None)]
+        assert all(got and got.is_known_whole for got in (get(server, say) for say in says))
+        assert not getattr(get(server, answer(BODY, length=None)), "is_known_whole", True)
+
+    def test_several_gzip_members(self, server: Server) -> None:
+        """Members one behind the other are one body, with the padding that gzip(1) ignores."""
+        parts = gzip.compress(BODY[:100]) + gzip.compress(BODY[100:]) + b"\0" * 9
+        assert body_of(server, answer(parts, GZIP)) == BODY
+
+    def test_large(self, server: Server) -> None:
+        """A large body is never held more than once."""
+        line = b"2026-01-01 00:00:00,record\n"
+        size = len(line) * 3_000_000
+        server.says["/feed"] = answer(gzip.compress(line * 3_000_000, 1), GZIP)
+        tracemalloc.start()
+        try:
+            got = download(server.url())
+            assert tracemalloc.get_traced_memory()[1] < 1.3 * size
+        finally:
+            tracemalloc.stop()
+        assert got is not None
+        assert len(got.content) == size
+
+    def test_large_pieces(self, server: Server) -> None:
+        """A body that inflates to exactly the size of the pieces it is taken in loses nothing."""
+        for size in (65535, 65536, 65537, 4 * 65536):
+            for coding in ("gzip", "zlib", "raw"):
+                body = bytes(size)
+                assert body_of(server, answer(encoded(body, coding), HEADER[coding])) == body
+
+    def test_text(self, server: Server) -> None:
+        """The text is in the character set that the answer names, or UTF-8."""
+        named = get(server, answer("ż".encode("iso-8859-2"), "Content-Type: text/csv; charset=iso-8859-2"))
+        unnamed = get(server, answer("ż".encode(), "Content-Type: text/csv"))
+        assert named is not None
+        assert unnamed is not None
+        assert (named.text, unnamed.text) == ("ż", "ż")
+
+    def test_times(self) -> None:
+        """A time in a header is UTC; what is not a time is none."""
+        assert http.as_datetime("Thu, 01 Jan 2026 01:00:00 +0100") == datetime(2026, 1, 1)
+        assert [http.as_datetime(each) for each in (None, "", "soon", "Thu, 99 Jan 2026")] == [None] * 4
+
+
+class TestHalfAnswers:
+    @pytest.mark.parametrize("coding", CODINGS)
+    def test_encoded(self, coding: str, server: Server) -> None:
+        """Cut at each byte, whatever the length says, it is an error."""
+        whole = CODINGS[coding]
+        for cut in range(len(whole)):
+            half = whole[:cut]
+            for say in (
+                answer(half, HEADER[coding], ETAG),
+                answer(half, HEADER[coding], ETAG, length=None),
+                answer(half, HEADER[coding], ETAG, length=len(whole)),
+                chunked(half, HEADER[coding], ETAG),
+                chunked(half, HEADER[coding], ETAG, whole=False),
+            ):
+                error_of(server, say, retries=0)
+
+    def test_plain(self, server: Server) -> None:
+        """Shorter than announced, or without its last chunk, it is an error at each byte."""
+        for cut in range(len(BODY)):
+            error_of(server, answer(BODY[:cut], length=len(BODY)), retries=0)
+            error_of(server, chunked(BODY[:cut], whole=False), retries=0)
+
+    def test_second_member(self, server: Server) -> None:
+        """A gzip body whose second member is cut is an error, and so is garbage behind the first."""
+        second = gzip.compress(BODY)
+        for cut in range(1, len(second)):
+            error_of(server, answer(gzip.compress(BODY) + second[:cut], GZIP), retries=0)
+        assert "damaged" in error_of(server, answer(second + b"garbage", GZIP), retries=0)
+        assert "damaged" in error_of(server, answer(zlib.compress(BODY) + b"x", DEFLATE), retries=0)
+
+    def test_damaged(self, server: Server) -> None:
+        """A changed byte is found out by the checksum."""
+        damaged = bytearray(CODINGS["gzip"])
+        damaged[-6] ^= 1
+        assert "damaged" in error_of(server, answer(bytes(damaged), GZIP), retries=0)
+
+    def test_head(self, server: Server) -> None:
+        """Cut in its head, it is no answer."""
+        whole = answer(BODY)
+        for cut in range(whole.index(b"\r\n\r\n")):
+            error_of(server, whole[:cut], retries=0)
+
+    def test_unknown_encoding(self, server: Server) -> None:
+        """What was not asked for is not taken for data."""
+        assert "gzip and deflate" in error_of(server, answer(BODY, "Content-Encoding: br"), retries=0)
+
+    def test_tried_again(self, server: Server) -> None:
+        """A half answer is asked for again."""
+        says = [answer(BODY[:9], length=99), answer(CODINGS["gzip"][:9], GZIP), answer(BODY)]
+        assert body_of(server, lambda _, to: to.sendall(says.pop(0))) == BODY
+
+
+class TestOtherThanData:
+    @pytest.mark.parametrize(
+        "status",
+        ["201 Created", "204 No Content", "202 Accepted", "206 Partial Content", "300 Multiple Choices",
+         "302 Found", "304 Not Modified", "400 Bad Request", "401 Unauthorized", "404 Not Found", "410 Gone"],
+    )  # fmt: skip
+    def test_status(self, status: str, server: Server) -> None:
+        """Only 200 is data, and what else is final is not asked for again."""
+        assert f"answered {status}" in error_of(server, answer(BODY, status=status))
+        assert len(server.requests) == 1
+
+    @pytest.mark.parametrize("status", ["408 x", "429 x", "500 x", "502 x", "503 x", "504 x"])
+    def test_passing_status(self, status: str, server: Server) -> None:
+        """What may pass is asked for again."""
+        assert f"answered {status}" in error_of(server, answer(BODY, status=status))
+        assert len(server.requests) == 3
+
+    def test_empty(self, server: Server) -> None:
+        """An empty body is an error, unless it is allowed."""
+        assert "empty body" in error_of(server, answer(b""))
+        assert body_of(server, answer(b""), allow_empty=True) == b""
+
+    def test_unexpected(self, server: Server) -> None:
+        """The caller can refuse by content type and beginning."""
+        seen = []
+
+        def is_expected(content_type: str, beginning: bytes) -> bool:
+            seen.append((content_type, beginning))
+            return False
+
+        page = b"<!DOCTYPE html><title>Log in"
+        text = error_of(server, answer(page, "Content-Type: Text/HTML; charset=x"), is_expected=is_expected)
+        assert "(text/html), beginning b'<!DOCTYPE html>" in text
+        assert seen == [("text/html", page)]
+
+    def test_not_http(self, server: Server) -> None:
+        """What does not speak HTTP is one clear error."""
+        error_of(server, b"SSH-2.0-OpenSSH_9.9\r\n", retries=0)
+        error_of(server, b"HTTP/1.1 200 \x1b[31m\r\n" + b"x" * 70_000, retries=0)
+
+    def test_terminal_sequences(self, server: Server) -> None:
+        """What the server says is shown without the power over a terminal."""
+        assert "\x1b" not in error_of(server, answer(status="404 \x1b[31mred"))
+
+    @pytest.mark.parametrize("url", ["ftp://h/x", "file:///etc/passwd", "h/x", "http://", "http://[x/", ""])
+    def test_not_an_http_url(self, url: str) -> None:
+        """Only http and https URLs can be downloaded."""
+        with pytest.raises(SourceError, match="http or https URL"):
+            download(url)
+
+    def test_header(self, server: Server) -> None:
+        """A header that cannot be sent is an error that does not show it."""
+        error_of(server, answer(BODY), headers={"X-Key": "hush\nhush"})
+
+
+class TestValidators:
+    def test_kept(self, server: Server) -> None:
+        """They come with a whole answer, go with the next request, and 304 is None."""
+        got = get(server, answer(BODY, ETAG, LAST_MODIFIED))
+        assert got is not None
+        assert get(server, answer(status="304 Not Modified"), validators=got.validators) is None
+        assert b'If-None-Match: "v1"\r\n' in server.requests[-1]
+        assert b"If-Modified-Since: Thu, 01 Jan 2026" in server.requests[-1]
+
+    def test_other_url(self, server: Server) -> None:
+        """Those of another URL are not sent."""
+        server.says["/other"] = server.says["/feed"] = answer(BODY, ETAG)
+        first = download(server.url("/other"))
+        assert first is not None
+        download(server.url(), validators=first.validators)
+        assert b"If-None-Match" not in server.requests[-1]
+
+    def test_none(self, server: Server) -> None:
+        """A server without validators leaves none to keep."""
+        got = get(server, answer(BODY))
+        assert got is not None
+        assert got.validators == {}
+
+
+class TestRedirects:
+    def redirect(self, to: str, status: str = "302 Found") -> bytes:
+        return answer(b"", f"Location: {to}", status=status)
+
+    @pytest.mark.parametrize("status", ["301 x", "302 x", "303 x", "307 x", "308 x"])
+    def test_followed(self, status: str, server: Server) -> None:
+        """To the same host, with all headers."""
+        server.says["/new"] = answer(BODY)
+        assert body_of(server, self.redirect("new", status), headers={"X-Key": "hush"}) == BODY
+        assert b"X-Key: hush" in server.requests[-1]
+
+    def test_circle(self, server: Server) -> None:
+        """A circle ends."""
+        assert "redirects more than 10 times" in error_of(server, self.redirect("/feed"))
+        assert len(server.requests) == 11
+
+    @pytest.mark.parametrize("to", ["file:///etc/passwd?hush", "ftp://h/x", "gopher://h/", "http://[x/"])
+    def test_elsewhere(self, to: str, server: Server) -> None:
+        """What is neither http nor https is not followed."""
+        assert "neither an http nor" in error_of(server, self.redirect(to))
+
+    def test_another_host(self, server: Server) -> None:
+        """Another host gets none of what is meant for the first."""
+        server.says["/new"] = answer(BODY)
+        headers = {"Authorization": "hush", "COOKIE": "hush", "X-Key": "hush", "User-Agent": "n6"}
+        server.says["/feed"] = answer(
+            b"", "Set-Cookie: a=hush", f"Location: {server.url('/new', 'localhost')}", status="302 x"
+        )
+        url = server.url("/feed?key=hush").replace("://", "://user:hush@")
+        got = download(url, headers=headers)
+        assert got is not None
+        assert b"hush" in server.requests[0]
+        for secret in (b"hush", b"uthorization", b"ookie"):
+            assert secret not in server.requests[1]
+        assert b"User-Agent: n6" in server.requests[1]
+
+    def test_another_port(self, server: Server) -> None:
+        """Another port is another host."""
+        other = Server()
+        other.says["/feed"] = answer(BODY)
+        try:
+            assert body_of(server, self.redirect(other.url()), headers={"X-Key": "hush"}) == BODY
+        finally:
+            other.end()
+        assert b"hush" not in other.requests[0]
+
+    def test_endless_body(self, server: Server) -> None:
+        """The body of a redirect is not read."""
+
+        def send(_: bytes, to: socket.socket) -> None:
+            to.sendall(answer(b"", "Location: /new", status="302 Found", length=10 << 30))
+            while not server.wait(0):
+                to.sendall(bytes(1 << 20))
+
+        server.says["/new"] = answer(BODY)
+        assert body_of(server, send, deadline=20) == BODY
+
+    def test_cookies(self, server: Server) -> None:
+        """A cookie that comes with a redirect goes back to its host."""
+        server.says["/new"] = answer(BODY)
+        body_of(server, answer(b"", "Set-Cookie: a=b", "Location: /new", status="302 Found"))
+        assert b"Cookie: a=b" in server.requests[1]
+
+    def test_validators(self, server: Server) -> None:
+        """A redirected answer may say that nothing changed."""
+        server.says["/new"] = answer(BODY, ETAG)
+        got = get(server, self.redirect("/new"))
+        assert got is not None
+        server.says["/new"] = answer(status="304 Not Modified")
+        assert get(server, self.redirect("/new"), validators=got.validators) is None
+
+
+class TestTime:
+    def test_dripping_body(self, server: Server) -> None:
+        """One byte now and then, for ever, ends with the deadline."""
+
+        def drip(_: bytes, to: socket.socket) -> None:
+            to.sendall(answer(b"", length=10**9))
+            while not server.wait(0.05):
+                to.sendall(b"x")
+
+        begun = time.monotonic()
+        assert "within 1 s" in error_of(server, drip, deadline=1, timeout=30)
+        assert time.monotonic() - begun < 10
+
+    def test_dripping_head(self, server: Server) -> None:
+        """The head, too, counts."""
+
+        def drip(_: bytes, to: socket.socket) -> None:
+            to.sendall(b"HTTP/1.1 200 OK\r\nX: ")
+            while not server.wait(0.05):
+                to.sendall(b"x")
+
+        assert "within 1 s" in error_of(server, drip, deadline=1, timeout=30)
+
+    def test_silence(self, server: Server) -> None:
+        """A server that says nothing is given up after `timeout`."""
+        assert "timed out" in error_of(server, lambda *_: server.wait(9) and None, timeout=0.2, retries=0)
+
+    def test_no_server(self) -> None:
+        """A port where nobody listens is one clear error."""
+        with socket.create_server(("127.0.0.1", 0)) as closed:
+            port = closed.getsockname()[1]
+        with pytest.raises(SourceError, match=rf"http://127.0.0.1:{port}/x\?\.\.\.: .*Connection refused"):
+            download(f"http://me:hush@127.0.0.1:{port}/x?key=hush")
+
+    def test_unknown_host(self) -> None:
+        """A name that does not exist is one clear error."""
+        with pytest.raises(SourceError, match=r"^http://feed\.invalid/x\?\.\.\.: "):
+            download("http://feed.invalid/x?key=hush")
+
+    @pytest.mark.parametrize("status", ["429 x", "503 x"])
+    def test_retry_after(self, status: str, server: Server) -> None:
+        """The time that the source names is waited for."""
+        says = [answer(BODY, "Retry-After: 1", status=status), answer(BODY)]
+        with stamina.set_testing(False):
+            begun = time.monotonic()
+            assert body_of(server, lambda _, to: to.sendall(says.pop(0))) == BODY
+        assert time.monotonic() - begun >= 1
+
+    @pytest.mark.parametrize("when", ["601", formatdate(time.time() + 9000, usegmt=True)])
+    def test_retry_after_the_deadline(self, when: str, server: Server) -> None:
+        """If it is beyond the deadline, the run ends at once and says so."""
+        text = error_of(server, answer(BODY, f"Retry-After: {when}", status="503 Busy"), deadline=600)
+        assert "answered 503 Busy, and asks to wait" in text
+        assert len(server.requests) == 1
+
+    @pytest.mark.parametrize("when", ["-1", "soon", "0", "Thu, 01 Jan 1970 00:00:00 GMT"])
+    def test_odd_retry_after(self, when: str, server: Server) -> None:
+        """A time that is past or none at all is no reason to wait."""
+        error_of(server, answer(BODY, f"Retry-After: {when}", status="503 Busy"))
+        assert len(server.requests) == 3
+
+
+class TestSize:
+    def test_endless(self, server: Server) -> None:
+        """10 GiB end at the limit."""
+
+        def send(_: bytes, to: socket.socket) -> None:
+            to.sendall(answer(b"", length=10 << 30))
+            while not server.wait(0):
+                to.sendall(bytes(1 << 20))
+
+        assert "larger than 1,000,000 bytes" in error_of(server, send, size_limit=1_000_000)
+        assert len(server.requests) == 1
+
+    def test_bomb(self, server: Server) -> None:
+        """The limit holds for what a small body becomes, long before it has become that."""
+        deflator = zlib.compressobj(9, wbits=31)
+        bomb = b"".join(deflator.compress(bytes(1 << 20)) for _ in range(256)) + deflator.flush()
+        tracemalloc.start()
+        try:
+            assert "larger" in error_of(server, answer(bomb, GZIP), size_limit=1 << 20)
+            assert tracemalloc.get_traced_memory()[1] < 16 << 20
+        finally:
+            tracemalloc.stop()
+
+
+class TestSecrets:
+    def test_debug_log(self, server: Server, caplog: pytest.LogCaptureFixture) -> None:
+        """Not even at DEBUG does anything log the query."""
+        caplog.set_level(logging.DEBUG)
+        get(server, answer(BODY))
+        error_of(server, answer(BODY[:5], length=50))
+        assert "hush" not in caplog.text
+
+    def test_traceback(self, server: Server) -> None:
+        """Nor is it in a traceback of the error."""
+        program = (
+            "from n6_stateful.bases.http import download\n"
+            f"download('http://u:hush@127.0.0.1:{server.port}/gone?key=hush', retries=0)"
+        )
+        server.says["/gone"] = answer(BODY[:5], length=50)
+        done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
+        assert "IncompleteRead(5 bytes read" in done.stderr
+        assert "hush" not in done.stderr.replace("download('http://u:hush@", "").replace("key=hush', ret", "")
+
+
+class TestEnvironment:
+    def test_netrc(self, server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        """`.netrc` replaces neither a header that the code set nor the URL's user."""
+        (tmp_path / ".netrc").write_text("machine 127.0.0.1 login other password other\n")
+        (tmp_path / ".netrc").chmod(0o600)
+        monkeypatch.setenv("HOME", str(tmp_path))
+        get(server, answer(BODY), headers={"authorization": "Bearer mine"})
+        download(server.url().replace("://", "://user:word@"))
+        get(server, answer(BODY))
+        assert b"Authorization: Bearer mine" in server.requests[0]
+        assert b"Authorization: Basic dXNlcjp3b3Jk" in server.requests[1]
+        assert b"Authorization: Basic b3RoZXI6b3RoZXI=" in server.requests[2]
+
+    def test_proxy(self, server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
+        """A proxy of the environment is used, also beside a header that the code set."""
+        monkeypatch.setenv("http_proxy", server.url(""))
+        server.says["http://feed.invalid/x"] = answer(BODY)
+        got = download("http://feed.invalid/x", headers={"Authorization": "mine"})
+        assert got is not None
+        assert got.content == BODY
+
+    def test_without_the_extra(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        """One line says what to install."""
+        monkeypatch.setitem(sys.modules, "stamina", None)
+        with pytest.raises(Exception, match="pip install requests stamina") as caught:
+            download("http://127.0.0.1/")
+        assert getattr(caught.value, "exit_code", None) == 78
+
+    def test_import(self) -> None:
+        """Importing the module imports none of the libraries."""
+        program = "import sys, n6_stateful.bases.http; print('requests' in sys.modules)"
+        done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
+        assert done.stdout == "False\n", done.stderr
+
+
+def test_only_what_was_asked_for(server: Server) -> None:
+    """The request names the encodings that can be checked, and no others."""
+    get(server, answer(BODY), headers={"accept-encoding": "br"})
+    assert b"gzip, deflate\r\n" in server.requests[0]
+    assert b"br" not in server.requests[0]
+    assert http.REDIRECTS == 10

@@ -18,7 +18,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from n6_stateful import StateError, StateLockedError
-from n6_stateful.state.file import MARK, SIGNATURE, FileStore
+from n6_stateful.state.file import FileStore
+from n6_stateful.state.format import MARK, SIGNATURE
 from n6_stateful.state.store import BrokenStateError
 
 # Begins a process that opens the state file named by its argument as `file`.

@@ -26,6 +26,7 @@ import time
 import types
 import uuid
 import zoneinfo
+from collections.abc import Iterable
 from contextlib import suppress
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -35,7 +36,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from n6_stateful.state.pickles import PLAIN_CLASSES, Pickler, RefusedError, StandIn, load, look
+from n6_stateful.command.state_look import StandIn, look
+from n6_stateful.state.admission import PLAIN_CLASSES, Admission, RefusedError
+from n6_stateful.state.pickles import Pickler, load
 
 OWN = ("tests",)
 PROTOCOLS = range(pickle.HIGHEST_PROTOCOL + 1)
@@ -68,8 +71,8 @@ STATES = st.recursive(
 )
 
 
-def loads(data: bytes, **kwargs: Any) -> Any:
-    return load(io.BytesIO(data), **kwargs)
+def loads(data: bytes, packages: Iterable[str] = (), classes: Iterable[str] = (), **kwargs: Any) -> Any:
+    return load(io.BytesIO(data), Admission(frozenset(packages), frozenset(classes)), **kwargs)
 
 
 @dataclasses.dataclass
@@ -337,7 +340,7 @@ def test_attributes_of_own_classes_cannot_be_set() -> None:
     module, name = Point.__module__.encode(), b"Point"
     # GLOBAL Point; (None, {"__init__": list}); BUILD
     data = b"c" + module + b"\n" + name + b"\n(N}V__init__\ncbuiltins\nlist\nstb."
-    with pytest.raises(RefusedError, match="tried to change the class"):
+    with pytest.raises(RefusedError, match="tried to change"):
         loads(data, packages=OWN)
     assert dict(vars(Point)) == before
     assert Point(1, 2).x == 1
@@ -354,20 +357,20 @@ def test_attributes_of_plain_classes_cannot_be_set(name: str) -> None:
 
 
 def test_persistent_ids_are_refused() -> None:
-    with pytest.raises(RefusedError, match="persistent id"):
+    with pytest.raises(pickle.UnpicklingError, match="persistent"):
         loads(b"Psomething\n.")
 
 
 @pytest.mark.parametrize("opcode", [b"\x82\x01", b"\x83\x01\x00", b"\x84\x01\x00\x00\x00"])
 def test_codes_of_the_extension_registry_lead_nowhere(opcode: bytes) -> None:
-    with pytest.raises(ValueError, match="unregistered extension code"):
+    with pytest.raises((ValueError, RefusedError), match="extension code"):
         loads(b"\x80\x02" + opcode + b".")
 
 
 def test_a_code_that_the_program_has_registered_is_held_to_the_same_rules() -> None:
     copyreg.add_extension("os", "system", 200)
     try:
-        with pytest.raises(RefusedError, match=r"os\.system is not admitted"):
+        with pytest.raises(RefusedError, match="extension code"):
             loads(b"\x80\x02\x82\xc8(Vtrue\ntR.", packages=OWN)
     finally:
         copyreg.remove_extension("os", "system", 200)
@@ -402,7 +405,7 @@ def test_deep_recursion_and_huge_sizes_raise_and_do_not_crash() -> None:
     for data in (frame, text, b"\x80\x04\x8e" + struct.pack("<Q", 2**62) + b".", b"\x80\x63N."):
         with pytest.raises(Exception, match=r".*"):
             loads(data)
-    with suppress(RecursionError):
+    with pytest.raises(RefusedError, match="tuples"):
         loads(deep)
 
 
@@ -545,7 +548,7 @@ def test_what_is_written_is_what_would_be_loaded_again(
 ) -> None:
     file = io.BytesIO()
     try:
-        Pickler(file, protocol, OWN, classes).dump([state, [state]])
+        Pickler(file, protocol, Admission(frozenset(OWN), frozenset(classes))).dump([state, [state]])
     except Exception:
         data = b""
         with suppress(Exception):  # some do not pickle at all
@@ -560,7 +563,7 @@ def test_what_is_written_is_what_would_be_loaded_again(
 @given(STATES, st.sampled_from(PROTOCOLS[2:]))
 def test_plain_data_is_written_as_pickle_writes_it(state: Any, protocol: int) -> None:
     file = io.BytesIO()
-    Pickler(file, protocol, (), ()).dump(state)
+    Pickler(file, protocol, Admission()).dump(state)
     assert loads(file.getvalue()) == state
 
 
@@ -590,9 +593,10 @@ def test_looking_shows_an_object_of_any_protocol(state: object, protocol: int) -
 def test_looking_changes_no_class() -> None:
     before = dict(vars(fractions.Fraction))
     attack = b"cfractions\nFraction\n(N}V__init__\ncbuiltins\nlist\nstb."
-    with pytest.raises(RefusedError, match="tried to change the class"):
+    with pytest.raises(RefusedError, match="tried to change"):
         look(io.BytesIO(b"\x80\x04" + attack))
-    look(io.BytesIO(attack))  # as of Python 2: there it is no class that is changed
+    with pytest.raises(RefusedError, match="tried to change"):
+        look(io.BytesIO(attack))
     assert dict(vars(fractions.Fraction)) == before
 
 

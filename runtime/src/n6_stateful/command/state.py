@@ -19,9 +19,9 @@ from typing import TYPE_CHECKING, Any
 
 from n6_stateful import typed_json
 from n6_stateful.command.confirm import confirm
+from n6_stateful.command.state_look import look
 from n6_stateful.errors import N6StatefulError, StateError
 from n6_stateful.state.mixin import CollectorWithStateMixin
-from n6_stateful.state.pickles import look
 from n6_stateful.state.store import BrokenStateError, Generation, StateStore
 
 if TYPE_CHECKING:

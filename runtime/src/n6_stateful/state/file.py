@@ -1,8 +1,6 @@
 """The file store: one durable, locked, checked file.
 
-The file is a plain pickle, which any `pickle.load` reads: it begins with a mark that a pickle machine
-pushes and pops again, and after the pickle's end comes a footer line with the generation, the time, the
-length and the SHA-256 of all that precedes it. Next to it lie
+What is in it, `n6_stateful.state.format` says. Next to it lie
 
     <name>.previous   the state before the last run that published something
     <name>.lock       held (flock) by the run that is in progress; says who that is
@@ -15,35 +13,19 @@ from __future__ import annotations
 import errno
 import fcntl
 import filecmp
-import hashlib
 import os
 import stat
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any, BinaryIO, NamedTuple
+from typing import Any, BinaryIO
 
 from n6_stateful.errors import StateError, StateLockedError
-from n6_stateful.state.store import BrokenStateError, Generation, load_pickle
+from n6_stateful.state.format import LONGEST_FOOTER, inspect, now, read_state, write_state
+from n6_stateful.state.store import Generation
 
-VERSION = 1
-# PROTO 4, SHORT_BINUNICODE "n6-stateful", POP: tells our files from n6's even when the footer is lost.
-MARK = b"\x80\x04\x8c\x0bn6-stateful0"
-SIGNATURE = b"\n#n6-stateful "
-_LONGEST_FOOTER = 512
 _CHUNK = 1 << 20
-_NEW_FILE = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
-
-
-class Footer(NamedTuple):
-    """What the last line of a state file says."""
-
-    generation: str
-    number: int
-    saved: str
-    length: int
-    sha256: str
 
 
 class FileStore:
@@ -83,12 +65,6 @@ class FileStore:
             _check_safe(directory, directory.stat())
             while self._lock is None:
                 self._try_lock()
-            try:
-                os.ftruncate(self._lock, 0)
-                os.write(self._lock, f"{os.getpid()} {_now()}\n".encode())
-            except BaseException:
-                self.unlock()
-                raise
         with _os_errors_as_state_error(f"{directory}: what a killed run has left cannot be swept"):
             self._sweep()
 
@@ -97,9 +73,10 @@ class FileStore:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
             # Somebody may have removed the file in between; then we locked nothing.
-            with suppress(FileNotFoundError):
-                if os.path.samestat(os.fstat(lock), self._lock_path.stat()):
-                    self._lock = lock
+            if self._lock_path.exists() and os.path.samestat(os.fstat(lock), self._lock_path.stat()):
+                os.ftruncate(lock, 0)
+                os.write(lock, f"{os.getpid()} {now()}\n".encode())
+                self._lock = lock
         except BlockingIOError:
             raise StateLockedError(
                 f"another run is in progress ({self.holder() or 'unknown process'}) and holds "
@@ -109,28 +86,28 @@ class FileStore:
             if self._lock is None:
                 os.close(lock)
 
-    def holder(self) -> str | None:
-        """Who holds the lock, as the kernel lists it; None if nobody does, or where there is no such list."""
-        # To try the lock would be to hold it for an instant, in which a run could fail to take it.
-        try:
-            inode = self._lock_path.stat().st_ino
-            locks = [line.split() for line in Path("/proc/locks").read_text().splitlines()]
-            said, _, since = self._lock_path.read_text(errors="replace").strip().partition(" ")
-        except OSError:
-            return None
-        for _, kind, _, _, pid, place, *_ in locks:
-            if kind == "FLOCK" and place.endswith(f":{inode}"):
-                # 0: it is in another container, or only a child of it is left. Another number than what is
-                # written there: it is about to write.
-                return f"process {said}, since {since}" if pid in ("0", said) else f"process {pid}"
-        return None
-
     def unlock(self) -> None:
         """Give the lock back."""
         if self._lock is not None:
             # No LOCK_UN: in a forked child it would take the lock from the parent too.
             os.close(self._lock)
             self._lock = None
+
+    def holder(self) -> str | None:
+        """Who holds the lock, as the kernel lists it; None if nobody does, or where there is no such list."""
+        # To try the lock would be to hold it for an instant, in which a run could fail to take it.
+        try:
+            inode = self._lock_path.stat().st_ino
+            said, _, since = self._lock_path.read_text(errors="replace").strip().partition(" ")
+            for line in Path("/proc/locks").read_text().splitlines():
+                _, kind, _, _, pid, place, *_ = line.split()
+                if kind == "FLOCK" and place.endswith(f":{inode}"):
+                    # 0: it is in another container, or only a child of it is left. Another number than what
+                    # the file says: it has not written its own there yet.
+                    return f"process {said}, since {since}" if pid in ("0", said) else f"process {pid}"
+        except OSError:
+            pass
+        return None
 
     def _sweep(self) -> None:
         with suppress(FileNotFoundError):
@@ -148,17 +125,13 @@ class FileStore:
         found = []
         for path in (self.path, self.previous):
             try:
-                with (
-                    _os_errors_as_state_error(f"{path}: cannot be read", but=FileNotFoundError),
-                    _opened(path) as (file, size),
-                ):
-                    found.append(_generation(path, size, _find_footer(str(path), file)))
+                with _opened(path) as file:
+                    found.append(inspect(str(path), file)[0])
             except FileNotFoundError:
                 # Whoever takes the current file away wants to begin anew, not from the one before it.
                 break
             except StateError as exc:
-                with suppress(OSError):
-                    found.append(Generation("", 0, "", path.lstat().st_size, str(path), str(exc)))
+                found.append(Generation("", 0, "", 0, str(path), str(exc).removeprefix(f"{path}: ")))
         return found
 
     def read(
@@ -166,21 +139,15 @@ class FileStore:
     ) -> tuple[Any, Generation]:
         """See `StateStore.read`."""
         path = Path(generation.where) if generation else self.path
-        with _opened(path) as (file, size):
-            loaded, footer = read(str(path), file, load)
-            return loaded, _generation(path, size, footer)
+        with _opened(path) as file:
+            return read_state(str(path), file, load)
 
     def set_aside(self, broken: Generation) -> str:
         """Move a broken file away, under a name with the time, and return the new name."""
         path = Path(broken.where)
         stamp = time.strftime("%Y%m%dT%H%M%SZ", time.gmtime())
+        aside = path.with_name(f"{path.name}.broken-{stamp}-{os.urandom(4).hex()}")
         with _os_errors_as_state_error(f"{path}: cannot be moved aside"):
-            names = [
-                f"{path.name}.broken-{stamp}{suffix}" for suffix in ("", *map("-{}".format, range(2, 1000)))
-            ]
-            aside = next((path.with_name(name) for name in names if not path.with_name(name).exists()), None)
-            if aside is None:
-                raise StateError(f"{path}: cannot be moved aside: too many broken files are there")
             if path == self.path and self.previous.exists():
                 _link_or_copy(path, aside)
                 self.previous.rename(path)  # so that at no time there is none
@@ -190,7 +157,7 @@ class FileStore:
         return str(aside)
 
     def set_aside_names(self) -> list[str]:
-        """The broken files, oldest first."""
+        """The broken files."""
         return sorted(map(str, self.path.parent.glob(f"{self.path.name}*.broken-*")))
 
     # Write
@@ -199,192 +166,73 @@ class FileStore:
         """Return if the directory takes a new file as large as the last one."""
         temporary = self._temporary(os.urandom(16).hex())
         with _os_errors_as_state_error(f"{self.path}: no new state could be saved"):
-            size = self.path.stat().st_size if self.path.exists() else 0
+            size = LONGEST_FOOTER
+            with suppress(FileNotFoundError):
+                status = self.path.stat()
+                size += status.st_size
+                # A file that was made immutable refuses this, as it would refuse to be replaced.
+                self.path.chmod(stat.S_IMODE(status.st_mode))
             try:
-                descriptor = os.open(temporary, _NEW_FILE, 0o600)
-                try:
-                    _reserve(descriptor, max(size, _LONGEST_FOOTER))
-                finally:
-                    os.close(descriptor)
-                _check_replaceable(self.path)
+                with _created(temporary) as file:
+                    for at in range(0, size, _CHUNK):
+                        file.write(bytes(min(_CHUNK, size - at)))
             finally:
                 temporary.unlink(missing_ok=True)
 
     def write(self, dump: Callable[[Any], None], number: int, *, keep_previous: bool = True) -> Generation:
         """Replace the file; for the rest see `StateStore.write`."""
-        generation = os.urandom(16).hex()
-        temporary = self._temporary(generation)
-        try:
-            with _os_errors_as_state_error(
-                f"{self.path}: the state could not be saved", "; the state is what it was"
-            ):
-                footer = _write_new(temporary, dump, generation, number)
-                size = temporary.stat().st_size
-                self._put_in_place(temporary, keep_previous)
-        except BaseException:
-            with suppress(OSError):
-                temporary.unlink(missing_ok=True)
-            raise
-        return Generation(generation, number, footer.saved, size, str(self.path))
-
-    def _put_in_place(self, temporary: Path, keep_previous: bool) -> None:
-        # What is not to be kept has another name, lest the next run finish what was no end of this save.
+        id = os.urandom(16).hex()
+        temporary = self._temporary(id)
+        # What is not to be kept has another name, lest the next run take it for a save to be finished.
         backup = self._backup if keep_previous else self._temporary("replaced")
-        backup.unlink(missing_ok=True)
-        try:
-            _link_or_copy(self.path, backup)
-            had_one = True
-        except FileNotFoundError:
-            had_one = False
-        try:
-            temporary.rename(self.path)
-            _sync_directory(self.path.parent)
-        except BaseException:
-            # The caller will be told that nothing was saved, so nothing may have been.
-            with suppress(OSError):
-                if had_one:
-                    _replace(backup, self.path)
-                else:
-                    self.path.unlink(missing_ok=True)
-            raise
+        in_place = False
+        with _os_errors_as_state_error(
+            f"{self.path}: the state could not be saved", "; the state is what it was"
+        ):
+            backup.unlink(missing_ok=True)
+            try:
+                with _created(temporary) as file:
+                    generation = write_state(file, dump, id, number, str(self.path))
+                    file.flush()
+                    os.fsync(file.fileno())
+                with suppress(FileNotFoundError):
+                    _link_or_copy(self.path, backup)
+                temporary.rename(self.path)
+                in_place = True
+                _sync_directory(self.path.parent)
+            except BaseException:
+                # The caller will be told that nothing was saved, so nothing may have been.
+                with suppress(OSError):
+                    temporary.unlink(missing_ok=True)
+                    if backup.exists():
+                        _replace(backup, self.path)
+                    elif in_place:
+                        self.path.unlink(missing_ok=True)
+                raise
         # The new state is safe; should this fail or be cut off, the next run does it.
         with suppress(OSError):
-            if had_one and keep_previous:
+            if keep_previous:
                 _replace(backup, self.previous)
             backup.unlink(missing_ok=True)
-
-
-def read(where: str, file: BinaryIO, load: Callable[[BinaryIO], Any]) -> tuple[Any, Footer | None]:
-    """What `load` makes of the open `file`, and its footer: None for a pickle that is not ours, as n6's.
-    For the errors see `StateStore.read`; `where` is what they call the file."""
-    with _os_errors_as_state_error(f"{where}: cannot be read"):
-        footer = _find_footer(where, file)
-        if footer is not None:
-            _verify(where, file, footer)
-        file.seek(0)
-    loaded = load_pickle(where, file, load, verified=footer is not None)
-    if footer is None:
-        with _os_errors_as_state_error(f"{where}: cannot be read"):
-            if file.read(1):
-                raise BrokenStateError(f"{where}: something follows the pickle")
-    return loaded, footer
-
-
-def _generation(path: Path, size: int, footer: Footer | None) -> Generation:
-    if footer is None:
-        return Generation("", 0, "", size, str(path))
-    return Generation(footer.generation, footer.number, footer.saved, size, str(path))
-
-
-class _HashingWriter:
-    """Writes to a file descriptor, and hashes and counts what it writes."""
-
-    def __init__(self, descriptor: int) -> None:
-        self._descriptor = descriptor
-        self.hash = hashlib.sha256()
-        self.length = 0
-
-    def write(self, data: Any) -> int:
-        """Write all of `data`, any object with the buffer interface."""
-        self.hash.update(data)
-        with memoryview(data).cast("B") as view:
-            written = 0
-            while written < len(view):
-                written += os.write(self._descriptor, view[written:])
-            self.length += written
-        return written
-
-
-def _write_new(path: Path, dump: Callable[[Any], None], generation: str, number: int) -> Footer:
-    descriptor = os.open(path, _NEW_FILE, 0o600)
-    try:
-        writer = _HashingWriter(descriptor)
-        writer.write(MARK)
-        dump(writer)
-        footer = Footer(generation, number, _now(), writer.length, writer.hash.hexdigest())
-        writer.write(_footer_line(footer))
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
-    return footer
-
-
-def _footer_line(footer: Footer) -> bytes:
-    fields = " ".join(f"{name}={value}" for name, value in footer._asdict().items())
-    line = SIGNATURE + f"{VERSION} {fields} check=".encode()
-    return line + _checksum(line) + b"\n"
-
-
-def _find_footer(where: str, file: BinaryIO) -> Footer | None:
-    """The footer of a file of ours; None for a file that is not ours."""
-    size = file.seek(0, os.SEEK_END)
-    file.seek(max(0, size - _LONGEST_FOOTER))
-    tail = file.read()
-    at = tail.rfind(SIGNATURE)
-    file.seek(0)
-    if at < 0 and file.read(len(MARK)) != MARK:
-        if not size:
-            raise BrokenStateError(f"{where}: is empty")
-        return None
-    line = tail[max(at, 0) :]
-    checked = line[: line.rfind(b"check=") + len("check=")]
-    if line != checked + _checksum(checked) + b"\n":
-        raise BrokenStateError(f"{where}: its footer is damaged or missing")
-    _, version, *fields = checked.decode().split()
-    if int(version) != VERSION:
-        raise StateError(
-            f"{where}: was written by a newer n6-stateful-runtime (format {version}, this one knows "
-            f"{VERSION}); upgrade the runtime, or `state restore` an older state"
-        )
-    said = dict(field.split("=") for field in fields)
-    footer = Footer(
-        said["generation"], int(said["number"]), said["saved"], int(said["length"]), said["sha256"]
-    )
-    if footer.length != size - len(line):
-        raise BrokenStateError(f"{where}: has {size - len(line)} bytes where {footer.length} were saved")
-    return footer
-
-
-def _verify(where: str, file: BinaryIO, footer: Footer) -> None:
-    file.seek(0)
-    left = footer.length
-    digest = hashlib.sha256()
-    while left and (chunk := file.read(min(left, _CHUNK))):
-        digest.update(chunk)
-        left -= len(chunk)
-    if left or digest.hexdigest() != footer.sha256:
-        raise BrokenStateError(f"{where}: its contents are not what was saved")
-
-
-def _checksum(line: bytes) -> bytes:
-    return hashlib.sha256(line).hexdigest()[:16].encode()
+        return generation
 
 
 @contextmanager
-def _opened(path: Path) -> Iterator[tuple[BinaryIO, int]]:
+def _opened(path: Path) -> Iterator[BinaryIO]:
     with _os_errors_as_state_error(f"{path}: cannot be read", but=FileNotFoundError):
-        try:
-            # O_NONBLOCK: to open a pipe would be to wait for somebody to write to it.
-            descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK)
-        except OSError as exc:
-            if exc.errno == errno.ELOOP:
-                raise StateError(f"{path}: is a symbolic link; put the file itself there") from exc
-            raise
-        try:
-            status = os.fstat(descriptor)
-            _check_regular(path, status)
+        if path.is_symlink():
+            raise StateError(f"{path}: is a symbolic link; put the file itself there")
+        with open(path, "rb", opener=_open_file_itself) as file:
+            status = os.fstat(file.fileno())
+            if not stat.S_ISREG(status.st_mode):
+                raise StateError(f"{path}: is not a regular file; move it away")
             _check_safe(path, status)
-            file = os.fdopen(descriptor, "rb")
-        except BaseException:
-            os.close(descriptor)
-            raise
-    with file:
-        yield file, status.st_size
+            yield file
 
 
-def _check_regular(path: Path, status: os.stat_result) -> None:
-    if not stat.S_ISREG(status.st_mode):
-        raise StateError(f"{path}: is not a regular file; move it away")
+def _open_file_itself(path: str, flags: int) -> int:
+    # O_NONBLOCK: to open a pipe would be to wait for somebody to write to it.
+    return os.open(path, flags | os.O_NOFOLLOW | os.O_NONBLOCK)
 
 
 def _check_safe(path: Path, status: os.stat_result) -> None:
@@ -399,6 +247,13 @@ def _check_safe(path: Path, status: os.stat_result) -> None:
             f"{path}: others may write to it and could put a state of their own there; "
             f"mend it with: chmod go-w {path}"
         )
+
+
+@contextmanager
+def _created(path: Path) -> Iterator[BinaryIO]:
+    descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+    with os.fdopen(descriptor, "wb") as file:
+        yield file
 
 
 def _make_private_directories(directory: Path) -> None:
@@ -424,27 +279,6 @@ def _os_errors_as_state_error(
         raise StateError(f"{what}: {exc.strerror or exc}{where}{outcome}") from exc
 
 
-def _reserve(descriptor: int, size: int) -> None:
-    """Give a new file `size` bytes on its disk."""
-    try:
-        os.posix_fallocate(descriptor, 0, size)
-    except (AttributeError, OSError) as exc:
-        if isinstance(exc, OSError) and exc.errno not in (errno.EOPNOTSUPP, errno.EINVAL, errno.ENOSYS):
-            raise
-        # Neither the system nor its C library can do it.
-        with os.fdopen(os.dup(descriptor), "wb") as file:
-            for at in range(0, size, _CHUNK):
-                file.write(bytes(min(_CHUNK, size - at)))
-
-
-def _check_replaceable(path: Path) -> None:
-    try:
-        os.close(os.open(path, os.O_WRONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK))
-    except OSError as exc:
-        if exc.errno == errno.EPERM:  # it was made immutable; a lack of rights on the file is no hindrance
-            raise
-
-
 def _replace(source: Path, target: Path) -> None:
     """Rename, also where both are names of one file already (POSIX then keeps both)."""
     source.replace(target)
@@ -457,17 +291,15 @@ def _link_or_copy(source: Path, target: Path) -> None:
     except OSError as exc:
         if exc.errno not in (errno.EPERM, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK):
             raise
-        # A file system without hard links.
+        # A file system without hard links. The copy has a name that is swept, lest half of it count.
         import shutil
 
-        # Under a name that is swept, lest half a copy be taken for the file.
         copy = target.with_name(f".{target.name.lstrip('.')}.copy.tmp")
         copy.unlink(missing_ok=True)
-        descriptor = os.open(copy, _NEW_FILE, 0o600)
-        with source.open("rb") as original, os.fdopen(descriptor, "wb") as file:
+        with source.open("rb") as original, _created(copy) as file:
             shutil.copyfileobj(original, file)
             file.flush()
-            os.fsync(descriptor)
+            os.fsync(file.fileno())
         copy.rename(target)
 
 
@@ -477,7 +309,3 @@ def _sync_directory(directory: Path) -> None:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
-
-
-def _now() -> str:
-    return time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())

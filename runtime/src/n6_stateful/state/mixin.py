@@ -15,8 +15,10 @@ from typing import Any, BinaryIO, ClassVar, Protocol, runtime_checkable
 
 from n6_stateful import settings
 from n6_stateful.errors import CollectorError, ConfigError, StateError, StateLockedError
-from n6_stateful.state.file import FileStore, read
-from n6_stateful.state.pickles import LOSSLESS, Pickler, RefusedError, is_of_py2, load
+from n6_stateful.state.admission import Admission
+from n6_stateful.state.file import FileStore
+from n6_stateful.state.format import read_state
+from n6_stateful.state.pickles import LOSSLESS, Pickler, is_of_py2, load
 from n6_stateful.state.store import BrokenStateError, Generation, StateStore
 
 LOGGER = logging.getLogger(__name__)
@@ -117,7 +119,7 @@ class CollectorWithStateMixin:
             self.flush_output()
             something_new = self.published_count != self._published_before
         if settings.current().dry_run:
-            self._dump(state, _Nowhere())
+            self._dump(state)
             LOGGER.info("dry run: the state was not saved")
             return
         # What n6 has left is worth keeping too.
@@ -154,7 +156,7 @@ class CollectorWithStateMixin:
     def import_state(self, where: str, file: BinaryIO) -> Any:
         """The state in a file from elsewhere, one of ours or a plain pickle; `where` is what errors call it.
         For the errors see `StateStore.read`."""
-        (state, of_py2), _ = read(where, file, self._load)
+        (state, of_py2), _ = read_state(where, file, self._load)
         return self._adjusted(state, of_py2)
 
     # For the collector to override
@@ -178,8 +180,6 @@ class CollectorWithStateMixin:
         directory = Path(config["cache_dir"]).expanduser()
         if not directory.is_absolute():
             raise ConfigError(f"cache_dir = {directory}: must begin with / or ~")
-        if "/" in name:
-            raise ConfigError(f"the state file's name would be {name!r}: a name cannot hold a slash")
         return FileStore(directory / name)
 
     def get_cache_file_name(self) -> str:
@@ -217,8 +217,9 @@ class CollectorWithStateMixin:
         Raises:
             StateError: `state` is set, and could not be saved.
         """
+        self._published_before = -1  # whatever the count is when it is saved
         if self.state is not None:
-            self._dump(self.state, _Nowhere())
+            self._dump(self.state)
 
     # How
 
@@ -235,42 +236,50 @@ class CollectorWithStateMixin:
             )
 
     def _load_state(self) -> Any:
-        self.state_store.lock()
-        self.state_store.prove_writable()
+        store = self.state_store
+        store.lock()
         broken: list[tuple[Generation, BrokenStateError]] = []
-        for generation in self.state_store.generations():
+        found: tuple[Any, Generation] | None = None
+        for generation in store.generations():
             try:
-                state, current = self.read_state(generation)
+                found = self.read_state(generation)
+                break
             except FileNotFoundError:
                 break
             except BrokenStateError as exc:
                 broken.append((generation, exc))
-            else:
-                self._set_aside(broken, "the state before it takes its place")
-                self._set_current(current)
-                LOGGER.info("loaded the state from %s (%s)", current.where, current)
-                return state
-        if broken and self._broken_state == "fail":
-            raise StateError(
-                f"{broken[0][1]}; it was left as it is (broken_state = fail). "
-                "Look at it, then `state import` an older state or `state reset`"
-            )
-        self._set_aside(
-            broken, "there is no good one before it: expect data that was taken already to be taken again"
-        )
-        self._set_current(None)
-        LOGGER.warning("there is no state in %s: beginning with the default state", self.state_store.where)
+        store.prove_writable()
+        self._set_aside(broken, found is not None)
+        self._set_current(found[1] if found else None)
+        if found:
+            LOGGER.info("loaded the state from %s (%s)", found[1].where, found[1])
+            return found[0]
+        LOGGER.warning("there is no state in %s: beginning with the default state", store.where)
         return self.make_default_state()
+
+    def _set_aside(self, broken: list[tuple[Generation, BrokenStateError]], found: bool) -> None:
+        if found:
+            outlook = "the state before it takes its place"
+        else:
+            outlook = "there is no good one before it: expect data that was taken already to be taken again"
+        # The oldest first: what is set aside gives its place to the one before it.
+        for generation, problem in reversed(broken):
+            if self._broken_state == "fail" and not found:
+                raise StateError(
+                    f"{problem}; it was left as it is (broken_state = fail). "
+                    "Look at it, then `state import` an older state or `state reset`"
+                )
+            where = (
+                "dry run: it was left there"
+                if settings.current().dry_run
+                else f"it was moved to {self.state_store.set_aside(generation)}"
+            )
+            LOGGER.error("the state is broken: %s; %s; %s", problem, where, outlook)
 
     def _load(self, file: BinaryIO) -> tuple[Any, bool]:
         of_py2 = is_of_py2(file)
         kwargs = self.get_py2_pickle_load_kwargs() if of_py2 else {}
-        try:
-            return load(file, *self._admitted(), **kwargs), of_py2
-        except RefusedError as exc:
-            raise StateError(
-                f"{exc}; it stays as it is. Go back with `state restore`{self._how_to_admit(exc)}"
-            ) from exc
+        return load(file, self._admission(), **kwargs), of_py2
 
     def _adjusted(self, state: Any, of_py2: bool) -> Any:
         # Apart from loading: a mistake in the hook is no fault of the pickle.
@@ -279,43 +288,27 @@ class CollectorWithStateMixin:
         LOGGER.warning("the state was saved under Python 2; it is adjusted now")
         return self.adjust_state_from_py2_pickle(state)
 
-    def _dump(self, state: Any, file: Any) -> None:
+    def _dump(self, state: Any, file: Any = None) -> None:
+        """Pickle `state` into `file`; by default only try it."""
         # 0 and 1 have no head of their own: after the mark they would be read as 4.
         protocol = 2 if self.pickle_protocol in (0, 1) else self.pickle_protocol
         try:
-            Pickler(file, protocol, *self._admitted()).dump(state)
+            Pickler(file or _Nowhere(), protocol, self._admission()).dump(state)
         except OSError:
             raise
-        except MemoryError as exc:
-            raise StateError(f"there is not enough memory to pickle the state; {self._unchanged}") from exc
         except Exception as exc:  # a class's own __reduce__ may raise anything
-            raise self._unpicklable(state, exc) from exc
+            raise StateError(
+                f"the state cannot be saved: {str(exc) or type(exc).__name__}; "
+                f"the state in {self.state_store.where} is what it was"
+            ) from exc
 
-    def _unpicklable(self, state: Any, exc: Exception) -> StateError:
-        from n6_stateful.state.culprit import culprit
-
-        where = culprit(state, lambda item: Pickler(_Nowhere(), 4, *self._admitted()).dump(item))
-        if not isinstance(exc, RefusedError):
-            return StateError(f"the state does not pickle: {where}: {exc}; {self._unchanged}")
-        return StateError(
-            f"the state could not be loaded again: {where}: {exc}; {self._unchanged}. "
-            f"Make plain data of it{self._how_to_admit(exc)}"
+    def _admission(self) -> Admission:
+        names = (
+            cls if isinstance(cls, str) else f"{cls.__module__}.{cls.__qualname__}"
+            for cls in self.state_classes
         )
-
-    @property
-    def _unchanged(self) -> str:
-        return f"the state in {self.state_store.where} is what it was"
-
-    def _admitted(self) -> tuple[frozenset[str], list[str]]:
-        return _own_packages(type(self)), [_full_name(cls) for cls in self.state_classes]
-
-    def _how_to_admit(self, exc: RefusedError) -> str:
-        if not exc.wanting:
-            return ""
-        return (
-            f"; or, if that is a class of yours, name it in {type(self).__name__}.state_classes, "
-            'for instance state_classes = ["package.module.Class"]'
-        )
+        packages = {cls.__module__.partition(".")[0] for cls in type(self).__mro__}
+        return Admission(packages - {"n6_stateful", *sys.stdlib_module_names}, set(names))
 
     def _set_current(self, current: Generation | None) -> None:
         self._state_loaded = True
@@ -326,15 +319,6 @@ class CollectorWithStateMixin:
         kept = [each.id for each in self.state_store.generations() if each.number < self._state_number]
         self.state_generations = tuple(dict.fromkeys([self.state_generation, *(kept or [""])]))
 
-    def _set_aside(self, broken: list[tuple[Generation, BrokenStateError]], outlook: str) -> None:
-        # The oldest first: what is set aside gives its place to the one before it.
-        for generation, problem in reversed(broken):
-            if settings.current().dry_run:
-                where = "dry run: it was left there"
-            else:
-                where = f"it was moved to {self.state_store.set_aside(generation)}"
-            LOGGER.error("the state is broken: %s; %s; %s", problem, where, outlook)
-
 
 class _Nowhere:
     """Takes a pickle that only has to be tried."""
@@ -342,12 +326,3 @@ class _Nowhere:
     def write(self, data: Any) -> int:
         """Take it."""
         return len(data)
-
-
-def _own_packages(cls: type) -> frozenset[str]:
-    tops = {each.__module__.partition(".")[0] for each in cls.__mro__}
-    return frozenset(tops - {"n6_stateful"} - sys.stdlib_module_names) | (tops & {"__main__"})
-
-
-def _full_name(cls: type | str) -> str:
-    return cls if isinstance(cls, str) else f"{cls.__module__}.{cls.__qualname__}"

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from typing import Any, BinaryIO, NamedTuple, Protocol
 
 from n6_stateful.errors import StateError
+from n6_stateful.state.pickles import opcodes
 
 
 class Generation(NamedTuple):
@@ -145,8 +146,6 @@ def load_pickle(where: str, file: BinaryIO, load: Callable[[BinaryIO], Any], *, 
 
 def _is_whole_pickle(file: BinaryIO) -> bool:
     """Whether `file` has a pickle's form from its beginning to its end, whatever it is a pickle of."""
-    from n6_stateful.state.pickles import opcodes
-
     try:
         for _ in opcodes(file):
             pass

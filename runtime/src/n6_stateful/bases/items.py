@@ -1,0 +1,102 @@
+"""Things without an order, which come, change and go: an RSS feed, a manifest, lines of a list."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Iterable
+from hashlib import blake2b
+from typing import Any
+
+from n6_stateful.bases.shape import StatefulBaseCollector, default_body
+from n6_stateful.duration import seconds
+from n6_stateful.errors import ConfigError
+
+# A mark is 16 bytes: which thing it is, and in which version. The digests are keyed with a secret of the
+# state, so that nobody who writes into a feed can make two things share a mark.
+KEY_SIZE, VERSION_SIZE = 10, 6
+MARK_SIZE = KEY_SIZE + VERSION_SIZE
+HOUR = 3600
+
+
+class BaseSeenItemsCollector(StatefulBaseCollector):
+    """Publishes each thing once, and again when its version changes.
+
+    To be written: `obtain_items` and `item_key`; perhaps `item_version` and `item_body`.
+
+    The state holds a mark of 16 bytes for each thing, in the order of when the source showed it last:
+    `{"secret": bytes, "seen": {hours since 1970: marks, one after the other}}`. What the source has not shown
+    for `forget_after` is forgotten.
+    """
+
+    type = "stream"
+    extra_config_options = """
+        ; how long a thing that is gone is remembered, so that it is not new when it returns, like 12h or 30d
+        forget_after = 30d :: str
+    """
+
+    def obtain_items(self) -> Iterable[Any]:
+        """Everything that the source shows now, in the order in which it is to be published."""
+        raise NotImplementedError(f"{type(self).__name__}.obtain_items() is not written yet")
+
+    def item_key(self, item: Any) -> str:
+        """What tells one thing from another, for as long as it exists: an id, a link."""
+        raise NotImplementedError(f"{type(self).__name__}.item_key() is not written yet")
+
+    def item_version(self, item: Any) -> str:
+        """What changes when the thing does, such as a time or a revision; it is published again then."""
+        return ""
+
+    def item_body(self, item: Any) -> bytes:
+        """The message's body: bytes as they are, text as UTF-8, anything else as JSON."""
+        return default_body(item)
+
+    def hour(self) -> int:
+        """The hours since 1970."""
+        return int(time.time()) // HOUR
+
+    def make_default_state(self) -> dict[str, Any]:
+        """Nothing was seen yet."""
+        return {"secret": os.urandom(16), "seen": {}}
+
+    def start_publishing(self) -> None:
+        """Publish what was not seen before, and remember what the source shows now."""
+        try:
+            hours = seconds(self.config["forget_after"]) / HOUR
+        except ValueError as exc:
+            raise ConfigError(f"forget_after = {self.config['forget_after']}: {exc}") from exc
+        now = self.hour()
+        seen: dict[int, bytes] = self.state["seen"]
+        known = {mark for marks in seen.values() for mark in _split(marks)}
+        shown: set[bytes] = set()
+        changed: set[bytes] = set()
+        for item in self.obtain_items():
+            mark = self._mark(item)
+            if mark not in known and mark not in shown:
+                self.publish_output(*self.get_output_components(item=item))
+                changed.add(mark[:KEY_SIZE])
+            shown.add(mark)
+        kept = {
+            hour: b"".join(
+                mark for mark in _split(marks) if mark not in shown and mark[:KEY_SIZE] not in changed
+            )
+            for hour, marks in seen.items()
+            if hour >= now - hours
+        }
+        self.state["seen"] = {hour: marks for hour, marks in kept.items() if marks}
+        self.state["seen"][now] = self.state["seen"].get(now, b"") + b"".join(shown)
+        self.inner_stop()
+
+    def get_output_data_body(self, *, source: str, **processed_data: Any) -> bytes:
+        """`item_body`."""
+        return self.item_body(processed_data["item"])
+
+    def _mark(self, item: Any) -> bytes:
+        secret = self.state["secret"]
+        key = blake2b(self.item_key(item).encode(), digest_size=KEY_SIZE, key=secret)
+        version = blake2b(self.item_version(item).encode(), digest_size=VERSION_SIZE, key=secret)
+        return key.digest() + version.digest()
+
+
+def _split(marks: bytes) -> list[bytes]:
+    return [marks[at : at + MARK_SIZE] for at in range(0, len(marks), MARK_SIZE)]

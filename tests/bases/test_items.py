@@ -1,0 +1,125 @@
+"""Things that come, change, go and return: each version once."""
+
+from __future__ import annotations
+
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from n6_stateful import ConfigError
+from n6_stateful.bases.items import MARK_SIZE, BaseSeenItemsCollector
+from tests.bases.running import Running
+
+HOURS = 24 * 30
+
+
+class ItemsCollector(BaseSeenItemsCollector):
+    source_channel = "items"
+    config_spec = "[feed]\nsource :: str\ncache_dir :: path\n"
+
+    def item_key(self, item: tuple[str, int]) -> str:
+        return item[0]
+
+    def item_version(self, item: tuple[str, int]) -> str:
+        return str(item[1])
+
+    def get_source_channel(self, **processed_data: Any) -> str:
+        return f"channel-{processed_data['item'][0]}"
+
+    def item_body(self, item: tuple[str, int]) -> bytes:
+        return b"%s %d" % (item[0].encode(), item[1])
+
+
+def run(running: Running, items: list[tuple[str, int]], hour: int = HOURS, **how: Any) -> list[bytes]:
+    """What a run publishes when the source shows these items at that hour."""
+    arrived = running.run(obtain_items=lambda self: items, hour=lambda self: hour, **how)
+    return [message.body for message in arrived]
+
+
+@pytest.fixture
+def running(tmp_path: Path) -> Running:
+    return Running(ItemsCollector, tmp_path, "forget_after = 30d")
+
+
+class TestSeen:
+    """What is new."""
+
+    def test_once(self, running: Running) -> None:
+        """A thing is published once, in the source's order, even if it is listed twice."""
+        assert run(running, [("b", 1), ("a", 1), ("b", 1)]) == [b"b 1", b"a 1"]
+        assert run(running, [("a", 1), ("c", 1), ("b", 1)]) == [b"c 1"]
+        assert run(running, []) == []
+
+    def test_version(self, running: Running) -> None:
+        """A new version is published again, and so is an old one that comes back."""
+        shown = [run(running, [("a", version)]) for version in (1, 2, 2, 1)]
+        assert shown == [[b"a 1"], [b"a 2"], [], [b"a 1"]]
+
+    def test_forgotten(self, running: Running) -> None:
+        """A thing that returns is new only if the source did not show it for longer than forget_after."""
+        both = [("a", 1), ("b", 1)]
+        run(running, both, hour=0)
+        assert run(running, [("b", 1)], hour=HOURS) == []
+        assert run(running, both, hour=HOURS) == []
+        assert run(running, [("b", 1)], hour=2 * HOURS + 1) == []
+        assert run(running, both, hour=2 * HOURS + 1) == [b"a 1"]
+        assert run(running, [], hour=4 * HOURS) == []
+        assert running.state["seen"] == {4 * HOURS: b""}
+
+    def test_pause(self, running: Running) -> None:
+        """What the source still shows is not new, however long nobody looked."""
+        run(running, [("a", 1)], hour=0)
+        assert run(running, [("a", 1)], hour=100 * HOURS) == []
+
+    def test_channel(self, running: Running) -> None:
+        """The channel may depend on the thing; the state's name does not."""
+        run(running, [("a", 1)])
+        assert running.arrived[0].routing_key == "provider.channel-a"
+
+    def test_size(self, running: Running) -> None:
+        """The state holds 16 bytes a thing."""
+        run(running, [(str(number), 1) for number in range(1_000)])
+        assert sum(map(len, running.state["seen"].values())) == 1_000 * MARK_SIZE
+
+    @pytest.mark.parametrize("value", ["soon", "10", "-1d", ""])
+    def test_forget_after(self, value: str, tmp_path: Path) -> None:
+        """A forget_after that is not a length of time is one clear error."""
+        with pytest.raises(ConfigError, match="forget_after"):
+            run(Running(ItemsCollector, tmp_path, f"forget_after = {value}"), [("a", 1)])
+
+
+KEYS = st.sampled_from(["a", "b", "c", "d"])
+SHOWN = st.dictionaries(KEYS, st.integers(1, 3)).map(lambda shown: list(shown.items()))
+
+
+class TestHistories:
+    """Any history of appearing, changing, leaving and returning, against a model."""
+
+    @given(st.lists(st.tuples(SHOWN, st.integers(0, 40), st.booleans()), max_size=12))
+    def test_model(self, history: list[tuple[list[tuple[str, int]], int, bool]]) -> None:
+        """Each run publishes what the model says; a killed one changes nothing, and its twin has its ids."""
+        last_seen: dict[str, tuple[int, int]] = {}  # by key: the version, and the hour it was shown last
+        hour = HOURS
+        with tempfile.TemporaryDirectory() as directory:
+            running = Running(ItemsCollector, Path(directory), "forget_after = 24h")
+            for items, later, killed in history:
+                hour += later
+                expected = [
+                    b"%s %d" % (key.encode(), version)
+                    for key, version in items
+                    if key not in last_seen or last_seen[key][0] != version
+                ]
+                if killed:
+                    assert run(running, items, hour, kill_at_save=1) == expected
+                assert run(running, items, hour) == expected
+                if killed and expected:
+                    ids = [message.properties["message_id"] for message in running.arrived]
+                    assert ids[-len(expected) :] == ids[-2 * len(expected) : -len(expected)]
+                last_seen = {
+                    **{key: seen for key, seen in last_seen.items() if hour - seen[1] <= 24},
+                    **{key: (version, hour) for key, version in items},
+                }

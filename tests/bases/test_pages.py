@@ -1,0 +1,99 @@
+"""A source that is asked page by page: every record once, wherever a run is killed."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from n6_stateful import SourceError
+from n6_stateful.bases.pages import BasePagedCollector, CursorForgottenError, Page
+from tests.bases.running import Running
+
+
+class PagesCollector(BasePagedCollector):
+    source_channel = "pages"
+    config_spec = "[feed]\nsource :: str\ncache_dir :: path\n"
+    records: list[str] = []
+
+    def first_cursor(self) -> int:
+        return 0
+
+    def download_page(self, cursor: int) -> Page:
+        end = cursor + 3
+        return Page(self.records[cursor:end], min(end, len(self.records)), end < len(self.records))
+
+
+@pytest.fixture
+def running(tmp_path: Path) -> Running:
+    return Running(PagesCollector, tmp_path)
+
+
+def records(count: int) -> list[str]:
+    return [f"record {number}" for number in range(count)]
+
+
+class TestPages:
+    """Going on from where one was."""
+
+    @pytest.mark.parametrize("count", [0, 1, 3, 7])
+    def test_all(self, count: int, running: Running) -> None:
+        """Every record of every page arrives once, in order, and nothing again."""
+        for _ in range(2):
+            running.run(records=records(count))
+        assert running.records() == [each.encode() for each in records(count)]
+        assert len(running.arrived) == count
+
+    def test_growing(self, running: Running) -> None:
+        """A later run goes on from the cursor."""
+        running.run(records=records(4))
+        assert [message.body for message in running.run(records=records(6))] == [b"record 4", b"record 5"]
+
+    @pytest.mark.parametrize("save", [1, 2, 3, 4])
+    def test_killed(self, save: int, running: Running) -> None:
+        """A run that is killed at any page is gone on with at that page; twins have one id."""
+        running.run(records=records(10), kill_at_save=save)
+        running.run(records=records(12))
+        assert running.records() == [each.encode() for each in records(12)]
+        assert len(running.arrived) <= 12 + 3
+
+
+class TestCursor:
+    """A cursor that does not do what cursors do."""
+
+    @pytest.mark.parametrize("cursors", [[0], [1, 1], [1, 2, 1], [None]])
+    def test_does_not_advance(self, cursors: list[Any], running: Running) -> None:
+        """A cursor that stays, goes in a circle, or is missing is an error, and what was taken stays so."""
+        left = iter(cursors)
+
+        def download_page(collector: Any, cursor: Any) -> Page:
+            return Page([f"after {cursor}"], next(left), True)
+
+        with pytest.raises(SourceError, match="cursor"):
+            running.run(download_page=download_page)
+        assert len(running.arrived) == len(cursors) - 1
+
+    def test_forgotten(self, running: Running) -> None:
+        """A cursor that the server has forgotten ends the run, unless the hook names another."""
+        running.run(records=records(4))
+
+        def download_page(collector: PagesCollector, cursor: int) -> Page:
+            if cursor == 4:
+                raise CursorForgottenError("410 Gone")
+            return PagesCollector.download_page(collector, cursor)
+
+        with pytest.raises(CursorForgottenError, match="410 Gone"):
+            running.run(records=records(5), download_page=download_page)
+        arrived = running.run(
+            records=records(5), download_page=download_page, replace_cursor=lambda self, cursor, error: 3
+        )
+        assert [message.body for message in arrived] == [b"record 3", b"record 4"]
+
+    def test_empty_page(self, running: Running) -> None:
+        """An empty page in the middle is gone past."""
+        pages = {0: Page([], 1, True), 1: Page(["one"], 2, False), 2: Page([], None, False)}
+        for _ in range(2):
+            running.run(download_page=lambda self, cursor: pages[cursor])
+        assert running.records() == [b"one"]
+        assert len(running.arrived) == 1

@@ -220,7 +220,7 @@ def fill_in(project: Path) -> None:
         + example[example.index("    def _download") : example.index("\n\nif __name__")]
     )
     add_below(project / "pyproject.toml", "dependencies = [", *(f'    "{each}",' for each in DEPENDENCIES))
-    add_below(project / "tox.ini", "    mypy >=1.15,<2.5", "    types-requests")
+    add_below(project / "pyproject.toml", "types = [", '    "types-requests",')
 
 
 def add_below(path: Path, line: str, *lines: str) -> None:

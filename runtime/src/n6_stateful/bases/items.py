@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from hashlib import blake2b
 from typing import Any
 
@@ -70,32 +70,41 @@ class BaseSeenItemsCollector(StatefulBaseCollector):
         known = {mark for marks in seen.values() for mark in _split(marks)}
         shown: set[bytes] = set()
         changed: set[bytes] = set()
+        mark_of = self._make_marker()
         for item in self.obtain_items():
-            mark = self._mark(item)
+            mark = mark_of(item)
             if mark not in known and mark not in shown:
                 self.publish_output(*self.get_output_components(item=item))
                 changed.add(mark[:KEY_SIZE])
             shown.add(mark)
+        gone = {mark for mark in known - shown if mark[:KEY_SIZE] not in changed}
         kept = {
-            hour: b"".join(
-                mark for mark in _split(marks) if mark not in shown and mark[:KEY_SIZE] not in changed
-            )
+            hour: b"".join(mark for mark in _split(marks) if mark in gone)
             for hour, marks in seen.items()
-            if hour >= now - hours
+            if gone and hour >= now - hours
         }
+        kept[now] = kept.get(now, b"") + b"".join(shown)
         self.state["seen"] = {hour: marks for hour, marks in kept.items() if marks}
-        self.state["seen"][now] = self.state["seen"].get(now, b"") + b"".join(shown)
         self.inner_stop()
 
     def get_output_data_body(self, *, source: str, **processed_data: Any) -> bytes:
         """`item_body`."""
         return self.item_body(processed_data["item"])
 
-    def _mark(self, item: Any) -> bytes:
+    def _make_marker(self) -> Callable[[Any], bytes]:
         secret = self.state["secret"]
-        key = blake2b(self.item_key(item).encode(), digest_size=KEY_SIZE, key=secret)
-        version = blake2b(self.item_version(item).encode(), digest_size=VERSION_SIZE, key=secret)
-        return key.digest() + version.digest()
+        begun = blake2b(digest_size=KEY_SIZE, key=secret)
+        unversioned = blake2b(digest_size=VERSION_SIZE, key=secret).digest()
+
+        def mark_of(item: Any) -> bytes:
+            key = begun.copy()
+            key.update(self.item_key(item).encode())
+            version = self.item_version(item)
+            if not version:
+                return key.digest() + unversioned
+            return key.digest() + blake2b(version.encode(), digest_size=VERSION_SIZE, key=secret).digest()
+
+        return mark_of
 
 
 def _split(marks: bytes) -> list[bytes]:

@@ -203,8 +203,8 @@ def generate(directory: Path, url: str) -> Path:
     do([*argv, EXAMPLES.parent, *answers], directory, TMPDIR=str(temporary))
     project = directory / ANSWERS["collector_name"]
     # State and spool stay in the demo's directory; the development configuration has the user's home.
-    settings = project / f"etc/60_{ANSWERS['collector_name']}.conf"
-    settings.write_text(settings.read_text().replace("~/.n6cache", f"{directory}/n6cache"))
+    for settings in (project / "etc").glob("*.conf"):
+        settings.write_text(settings.read_text().replace("~/.n6cache", f"{directory}/n6cache"))
     return project
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -12,61 +13,67 @@ from n6_stateful.message_id import MessageIds
 BODIES = st.lists(st.binary(max_size=3), max_size=200)
 
 
-def ids(bodies: list[bytes], source: str = "a.b", generation: str = "g1") -> list[str]:
+def ids(bodies: list[bytes], source: str = "a.b", generation: str = "g1", exchange: str = "raw") -> list[str]:
     maker = MessageIds()
-    return [maker.next("raw", source, generation, body) for body in bodies]
+    return [maker.next(exchange, source, generation, body) for body in bodies]
 
 
-@given(BODIES)
-def test_the_same_data_in_the_same_generation_has_the_same_ids(bodies: list[bytes]) -> None:
-    assert ids(bodies) == ids(bodies)
+class TestSame:
+    """What gives an id again."""
+
+    @given(BODIES)
+    def test_again(self, bodies: list[bytes]) -> None:
+        """The same data in the same generation has the same ids."""
+        assert ids(bodies) == ids(bodies)
+
+    @given(BODIES)
+    def test_grown(self, bodies: list[bytes]) -> None:
+        """A record keeps its id when the source grows around it."""
+        before = dict(zip(bodies, ids(bodies), strict=True))
+        grown = [b"new record", *bodies, b"newer record"]
+        after = dict(zip(grown, ids(grown), strict=True))
+        assert all(before[body] == after[body] for body in bodies if bodies.count(body) == 1)
+
+    def test_generation(self) -> None:
+        """A new generation counts repeated bodies anew."""
+        maker = MessageIds()
+        first = [maker.next("raw", "a.b", "g1", b"x") for _ in range(3)]
+        maker.next("raw", "a.b", "g2", b"x")
+        assert [maker.next("raw", "a.b", "g1", b"x") for _ in range(3)] == first
 
 
-@given(BODIES)
-def test_no_two_messages_of_a_generation_share_an_id(bodies: list[bytes]) -> None:
-    assert len(set(ids(bodies))) == len(bodies)
+class TestOther:
+    """What gives another id."""
+
+    @given(BODIES)
+    def test_bodies(self, bodies: list[bytes]) -> None:
+        """No two messages of a generation share an id, repeated bodies included."""
+        assert len(set(ids(bodies))) == len(bodies)
+
+    def test_repeats(self) -> None:
+        """Repeats are told apart among many bodies, too, and always in the same way."""
+        bodies = [b"%d" % number for number in range(5_000)] * 3
+        made = ids(bodies)
+        assert len(set(made)) == len(bodies)
+        assert made == ids(bodies)
+
+    def test_looks_like_repeat(self) -> None:
+        """A body that ends like the count of a repeat has an id of its own."""
+        bodies = [b"x", b"x", b"x\x001", b"x\x002", b"x"]
+        assert len(set(ids(bodies))) == len(bodies)
+
+    @pytest.mark.parametrize("other", [{"generation": "g2"}, {"source": "a.c"}, {"exchange": "copy"}])
+    def test_address(self, other: dict[str, str]) -> None:
+        """The generation, the routing key and the exchange are part of an id."""
+        assert not set(ids([b"x", b"y"])) & set(ids([b"x", b"y"], **other))
+
+    def test_parts(self) -> None:
+        """The parts do not run into each other."""
+        assert ids([b"x"], "a.b", "cg") != ids([b"x"], "a.bc", "g")
+        assert ids([b"gx"], "a.b", "") != ids([b"x"], "a.b", "g")
+        assert ids([b"x"], "a\0b", "c") != ids([b"x"], "a", "b\0c")
 
 
-@given(BODIES)
-def test_a_record_keeps_its_id_when_the_source_grows_around_it(bodies: list[bytes]) -> None:
-    before = dict(zip(bodies, ids(bodies)[: len(bodies)], strict=True))
-    grown = [b"new record", *bodies, b"newer record"]
-    after = dict(zip(reversed(grown), reversed(ids(grown)), strict=True))
-    first_after = {body: after[body] for body in bodies if bodies.count(body) == 1}
-    assert all(before[body] == message_id for body, message_id in first_after.items())
-
-
-def test_the_same_data_in_another_generation_has_other_ids() -> None:
-    assert not set(ids([b"x", b"y"], generation="g1")) & set(ids([b"x", b"y"], generation="g2"))
-
-
-def test_the_same_data_from_another_source_has_other_ids() -> None:
-    assert ids([b"x"], source="a.b") != ids([b"x"], source="a.c")
-
-
-def test_the_same_data_to_another_exchange_has_another_id() -> None:
-    """The exchange is part of an id, so that two copies cannot swap theirs over a crash."""
-    assert MessageIds().next("raw", "a.b", "g", b"x") != MessageIds().next("copy", "a.b", "g", b"x")
-
-
-def test_source_generation_and_body_do_not_run_into_each_other() -> None:
-    assert ids([b"x"], "a.b", "cg") != ids([b"x"], "a.bc", "g")
-    assert ids([b"gx"], "a.b", "") != ids([b"x"], "a.b", "g")
-
-
-def test_a_new_generation_counts_repeated_bodies_anew() -> None:
-    maker = MessageIds()
-    first = [maker.next("raw", "a.b", "g1", b"x") for _ in range(3)]
-    maker.next("raw", "a.b", "g2", b"x")
-    assert [maker.next("raw", "a.b", "g1", b"x") for _ in range(3)] == first
-
-
-def test_ids_have_the_width_of_n6s() -> None:
+def test_width() -> None:
+    """Ids have the width of n6's."""
     assert all(re.fullmatch("[0-9a-f]{32}", each) for each in ids([b"", b"", b"x"]))
-
-
-def test_repeats_are_still_told_apart_among_many_bodies() -> None:
-    bodies = [b"%d" % number for number in range(5_000)] * 2
-    made = ids(bodies)
-    assert len(set(made)) == len(bodies)
-    assert made == ids(bodies)

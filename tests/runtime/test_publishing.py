@@ -5,10 +5,15 @@ from __future__ import annotations
 import datetime
 import decimal
 import io
-import os
 import signal
+import sqlite3
+import subprocess
+import sys
 import threading
+import zoneinfo
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -16,7 +21,7 @@ import pytest
 from n6_stateful import CollectorError, Download, NothingNew, PublishError, QueuedBase
 from n6_stateful.errors import Terminated
 from n6_stateful.interruption import signals_raise
-from n6_stateful.message import PROPERTIES, Message
+from n6_stateful.message import NUMBERS, TEXTS, Message
 from n6_stateful.testing import MemoryOutput
 
 
@@ -46,6 +51,14 @@ def properties_of(prop_kwargs: dict[str, Any]) -> dict[str, Any]:
     """The properties with which a message that is given these arrives."""
     (message,) = delivered(lambda publisher: publisher.publish_output("a.b", b"x", prop_kwargs))
     return message.properties
+
+
+def nested(levels: int) -> dict[str, Any]:
+    """Headers that are so deep."""
+    headers: dict[str, Any] = {}
+    for _ in range(levels):
+        headers = {"a": headers}
+    return headers
 
 
 class Convertible:
@@ -108,6 +121,16 @@ class TestProperties:
         }
         assert properties_of({"headers": headers})["headers"] == headers
 
+    def test_none(self) -> None:
+        """A property that is None is left out, as AMQP clients have it."""
+        assert "content_type" not in properties_of({"content_type": None})
+
+    def test_zone(self) -> None:
+        """Of a time zone AMQP keeps the moment only, and so does every output."""
+        moment = datetime.datetime(2026, 7, 1, 12, tzinfo=zoneinfo.ZoneInfo("Europe/Warsaw"))
+        (kept,) = properties_of({"headers": {"time": moment}})["headers"].values()
+        assert (kept, kept.tzinfo) == (moment, datetime.UTC)
+
     def test_snapshot(self) -> None:
         """A message is what it was when it was published, whatever becomes of its headers afterwards."""
 
@@ -126,6 +149,8 @@ class TestProperties:
             ("no_such_property", 1),
             ("expiration", "1h"),
             ("expiration", 1000),
+            ("expiration", str(2**32)),
+            ("expiration", "9" * 5000),
             ("delivery_mode", 3),
             ("delivery_mode", True),
             ("priority", 256),
@@ -134,6 +159,13 @@ class TestProperties:
             ("content_type", 5),
             ("type", "x" * 256),
             ("type", "\ud800"),
+            ("type", "a\0b"),
+            ("headers", [1]),
+            ("headers", {"a": "\ud800"}),
+            ("headers", {"a": datetime.datetime(1969, 12, 31)}),
+            ("headers", {"a": decimal.Decimal("999999999.5")}),
+            ("headers", {"a": decimal.Decimal("1e9999999999")}),
+            ("headers", nested(5_000)),
             ("headers", {"a": object()}),
             ("headers", {"a": 1.5}),
             ("headers", {"a": (1, 2)}),
@@ -157,8 +189,7 @@ class TestProperties:
 
     def test_every_property(self) -> None:
         """Every property that AMQP has for messages can be given."""
-        values: dict[type, Any] = {str: "1", int: 1, dict: {"a": 1}}
-        given = {name: values[kind] for name, kind in PROPERTIES.items()}
+        given = {"headers": {"a": 1}, **dict.fromkeys(NUMBERS, 1), **dict.fromkeys(TEXTS, "1")}
         assert properties_of(given) == given
 
 
@@ -227,6 +258,14 @@ class TestIds:
             with pytest.raises(ZeroDivisionError):
                 publisher.run()
         assert told[0] == told[1]
+
+    def test_next_run(self) -> None:
+        """Without a state the next run, after one that ended well, is another generation."""
+        publisher = Publisher(lambda self: self.publish_output("a.b", b"x"))
+        publisher.run()
+        publisher.run()
+        first, second = (message.properties["message_id"] for message in publisher.memory.delivered)
+        assert first != second
 
     def test_without_state(self) -> None:
         """Without a state each collector object is a generation of its own."""
@@ -346,36 +385,53 @@ class TestMisuse:
         assert delivered(publish) == []
         assert "only the thread that called run() may publish" in errors[0]
 
-    @pytest.mark.parametrize("publishes", [True, False])
-    def test_forked(self, publishes: bool) -> None:
-        """A child process that a download forked, and that returns, publishes nothing and ends nothing."""
-        aborted: list[str] = []
-
-        class Watched(MemoryOutput):
-            def close(self) -> None:
-                super().close()
-                aborted.append("closed")
-
-            def abort(self) -> None:
-                aborted.append("aborted")
+    def test_flush_elsewhere(self) -> None:
+        """Nor may another thread save a state, and so flush."""
 
         def publish(publisher: Publisher) -> None:
-            children.append(os.fork())
-            if publishes or children[0]:
-                publisher.publish_output("a.b", b"x")
+            publisher.publish_output("a.b", b"x")
+            with ThreadPoolExecutor() as pool, pytest.raises(CollectorError, match="only the thread"):
+                pool.submit(publisher.flush_output).result()
 
-        children: list[int] = []
-        publisher = Publisher(publish, Watched())
-        try:
-            publisher.run()
-            outcome = "returned"
-        except CollectorError as exc:
-            outcome = "refused" if "only the process that called run()" in str(exc) else str(exc)
-        if not children[0]:
-            os._exit(0 if (outcome, aborted, publisher.memory.delivered) == ("refused", [], []) else 1)
-        _, status = os.waitpid(children[0], 0)
-        assert os.waitstatus_to_exitcode(status) == 0
-        assert (outcome, aborted, len(publisher.memory.delivered)) == ("returned", ["closed"], 1)
+        assert len(delivered(publish)) == 1
+
+    @pytest.mark.parametrize("does", ["return", "publish_output('a.b', b'child')", "flush_output()", "exit"])
+    def test_forked(self, does: str, tmp_path: Path) -> None:
+        """A child that a download forked, and that comes back, publishes nothing and harms no transaction."""
+        program = f"""
+import os, sys
+from pathlib import Path
+from n6_stateful import QueuedBase
+from n6_stateful.output.spool import Spool
+
+class Forking(QueuedBase):
+    output_queue = {{"exchange": "raw"}}
+    def make_output(self):
+        return Spool(Path({str(tmp_path / "spool")!r}))
+    def start_publishing(self):
+        for number in range(20):
+            self.publish_output("a.b", bytes(1 << 20))
+        child = os.fork()
+        if not child:
+            if {does!r} == "exit":
+                sys.exit(0)
+            elif {does!r} != "return":
+                eval({"self." + does!r})
+            return
+        assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 1
+        for number in range(20):
+            self.publish_output("a.b", bytes(1 << 20))
+
+Forking().run()
+print("done")
+"""
+        done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
+        assert (done.returncode, done.stdout) == (0, "done\n"), done.stderr
+        assert "a forked child came back into run()" in done.stderr
+        database = sqlite3.connect(tmp_path / "spool")
+        assert database.execute("SELECT count(*) FROM message").fetchone() == (40,)
+        assert database.execute("PRAGMA integrity_check").fetchone() == ("ok",)
+        database.close()
 
 
 class TestInterruption:

@@ -9,23 +9,9 @@ from typing import Any, NamedTuple
 from n6_stateful.errors import CollectorError
 
 # AMQP's basic properties (https://www.rabbitmq.com/resources/specs/amqp0-9-1.pdf), without the reserved one.
-PROPERTIES: dict[str, type] = {
-    "content_type": str,
-    "content_encoding": str,
-    "headers": dict,
-    "delivery_mode": int,
-    "priority": int,
-    "correlation_id": str,
-    "reply_to": str,
-    "expiration": str,
-    "message_id": str,
-    "timestamp": int,
-    "type": str,
-    "user_id": str,
-    "app_id": str,
-}
-_RANGES = {"delivery_mode": (1, 2), "priority": (0, 255), "timestamp": (0, 2**63 - 1)}
-_PLAIN = (str, bytes, bool, datetime.datetime, type(None))
+NUMBERS = {"delivery_mode": (1, 2), "priority": (0, 255), "timestamp": (0, 2**63 - 1)}
+TEXTS = ["content_type", "content_encoding", "correlation_id", "reply_to", "expiration", "message_id", "type"]
+TEXTS += ["user_id", "app_id"]
 
 
 class Exchange(NamedTuple):
@@ -60,83 +46,82 @@ class Undelivered(NamedTuple):
     refused: bool | None = False
 
 
-def short_string(what: str, text: str) -> str:
-    """`text`, if AMQP can hold it as a short string.
-
-    Raises:
-        CollectorError: it is longer than 255 bytes of UTF-8, or is not UTF-8.
-    """
-    try:
-        if len(text.encode()) <= 255:
-            return text
-        problem = "is longer than 255 bytes"
-    except UnicodeEncodeError:
-        problem = "is not UTF-8"
-    raise CollectorError(f"AMQP cannot hold the {what} {text[:40]!r}...: it {problem}; nothing was sent")
-
-
 def check(message: Message) -> Message:
-    """The message, with properties that nobody else can change.
+    """The message, with properties that nobody else can change, and without those that are None.
 
     Raises:
-        CollectorError: AMQP cannot hold it.
+        CollectorError: AMQP cannot hold it; the text names what it cannot.
     """
     short_string("routing key", message.routing_key)
-    return message._replace(properties=checked_properties(message.properties))
+    given = message.properties.items()
+    try:
+        properties = {name: _checked(name, value) for name, value in given if value is not None}
+    except RecursionError:
+        raise _error("headers", "...", "they are nested too deeply") from None
+    return message._replace(properties=properties)
 
 
-def checked_properties(properties: dict[str, Any]) -> dict[str, Any]:
-    """A copy of a message's properties that nobody else can change, with the types that AMQP knows.
+def short_string(name: str, value: Any) -> str:
+    """`value`, if AMQP can hold it as a short string, such as a name or the key of a header.
 
     Raises:
-        CollectorError: there is no such property, or AMQP cannot hold its value.
+        CollectorError: it cannot.
     """
-    copied: dict[str, Any] = {}
-    for name, value in properties.items():
-        kind = PROPERTIES.get(name)
-        if kind is None:
-            raise CollectorError(
-                f"AMQP knows no property {name!r} of a message; nothing was sent. "
-                f"Known are {', '.join(PROPERTIES)}"
-            )
-        low, high = _RANGES.get(name, (0, 0))
-        expected = f"an int, {low} to {high}" if kind is int else f"a {kind.__name__}"
-        fits = low <= value <= high if type(value) is kind is int else type(value) is kind
-        if name == "expiration":
-            expected = "a str of digits, milliseconds"
-            fits = fits and value.isascii() and value.isdigit()
-        if not fits:
-            raise _not_held(f"property {name}", value, expected)
-        copied[name] = value
-        if kind is str:
-            short_string(f"property {name}", value)
-        elif kind is dict:
-            copied[name] = _copied(value, "headers")
-    return copied
+    if not isinstance(value, str) or len(_encoded(name, value)) > 255 or "\0" in value:
+        raise _error(name, value, "it must be a str of at most 255 bytes in UTF-8, without NUL")
+    return value
 
 
-def _copied(value: Any, where: str) -> Any:
-    if type(value) in _PLAIN:
-        return value
-    if type(value) is int and -(2**63) <= value < 2**63:
-        return value
-    if type(value) is decimal.Decimal and value.is_finite():
-        exponent = value.normalize().as_tuple().exponent
-        if isinstance(exponent, int) and exponent >= -255 and abs(value.scaleb(-min(exponent, 0))) < 2**31:
+def _checked(name: str, value: Any) -> Any:
+    if name in NUMBERS:
+        least, most = NUMBERS[name]
+        if type(value) is not int or not least <= value <= most:
+            raise _error(name, value, f"it must be an int from {least} to {most}")
+    elif name in TEXTS:
+        short_string(name, value)
+        if name == "expiration" and not (value.isascii() and value.isdigit() and int(value) < 2**32):
+            raise _error(name, value, "it must be milliseconds in digits, for instance '60000'")
+    elif name != "headers":
+        raise _error(name, value, f"there are only headers, {', '.join((*NUMBERS, *TEXTS))}")
+    elif type(value) is not dict:
+        raise _error(name, value, "it must be a dict")
+    else:
+        return _copied(name, value)
+    return value
+
+
+def _copied(name: str, value: Any) -> Any:
+    """A copy of what a header holds."""
+    match value:
+        case None | bool() | bytes():
             return value
-    if type(value) is list:
-        return [_copied(item, f"{where}[{number}]") for number, item in enumerate(value)]
-    if type(value) is dict:
-        for key in value:
-            if not isinstance(key, str):
-                raise _not_held(f"key in {where}", key, "a str")
-            short_string(f"key in {where}", key)
-        return {key: _copied(item, f"{where}[{key!r}]") for key, item in value.items()}
-    expected = "a str, bytes, bool, int of 64 bits, short Decimal, datetime, list, dict or None"
-    raise _not_held(where, value, expected)
+        case str():
+            return _encoded(name, value).decode()
+        case int() if -(2**63) <= value < 2**63:
+            return int(value)
+        case decimal.Decimal() if value.is_finite() and -9 < value.adjusted() < 9:
+            if value == round(value, 8 - value.adjusted()):
+                return value
+        case datetime.datetime() if value.year < 9999:
+            moment = value.replace(tzinfo=value.tzinfo or datetime.UTC)
+            if moment.timestamp() >= 0:
+                return value if value.tzinfo is None else moment.astimezone(datetime.UTC)
+        case list():
+            return [_copied(f"{name}[{number}]", each) for number, each in enumerate(value)]
+        case dict():
+            return {short_string(name, key): _copied(f"{name}[{key!r}]", each) for key, each in value.items()}
+    expected = (
+        "a str, bytes, bool, int of 64 bits, Decimal of 9 digits, datetime since 1970, list, dict or None"
+    )
+    raise _error(name, value, f"it must be {expected}")
 
 
-def _not_held(what: str, value: object, expected: str) -> CollectorError:
-    shown = repr(value)
-    shown = shown if len(shown) <= 60 else f"{shown[:60]}..."
-    return CollectorError(f"AMQP cannot hold the {what} = {shown}: it has to be {expected}; nothing was sent")
+def _encoded(name: str, text: str) -> bytes:
+    try:
+        return text.encode()
+    except UnicodeEncodeError:
+        raise _error(name, text, "it cannot be encoded in UTF-8") from None
+
+
+def _error(name: str, value: object, problem: str) -> CollectorError:
+    return CollectorError(f"AMQP cannot hold the {name} {value!r:.80}: {problem}; nothing was sent")

@@ -31,7 +31,7 @@ class QueuedBase:
             such; the first one is the default of `publish_output`.
         basic_prop_kwargs: message properties that every message gets.
         state_generation: id of the state that this run started from, or saved last; empty if there is no
-            state yet. A collector that keeps no state has one of its own.
+            state yet. A collector that keeps no state has one of its own, until a run has ended well.
         state_generations: the ids of all states that a later run may start from, that one first.
         published_count: how many messages this object has handed to the output.
         published_bytes: how many bytes their bodies have.
@@ -44,8 +44,7 @@ class QueuedBase:
 
     def __init__(self, **kwargs: Any) -> None:
         super().__init__(**kwargs)
-        self.state_generation = os.urandom(16).hex()
-        self.state_generations: tuple[str, ...] = (self.state_generation,)
+        self._begin_generation()
         self.published_count = 0
         self.published_bytes = 0
         self.output_where = ""
@@ -111,8 +110,14 @@ class QueuedBase:
             raise_if_interrupted()
             output.close()
             self.delivery_problem = output.problem
-        except BaseException:
-            self._abort()
+            if self.state_generation == self._own_generation:
+                self._begin_generation()
+        except BaseException as exc:
+            if os.getpid() != self._runner[0]:
+                # To close what it shares with its parent, be it by an ordinary exit, would harm the parent.
+                LOGGER.critical("a forked child came back into run(), and was ended there: %r", exc)
+                os._exit(1)
+            output.abort()
             raise
         finally:
             self._output = None
@@ -131,7 +136,8 @@ class QueuedBase:
     def stop(self) -> None:
         """Give up what has not arrived and end the run; called when it is interrupted."""
         self._stopped = True
-        self._abort()
+        if self._output is not None:
+            self._output.abort()
 
     def inner_stop(self) -> None:
         """Say that nothing more will be published in this run; what was published is still waited for."""
@@ -200,23 +206,21 @@ class QueuedBase:
         """Return when everything published so far has durably arrived; `save_state` calls it first.
 
         Raises:
+            CollectorError: another thread or process than the one that called `run` calls it.
             PublishError: something did not arrive.
         """
         raise_if_interrupted()
         if self._output is not None:
+            self._check_runner()
             self._output.flush()
 
-    def _abort(self) -> None:
-        # In a child process the output is the parent's, whatever becomes of the child.
-        if self._output is not None and self._runner[0] == os.getpid():
-            self._output.abort()
+    def _begin_generation(self) -> None:
+        self.state_generation = self._own_generation = os.urandom(16).hex()
+        self.state_generations: tuple[str, ...] = (self.state_generation,)
 
     def _check_runner(self) -> None:
         if self._runner != (os.getpid(), threading.get_ident()):
-            kind = "thread" if self._runner[0] == os.getpid() else "process"
-            raise CollectorError(
-                f"only the {kind} that called run() may publish; nothing was sent from this one"
-            )
+            raise CollectorError("only the thread that called run() may publish, in its own process")
 
     def _declared_exchanges(self) -> list[Exchange]:
         declared = self.output_queue or []
@@ -239,14 +243,10 @@ def as_body(body: Any) -> bytes:
     Raises:
         CollectorError: it cannot be bytes, or is empty.
     """
-    taken: bytes
-    if isinstance(body, bytes):
-        taken = body
-    elif isinstance(body, bytearray | memoryview) or hasattr(body, "__bytes__"):
-        taken = bytes(body)
-    else:
+    if not (isinstance(body, bytes | bytearray | memoryview) or hasattr(body, "__bytes__")):
         mend = ": encode it first, for instance body.encode('utf-8')" if isinstance(body, str) else ""
         raise CollectorError(f"a message body has to be bytes, not {type(body).__name__}{mend}")
+    taken = body if isinstance(body, bytes) else bytes(body)
     if not taken:
         raise CollectorError("a message body is empty; raise NothingNew where there is nothing to publish")
     return taken

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from n6_stateful import settings
+from n6_stateful import CollectorWithStateMixin, settings
 from n6_stateful.collector import BaseCollector
 from n6_stateful.message import Message
 from n6_stateful.testing import MemoryOutput
@@ -51,15 +51,16 @@ class Running:
         made = type(self.collector_class.__name__, (self.collector_class,), own)
         output = MemoryOutput()
         with settings.use(settings.Settings(config_paths=(str(self._config),), output=output)):
-            collector = made()
+            collector: Any = made()
             try:
                 collector.run_handling()
             except Killed:
                 pass
             finally:
-                collector.close_state()
                 self.arrived += output.delivered
-                self.state = collector.state
+                if isinstance(collector, CollectorWithStateMixin):
+                    collector.close_state()
+                    self.state = collector.state
         return output.delivered
 
     def records(self) -> list[bytes]:

@@ -10,22 +10,15 @@ from n6_stateful.errors import CollectorError
 from n6_stateful.state.mixin import CollectorWithStateMixin
 
 
-class StatefulBaseCollector(CollectorWithStateMixin, BaseCollector):
-    """A collector that manages its state itself: what `start_publishing` changes in `state` is saved once
-    everything has arrived.
+class ChannelCollector(BaseCollector):
+    """A collector whose channel is an attribute, or depends on the record.
 
     Attributes:
-        source_channel: the part of the source after the dot, where it is always the same; it is part of the
-            state's name then. Where it depends on the record, write `get_source_channel` instead.
+        source_channel: the part of the source after the dot, where it is always the same. Where it depends on
+            the record, write `get_source_channel` instead.
     """
 
     source_channel = ""
-
-    def run(self) -> None:
-        """Load the state, publish, and save the state."""
-        self.state = self.load_state()
-        super().run()
-        self.save_state(self.state)
 
     def get_source_channel(self, **processed_data: Any) -> str:
         """`source_channel`; to be written where it depends on the record."""
@@ -35,6 +28,17 @@ class StatefulBaseCollector(CollectorWithStateMixin, BaseCollector):
                 "record, write get_source_channel(self, **processed_data)"
             )
         return self.source_channel
+
+
+class StatefulBaseCollector(CollectorWithStateMixin, ChannelCollector):
+    """A collector that manages its state itself: what `start_publishing` changes in `state` is saved once
+    everything has arrived."""
+
+    def run(self) -> None:
+        """Load the state, publish, and save the state."""
+        self.state = self.load_state()
+        super().run()
+        self.save_state(self.state)
 
     def get_cache_file_name(self) -> str:
         """The state's name, `<source>.<ClassName>.pickle`; without the channel where that depends on the

@@ -1,0 +1,62 @@
+"""Collectors that obtain everything first, and open their output only if there is something to publish."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator
+from typing import Any
+
+from n6_stateful.bases.shape import ChannelCollector
+
+LOGGER = logging.getLogger(__name__)
+
+
+class BaseTwoPhaseCollector(ChannelCollector):
+    """Obtains an input pile, then publishes a message for each input data dict that is generated from it.
+
+    To be written: `obtain_input_pile` and `generate_input_data_dicts`, and what makes a message of input data
+    (`get_output_data_body`).
+    """
+
+    def obtain_input_pile(self) -> Any:
+        """Whatever the messages are made from; None if there is nothing to publish."""
+        raise NotImplementedError(f"{type(self).__name__}.obtain_input_pile() is not written yet")
+
+    def generate_input_data_dicts(self, input_pile: Any, /) -> Iterator[dict[str, Any]]:
+        """The keyword arguments of `get_output_components` for each message."""
+        raise NotImplementedError(f"{type(self).__name__}.generate_input_data_dicts() is not written yet")
+
+    def run(self) -> None:
+        """Obtain the input pile; publish if there is one."""
+        self._input_pile = self.obtain_input_pile()
+        if self._input_pile is None:
+            LOGGER.info("nothing new at the source")
+        else:
+            super().run()
+
+    def start_publishing(self) -> None:
+        """Publish a message for each input data dict."""
+        for input_data in self.generate_input_data_dicts(self._input_pile):
+            self.publish_output(*self.get_output_components(**input_data))
+        self.inner_stop()
+
+
+class BaseSimpleCollector(BaseTwoPhaseCollector):
+    """Publishes one message. To be written: `obtain_data_body`."""
+
+    def obtain_data_body(self) -> bytes | None:
+        """The message's body; None if there is nothing to publish."""
+        raise NotImplementedError(f"{type(self).__name__}.obtain_data_body() is not written yet")
+
+    def obtain_input_pile(self) -> Any:
+        """The input data of the one message."""
+        data_body = self.obtain_data_body()
+        return None if data_body is None else {"data_body": data_body}
+
+    def generate_input_data_dicts(self, input_pile: Any, /) -> Iterator[dict[str, Any]]:
+        """That one."""
+        yield input_pile
+
+    def get_output_data_body(self, *, source: str, **processed_data: Any) -> Any:
+        """The body that was obtained."""
+        return processed_data["data_body"]

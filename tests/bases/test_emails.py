@@ -1,0 +1,167 @@
+"""A mail on standard input: one message, or one clear error."""
+
+from __future__ import annotations
+
+import io
+import os
+import subprocess
+import sys
+from datetime import datetime
+from email.message import EmailMessage
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from n6_stateful import SourceError
+from n6_stateful.bases.emails import BaseSimpleEmailCollector, ParsedMail
+from tests.bases.running import Running
+
+
+class MailCollector(BaseSimpleEmailCollector):
+    type = "file"
+    content_type = "text/csv"
+    config_spec = "[feed]\nsource :: str\ncache_dir :: path\n"
+
+    def get_source_channel(self, **processed_data: Any) -> str:
+        subject = self.email_msg.get_subject() or ""
+        return "scans" if "scans" in subject else "other"
+
+    def obtain_data_body(self) -> bytes | None:
+        return self.get_email_msg_text().encode()
+
+
+def mail(text: str = "a,b\n", message_id: str = "<1@feed.example>") -> bytes:
+    """A mail with one text."""
+    message = EmailMessage()
+    message["From"] = "reports@feed.example"
+    message["Date"] = "Fri, 02 Jan 2026 05:04:05 +0200"
+    message["Subject"] = "Daily scans: ż"
+    message["Message-ID"] = message_id
+    message.set_content(text)
+    return bytes(message)
+
+
+@pytest.fixture
+def running(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Running:
+    running = Running(MailCollector, tmp_path)
+
+    def give(raw: bytes) -> None:
+        monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(raw)))
+
+    running.give = give  # type: ignore[attr-defined]
+    return running
+
+
+def run(running: Any, raw: bytes) -> Any:
+    """What arrives of a mail on standard input."""
+    running.give(raw)
+    return running.run()
+
+
+class TestMessage:
+    """What becomes of a mail."""
+
+    def test_published(self, running: Running) -> None:
+        """The body, the channel from the subject, and the mail's time and subject as headers."""
+        (message,) = run(running, mail())
+        assert message.body == b"a,b\n"
+        assert message.routing_key == "provider.scans"
+        assert message.properties["content_type"] == "text/csv"
+        assert message.properties["headers"] == {
+            "meta": {"mail_time": "2026-01-02 03:04:05", "mail_subject": "Daily scans: ż"}
+        }
+
+    def test_twins(self, running: Running) -> None:
+        """A mail that is delivered again has the same id; another mail with the same text has another."""
+        first, again, other = (
+            run(running, raw)[0].properties["message_id"]
+            for raw in (mail(), b"Received: again\n" + mail(), mail(message_id="<2@feed.example>"))
+        )
+        assert first == again != other
+
+    def test_nothing(self, running: Any) -> None:
+        """A mail that holds nothing to publish is no error."""
+        running.give(mail())
+        assert running.run(obtain_data_body=lambda self: None) == []
+
+
+class TestNoMail:
+    """What is not a mail."""
+
+    @pytest.mark.parametrize(
+        ("raw", "told"),
+        [
+            (b"", "is empty"),
+            (b"\n \n", "is empty"),
+            (b"just text\n", "is not a mail"),
+            (b"\x00\xff" * 100, "is not a mail"),
+            (b"%PDF-1.4\nX: y\n\n", "is not a mail"),
+        ],
+    )
+    def test_garbage(self, raw: bytes, told: str, running: Running) -> None:
+        """It is one clear error, and nothing is published."""
+        with pytest.raises(SourceError, match=told):
+            run(running, raw)
+        assert running.arrived == []
+
+    def test_terminal(self, running: Running, monkeypatch: pytest.MonkeyPatch) -> None:
+        """At a terminal it does not wait for a mail to be typed."""
+        parent, child = os.openpty()
+        with os.fdopen(child) as terminal:
+            monkeypatch.setattr(sys, "stdin", terminal)
+            with pytest.raises(SourceError, match="no mail on standard input"):
+                running.run()
+        os.close(parent)
+
+    def test_check(self, running: Running) -> None:
+        """Whoever only makes the collector, as `check` does, needs no mail."""
+        code = (
+            "from n6_stateful import settings\n"
+            "from tests.bases.test_emails import MailCollector\n"
+            f"with settings.use(settings.Settings(config_paths=({str(running._config)!r},), dry_run=True)):\n"
+            "    MailCollector()\n"
+        )
+        root = Path(__file__).resolve().parents[2]
+        done = subprocess.run([sys.executable, "-c", code], stdin=subprocess.PIPE, cwd=root, timeout=60)
+        assert done.returncode == 0
+
+
+class TestParsedMail:
+    """Looking into a mail."""
+
+    def with_parts(self) -> ParsedMail:
+        message = EmailMessage()
+        message["Subject"] = "café and more"
+        message.set_content("see https://feed.example/1")
+        message.add_alternative("<p>see</p>", subtype="html")
+        message.add_attachment(b"PK\x03", maintype="application", subtype="zip", filename="report.zip")
+        return ParsedMail(bytes(message))
+
+    def test_find(self) -> None:
+        """Parts are found by type, file name and content."""
+        parsed = self.with_parts()
+        assert parsed.get_subject() == "café and more"
+        assert parsed.get_utc_datetime() is None
+        assert parsed.find_content(content_type="text/html") == "<p>see</p>\n"
+        assert parsed.find_content(filename_regex=r"\.zip$") == b"PK\x03"
+        assert parsed.find_content(content_regex="https://") == "see https://feed.example/1\n"
+        assert parsed.find_content(content_type="text/csv") is None
+        with pytest.raises(ValueError, match="2 parts that would do"):
+            parsed.find_content(content_regex="see")
+        assert parsed.find_content(content_regex="see", ignore_extra_matches=True)
+
+    @pytest.mark.parametrize(
+        ("header", "expected"),
+        [("Fri, 02 Jan 2026 03:04:05 -0000", datetime(2026, 1, 2, 3, 4, 5)), ("yesterday", None), ("", None)],
+    )
+    def test_date(self, header: str, expected: datetime | None) -> None:
+        """A date that cannot be read is none."""
+        raw = f"From: a@b.example\nDate: {header}\n\nx".encode()
+        assert ParsedMail(raw).get_utc_datetime() == expected
+
+    @pytest.mark.parametrize("charset", ["no-such-charset", "utf-8", "us-ascii"])
+    def test_charset(self, charset: str) -> None:
+        """Text in a character set that nobody knows, or that it is not in, is read as well as can be."""
+        raw = f"From: a@b.example\nContent-Type: text/plain; charset={charset}\n\ncaf".encode() + b"\xe9"
+        assert str(ParsedMail(raw).find_content()).startswith("caf")

@@ -1,0 +1,55 @@
+"""A whole list that replaces the one before: published when it has changed."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from n6_stateful import SourceError
+from n6_stateful.bases.lists import BaseDownloadingListCollector
+from tests.bases.running import Running
+
+
+class ListCollector(BaseDownloadingListCollector):
+    source_channel = "list"
+    config_spec = "[feed]\nsource :: str\ncache_dir :: path\n"
+
+
+@pytest.fixture
+def running(tmp_path: Path) -> Running:
+    return Running(ListCollector, tmp_path, "url = http://127.0.0.1:9/list")
+
+
+def run(running: Running, *bodies: bytes | None) -> list[bytes]:
+    """What runs publish when the source gives these."""
+    arrived = []
+    for body in bodies:
+        arrived += running.run(obtain_data_body=lambda self, body=body: body)
+    return [message.body for message in arrived]
+
+
+class TestList:
+    """What is new."""
+
+    def test_changed(self, running: Running) -> None:
+        """A list is published when it is not the one that was published last."""
+        assert run(running, b"a\n", b"a\n", None, b"a\nb\n", b"a\n") == [b"a\n", b"a\nb\n", b"a\n"]
+
+    def test_properties(self, running: Running) -> None:
+        """It is a blacklist, with its content type."""
+        run(running, b"a\n")
+        properties = running.arrived[0].properties
+        assert (properties["type"], properties["content_type"]) == ("blacklist", "text/plain")
+
+    def test_killed(self, running: Running) -> None:
+        """A run that is killed before its save publishes a twin with the same id."""
+        first = running.run(kill_at_save=1, obtain_data_body=lambda self: b"a")
+        (again,) = running.run(obtain_data_body=lambda self: b"a")
+        assert again.properties["message_id"] == first[0].properties["message_id"]
+
+    def test_unreachable(self, running: Running) -> None:
+        """A source that cannot be reached is an error, and the state stays."""
+        with pytest.raises(SourceError):
+            running.run()
+        assert running.arrived == []

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from n6_stateful import ConfigError
@@ -99,6 +99,7 @@ SHOWN = st.dictionaries(KEYS, st.integers(1, 3)).map(lambda shown: list(shown.it
 class TestHistories:
     """Any history of appearing, changing, leaving and returning, against a model."""
 
+    @settings(deadline=None)
     @given(st.lists(st.tuples(SHOWN, st.integers(0, 40), st.booleans()), max_size=12))
     def test_model(self, history: list[tuple[list[tuple[str, int]], int, bool]]) -> None:
         """Each run publishes what the model says; a killed one changes nothing, and its twin has its ids."""

@@ -10,17 +10,13 @@ import pty
 import subprocess
 import sys
 import types
-import zoneinfo
 from pathlib import Path
 
 import pytest
-from hypothesis import given
-from hypothesis import settings as hypothesis_settings
 
-from n6_stateful import StateError, typed_json
+from n6_stateful import typed_json
 from tests.runtime.test_command import PROGRAM, Host, one_clear_error
 from tests.runtime.test_command import host as host  # the fixture
-from tests.runtime.test_unpickling import STATES
 
 NAME = "my-provider.lines.SampleCollector.pickle"
 
@@ -471,42 +467,3 @@ def test_what_changes_the_state_does_not_race_a_run(host: Host, action: list[str
         assert f"a run is in progress (process {holder.pid}" in looked.stderr
     holder.communicate()
     assert state_of(host) == {"taken": 2}
-
-
-@pytest.mark.parametrize(
-    "state",
-    [
-        {"$set": 1},
-        {"$dict": {"$set": [1]}},
-        {1: {None: ((), frozenset())}},
-        {True: 1, "a": {"b": {2.5}}},
-        [float("inf"), -0.0, 10**30, "\udcff", "$set"],
-        datetime.datetime(2026, 1, 1, tzinfo=datetime.timezone(datetime.timedelta(hours=2))),
-    ],
-    ids=repr,
-)
-def test_what_looks_like_a_mark_or_has_odd_keys_comes_back_equal(state: object) -> None:
-    assert typed_json.load(json.loads(json.dumps(typed_json.dump(state)))) == state
-
-
-def test_a_zone_that_json_would_lose_is_refused() -> None:
-    with pytest.raises(StateError, match="ZoneInfo"):
-        typed_json.dump(datetime.datetime(2026, 1, 1, tzinfo=zoneinfo.ZoneInfo("UTC")))
-
-
-def test_a_state_that_holds_itself_is_refused() -> None:
-    state: list[object] = []
-    state.append(state)
-    with pytest.raises(StateError, match="holds itself"):
-        typed_json.dump(state)
-
-
-@hypothesis_settings(deadline=None)
-@given(STATES)
-def test_what_json_has_a_form_for_comes_back_equal(state: object) -> None:
-    try:
-        found = typed_json.dump(state)
-    except StateError as exc:
-        assert "JSON has no form" in str(exc)  # noqa: PT017 - only some states are refused
-        return
-    assert typed_json.load(json.loads(json.dumps(found))) == state

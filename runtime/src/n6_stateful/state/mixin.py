@@ -217,7 +217,6 @@ class CollectorWithStateMixin:
         Raises:
             StateError: `state` is set, and could not be saved.
         """
-        self._published_before = -1  # whatever the count is when it is saved
         if self.state is not None:
             self._dump(self.state)
 

@@ -19,7 +19,6 @@ import os
 import pathlib
 import pickle
 import re
-import struct
 import subprocess
 import sys
 import time
@@ -31,44 +30,17 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import hypothesis
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from n6_stateful.command.state_look import StandIn, look
-from n6_stateful.state.admission import PLAIN_CLASSES, Admission, RefusedError
+from n6_stateful.state.admission import Admission, RefusedError
 from n6_stateful.state.pickles import Pickler, load
+from tests.runtime.plain_states import STATES
 
 OWN = ("tests",)
 PROTOCOLS = range(pickle.HIGHEST_PROTOCOL + 1)
-
-ATOMS = (
-    st.none()
-    | st.booleans()
-    | st.integers()
-    | st.floats(allow_nan=False)
-    | st.text(st.characters(codec="utf-8"))
-    | st.binary()
-    | st.datetimes(timezones=st.none() | st.just(datetime.UTC))
-    | st.dates()
-    | st.timedeltas()
-    | st.decimals(allow_nan=False)
-    | st.uuids()
-    | st.ip_addresses()
-    | st.fractions()
-)
-STATES = st.recursive(
-    ATOMS,
-    lambda inner: (
-        st.lists(inner, max_size=5)
-        | st.tuples(inner, inner)
-        | st.dictionaries(ATOMS, inner, max_size=5)
-        | st.sets(ATOMS, max_size=5)
-        | st.frozensets(ATOMS, max_size=5)
-    ),
-    max_leaves=20,
-)
 
 
 def loads(data: bytes, packages: Iterable[str] = (), classes: Iterable[str] = (), **kwargs: Any) -> Any:
@@ -181,7 +153,7 @@ def test_a_class_that_is_named_is_admitted_and_no_other_of_its_module() -> None:
 
 
 def test_a_class_of_another_package_is_refused_by_name() -> None:
-    with pytest.raises(RefusedError, match=r"tests\.runtime\.test_unpickling\.Point is not admitted"):
+    with pytest.raises(RefusedError, match=r"tests\.runtime\.test_state_pickles\.Point is not admitted"):
         loads(pickle.dumps(Point(1, 2)), packages=("other",))
 
 
@@ -226,8 +198,8 @@ webbrowser.open timeit.timeit cProfile.run pdb.run doctest.debug_script ctypes.C
 socket.socket sys.exit sys.setrecursionlimit os._exit os.kill logging.FileHandler io.open pathlib.os
 collections._sys datetime.sys uuid.os decimal._sys ipaddress.functools copyreg.add_extension
 copyreg.__newobj_ex__ copy_reg.pickle _codecs.lookup codecs.open n6_stateful.state.file.os
-n6_stateful.command.main tests.runtime.test_unpickling.a_function tests.runtime.test_unpickling.os
-tests.runtime.test_unpickling.Path
+n6_stateful.command.main tests.runtime.test_state_pickles.a_function tests.runtime.test_state_pickles.os
+tests.runtime.test_state_pickles.Path
 """
 COMMANDS = _COMMANDS.split()
 DOTTED = [
@@ -237,10 +209,10 @@ DOTTED = [
     ("datetime", "sys.modules"),
     ("collections", "abc.sys.modules"),
     ("zoneinfo", "ZoneInfo.clear_cache"),
-    ("tests.runtime.test_unpickling", "os.system"),
-    ("tests.runtime.test_unpickling", "Point.__init__"),
-    ("tests.runtime.test_unpickling", "a_function.__globals__"),
-    ("tests.runtime.test_unpickling", "__builtins__"),
+    ("tests.runtime.test_state_pickles", "os.system"),
+    ("tests.runtime.test_state_pickles", "Point.__init__"),
+    ("tests.runtime.test_state_pickles", "a_function.__globals__"),
+    ("tests.runtime.test_state_pickles", "__builtins__"),
     ("os.path", "os.system"),
     ("", "eval"),
 ]
@@ -335,27 +307,6 @@ def test_a_class_whose_module_fails_to_import_is_refused_and_no_broken_pickle(
         loads(text_global("a_module_of_tests\nState", "x"), packages=["a_module_of_tests"])
 
 
-def test_attributes_of_own_classes_cannot_be_set() -> None:
-    before = dict(vars(Point))
-    module, name = Point.__module__.encode(), b"Point"
-    # GLOBAL Point; (None, {"__init__": list}); BUILD
-    data = b"c" + module + b"\n" + name + b"\n(N}V__init__\ncbuiltins\nlist\nstb."
-    with pytest.raises(RefusedError, match="tried to change"):
-        loads(data, packages=OWN)
-    assert dict(vars(Point)) == before
-    assert Point(1, 2).x == 1
-
-
-@pytest.mark.parametrize("name", ["uuid\nUUID", "collections\nCounter", "fractions\nFraction"])
-def test_attributes_of_plain_classes_cannot_be_set(name: str) -> None:
-    module, _, attribute = name.partition("\n")
-    cls = getattr(sys.modules[module], attribute)
-    before = dict(vars(cls))
-    with pytest.raises((RefusedError, TypeError)):
-        loads(f"c{name}\n(N}}V__init__\ncbuiltins\nlist\nstb.".encode())
-    assert dict(vars(cls)) == before
-
-
 def test_persistent_ids_are_refused() -> None:
     with pytest.raises(pickle.UnpicklingError, match="persistent"):
         loads(b"Psomething\n.")
@@ -398,117 +349,10 @@ def test_getattr_is_there_for_the_pickles_of_time_zones_and_for_nothing_else(tar
         loads(f"cbuiltins\ngetattr\n(c{target}\nV{name}\ntR.".encode(), packages=OWN)
 
 
-def test_deep_recursion_and_huge_sizes_raise_and_do_not_crash() -> None:
-    deep = b"(" * 500_000 + b"t" * 500_000 + b"."
-    frame = b"\x80\x04\x95" + struct.pack("<Q", 2**62) + b"N."
-    text = b"\x80\x04\x8d" + struct.pack("<Q", 2**62) + b"x."
-    for data in (frame, text, b"\x80\x04\x8e" + struct.pack("<Q", 2**62) + b".", b"\x80\x63N."):
-        with pytest.raises(Exception, match=r".*"):
-            loads(data)
-    with pytest.raises(RefusedError, match="tuples"):
-        loads(deep)
-
-
 @given(st.binary(max_size=60))
 def test_garbage_raises_or_is_data(data: bytes) -> None:
     with suppress(Exception):  # a SystemExit, say, is none
         loads(data, packages=OWN)
-
-
-# Programs of the pickle machine, each of which leaves one object: names, data, and all that calls, builds
-# or changes.
-
-
-def text_step(text: str) -> bytes:
-    return b"\x8c" + bytes([len(text)]) + text.encode()
-
-
-def name_steps(module: str, names: str) -> list[bytes]:
-    return [text_step(module) + text_step(name) + b"\x93" for name in names.split()]
-
-
-NAMES = [
-    *(step for module, names in PLAIN_CLASSES.items() for step in name_steps(module, names)),
-    *name_steps("copyreg", "_reconstructor __newobj__"),
-    *name_steps("builtins", "getattr eval"),
-    *name_steps("_codecs", "encode"),
-    *name_steps("os", "system"),
-    *name_steps(Point.__module__, "Point Colour Slotted Pair Outer.Inner Call a_function"),
-]
-TEXTS = [
-    text_step(text)
-    for text in ("touch", "__init__", "__class__", "__setstate__", "_unpickle", "latin1", "UTC", "x", "red")
-]
-DATA = [*TEXTS, b"N", b"\x88", b"K\x05", b")", b"]", b"}", b"\x8f", b"C\x01x", *NAMES]
-
-
-def longer_programs(program: st.SearchStrategy[bytes]) -> st.SearchStrategy[bytes]:
-    tuples = st.lists(program, max_size=3).map(lambda items: b"(" + b"".join(items) + b"t")
-    changed = st.tuples(st.sampled_from(TEXTS), program).map(lambda pair: b"(" + b"".join(pair) + b"d")
-    names = st.sampled_from(NAMES)
-    return st.one_of(
-        tuples,
-        changed,
-        st.tuples(names, tuples, st.sampled_from([b"R", b"\x81"])).map(b"".join),
-        st.tuples(program, tuples, st.just(b"R")).map(b"".join),
-        st.tuples(program, changed, st.just(b"b")).map(b"".join),
-        st.tuples(program, changed.map(lambda state: b"N" + state + b"\x86"), st.just(b"b")).map(b"".join),
-        st.tuples(program, program, st.just(b"b")).map(b"".join),
-        st.tuples(program, program, st.just(b"a")).map(b"".join),
-        st.tuples(program, program, program, st.just(b"s")).map(b"".join),
-        st.tuples(program, st.just(b"("), program, st.sampled_from([b"e", b"\x90"])).map(b"".join),
-    )
-
-
-PROGRAMS = st.recursive(st.sampled_from(DATA), longer_programs, max_leaves=12)
-_FORBIDDEN = (
-    "os.",
-    "subprocess.",
-    "socket.",
-    "shutil.",
-    "pty.",
-    "ctypes.",
-    "webbrowser.",
-    "fcntl.",
-    "pickle.",
-)
-_heard: list[str] | None = None
-
-
-def _hear(event: str, args: tuple[Any, ...]) -> None:
-    if _heard is None:
-        return
-    writes = event == "open" and isinstance(args[2], int) and args[2] & (os.O_WRONLY | os.O_RDWR | os.O_CREAT)
-    harmless = event in ("pickle.find_class", "os.listdir", "os.scandir")
-    if writes or (event.startswith(_FORBIDDEN) and not harmless):
-        _heard.append(f"{event} {args}")
-
-
-sys.addaudithook(_hear)
-
-
-@pytest.mark.parametrize(
-    "encoding", [{}, {"encoding": "utf-8", "errors": "surrogateescape"}], ids=["", "py2"]
-)
-@hypothesis.settings(max_examples=1500, deadline=None)
-@given(PROGRAMS)
-def test_no_program_of_the_pickle_machine_acts_or_changes_a_class(
-    encoding: dict[str, str], program: bytes
-) -> None:
-    global _heard
-    classes = (Point, Colour, Slotted, Pair, Outer.Inner, uuid.UUID, fractions.Fraction, pathlib.Path)
-    before = [dict(vars(cls)) for cls in classes]
-    data = b"\x80\x04" + program + b"."
-    _heard = []
-    try:
-        with suppress(Exception):  # a SystemExit, say, is none
-            loads(data, packages=OWN, **encoding)
-        with suppress(Exception):
-            look(io.BytesIO(data))
-        assert not _heard
-    finally:
-        _heard = None
-    assert [dict(vars(cls)) for cls in classes] == before
 
 
 # Writing
@@ -588,16 +432,6 @@ def test_looking_shows_an_object_of_any_protocol(state: object, protocol: int) -
     shown = look(io.BytesIO(pickle.dumps([state], protocol)))[0]
     assert isinstance(shown, StandIn)
     assert type(state).__name__ in repr(shown)
-
-
-def test_looking_changes_no_class() -> None:
-    before = dict(vars(fractions.Fraction))
-    attack = b"cfractions\nFraction\n(N}V__init__\ncbuiltins\nlist\nstb."
-    with pytest.raises(RefusedError, match="tried to change"):
-        look(io.BytesIO(b"\x80\x04" + attack))
-    with pytest.raises(RefusedError, match="tried to change"):
-        look(io.BytesIO(attack))
-    assert dict(vars(fractions.Fraction)) == before
 
 
 @pytest.mark.parametrize("name", COMMANDS)

@@ -360,6 +360,20 @@ class TestSizes:
             with pytest.raises(Exception, match=r".*"):
                 hostile(protocol + opcode + struct.pack("<Q", size) + b"x.")
 
+    @pytest.mark.parametrize("kind", ["p2147483647\n", "r\xff\xff\xff\x7f"], ids=["PUT", "LONG_BINPUT"])
+    def test_memo(self, kind: str) -> None:
+        """A place in the memo that is far beyond its end costs nothing."""
+        code = (
+            "import io, resource, sys\n"
+            "from n6_stateful.state.pickles import load\n"
+            "before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss\n"
+            "assert load(io.BytesIO(sys.stdin.buffer.read())) == 'x'\n"
+            "print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before)\n"
+        )
+        data = b"\x80\x04" + text("x") + kind.encode("latin1") + b"."
+        done = subprocess.run([sys.executable, "-c", code], input=data, capture_output=True, check=True)
+        assert int(done.stdout) < 50_000  # KiB
+
 
 # Programs of the pickle machine
 

@@ -37,6 +37,24 @@ _HARMLESS = frozenset(
 )
 _IMMUTABLE_TYPE = 1 << 8  # Py_TPFLAGS_IMMUTABLETYPE
 
+# The opcodes that need no care by themselves, by the size of what follows them; negative: by the size of the
+# length that follows them. Left out are those of protocols 0 and 1, and those that put something at any place
+# in the memo: the C unpickler makes room up to there.
+_SIZES = {
+    opcode: size
+    for size, opcodes in {
+        0: b"()012NQRabdelostu]}\x81\x85\x86\x87\x88\x89\x8f\x90\x91\x92\x93\x94",
+        1: b"Khq\x80",
+        2: b"M",
+        4: b"Jj",
+        8: b"G\x95",
+        -1: b"C\x8a\x8c",
+        -4: b"BX\x8b",
+        -8: b"\x8d\x8e\x96",
+    }.items()
+    for opcode in opcodes
+}
+_STOP, _MEMOIZE, _SHORT_TEXT, _TUPLES = 0x2E, 0x94, 0x8C, frozenset(b"t\x85\x86\x87")
 # As many tuples in one another as the C stack surely bears when they are hashed.
 _MOST_TUPLES = 10_000
 
@@ -60,7 +78,7 @@ def load(file: BinaryIO, admission: Admission = Admission(), **py2_kwargs: str) 
 def load_with(careful: Callable[[BinaryIO], CarefulUnpickler], file: BinaryIO, of_py2: bool) -> Any:
     """The object that the pickle in `file` describes: `careful` makes what loads it if that needs care."""
     begin = file.tell()
-    if not of_py2 and not _may_be_deep(file):
+    if not of_py2 and _is_tame(file):
         try:
             return _FastUnpickler(file).load()
         except _NeedsCareError:
@@ -82,16 +100,27 @@ class _FastUnpickler(pickle.Unpickler):
         return found
 
 
-def _may_be_deep(file: BinaryIO) -> bool:
+def _is_tame(file: BinaryIO) -> bool:
+    """Whether the pickle's opcodes leave it to the classes that it names, whether it needs care."""
     begin = file.tell()
-    # The opcodes TUPLE (with its MARK), TUPLE1, TUPLE2, TUPLE3. Texts hold them too: this is an upper bound.
-    counts = dict.fromkeys(b"(t\x85\x86\x87", 0)
-    while chunk := file.read(1 << 20):
-        for byte in counts:
-            counts[byte] += chunk.count(byte)
+    data = file.read()
     file.seek(begin)
-    marks, tuples, *others = counts.values()
-    return min(marks, tuples) + sum(others) > _MOST_TUPLES
+    at = tuples = 0
+    try:
+        while (opcode := data[at]) != _STOP:
+            if opcode == _MEMOIZE:  # these two are what there is most of
+                at += 1
+            elif opcode == _SHORT_TEXT:
+                at += data[at + 1] + 2
+            elif (size := _SIZES[opcode]) >= 0:
+                at += size + 1
+                tuples += opcode in _TUPLES
+            else:
+                at += 1
+                at += int.from_bytes(data[at : at - size], "little") - size
+    except LookupError:  # of another kind, or cut off
+        return False
+    return tuples <= _MOST_TUPLES
 
 
 def is_of_py2(file: BinaryIO) -> bool:

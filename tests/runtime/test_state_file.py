@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import errno
 import fcntl
+import hashlib
 import os
 import pickle
 import signal
 import subprocess
 import sys
+import tempfile
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +23,8 @@ from hypothesis import strategies as st
 from n6_stateful import StateError, StateLockedError
 from n6_stateful.state.file import FileStore
 from n6_stateful.state.format import MARK, SIGNATURE
-from n6_stateful.state.store import BrokenStateError
+from n6_stateful.state.store import BrokenStateError, Generation, StateStore
+from tests.runtime.store_contract import Damage, MakeStore, StoreContract
 
 # Begins a process that opens the state file named by its argument as `file`.
 BEGIN = "import os, sys\nfrom n6_stateful.state.file import *\nfile = FileStore(Path(sys.argv[1]))\n"
@@ -66,6 +70,23 @@ def python(code: str, path: Path) -> subprocess.Popen[str]:
 def said(process: subprocess.Popen[str]) -> str:
     assert process.stdout is not None
     return process.stdout.readline()
+
+
+class TestContract(StoreContract):
+    """The file store owes what every store owes."""
+
+    @pytest.fixture
+    def make_store(self, path: Path) -> MakeStore:
+        return lambda: FileStore(path)
+
+    @pytest.fixture
+    def damage(self) -> Damage:
+        def damage(store: StateStore, generation: Generation) -> None:
+            data = bytearray(Path(generation.where).read_bytes())
+            data[30] ^= 1
+            Path(generation.where).write_bytes(data)
+
+        return damage
 
 
 # What is in it
@@ -440,3 +461,90 @@ def test_directories_are_made_for_the_user_alone_whatever_the_umask(umask: int, 
     for each in (path.parent, path.parent.parent):
         assert each.stat().st_mode & 0o777 == 0o700
     assert {each.stat().st_mode & 0o777 for each in path.parent.iterdir()} == {0o600}
+
+
+class TestProof:
+    """That a state can be saved is proven before anything is published."""
+
+    @pytest.fixture
+    def tiny_disk(self, tmp_path: Path) -> Iterator[Path]:
+        """A directory on a file system of 64 KiB."""
+        directory = tmp_path / "tiny"
+        directory.mkdir()
+        if subprocess.run(["mount", "-t", "tmpfs", "-o", "size=64k,mode=700", "tmpfs", directory]).returncode:
+            pytest.skip("needs root to mount a file system")
+        yield directory
+        subprocess.run(["umount", directory], check=True)
+
+    def test_full_disk(self, tiny_disk: Path) -> None:
+        """On a full disk it fails, says so and leaves nothing; with room it goes on."""
+        file = FileStore(tiny_disk / "name.pickle")
+        file.lock()
+        file.write(dumped("x" * 20_000), 1)
+        file.prove_writable()
+        with suppress(OSError), (tiny_disk / "fill").open("wb", buffering=0) as fill:
+            while True:
+                fill.write(bytes(4096))
+        before = names(file.path)
+        for _ in range(2):
+            with pytest.raises(StateError, match="no new state could be saved: No space left"):
+                file.prove_writable()
+        assert names(file.path) == before
+        (tiny_disk / "fill").write_bytes(
+            bytes(20_000)
+        )  # a hole is left, but not for as much as the last state
+        with suppress(OSError), (tiny_disk / "fill2").open("wb", buffering=0) as fill:
+            for _ in range(3):
+                fill.write(bytes(4096))
+        with pytest.raises(StateError, match="No space left"):
+            file.prove_writable()
+        (tiny_disk / "fill").unlink()
+        file.prove_writable()
+        file.unlock()
+
+    @pytest.mark.skipif(os.geteuid() != 0, reason="needs root to be another user")
+    def test_directory_read_only(self) -> None:
+        """The lock file is there, but nothing can be made beside it: that is found too."""
+        code = (
+            "os.setgid(65534); os.setuid(65534)\n"
+            "file.lock(); file.write(lambda target: target.write(b'N.'), 1)\n"
+            "os.chmod(file.path.parent, 0o500)\n"
+            "try: file.prove_writable()\n"
+            "except StateError as error: print(error)\n"
+        )
+        # pytest's own directories are closed to others.
+        with tempfile.TemporaryDirectory() as directory:
+            os.chown(directory, 65534, 65534)
+            path = Path(directory) / "cache" / "name.pickle"
+            argv = [sys.executable, "-c", BEGIN + code, str(path)]
+            done = subprocess.run(argv, capture_output=True, text=True)
+        assert "no new state could be saved: Permission denied" in done.stdout, done.stderr
+
+    def test_immutable_file(self, file: FileStore) -> None:
+        """A file that was made immutable could not be replaced."""
+        file.write(dumped(1), 1)
+        if subprocess.run(["chattr", "+i", file.path], capture_output=True).returncode:
+            pytest.skip("needs root, and a file system that knows immutable files")
+        try:
+            with pytest.raises(StateError, match="no new state could be saved: Operation not permitted"):
+                file.prove_writable()
+        finally:
+            subprocess.run(["chattr", "-i", file.path], check=True)
+
+    def test_killed(self, path: Path) -> None:
+        """What a run that is killed meanwhile leaves is swept by the next one."""
+        (FileStore(path)).lock()
+        left = path.with_name(".name.pickle.0123.tmp")
+        left.write_bytes(bytes(1000))
+        FileStore(path.with_name("other.pickle")).lock()
+        assert left.exists()
+
+
+def test_a_footer_whose_checksum_is_right_but_that_says_nonsense_is_broken(file: FileStore) -> None:
+    saved(file, 1)
+    for line in (b"1 check=", b"x y=z check=", b"1 generation=a number=x saved= length=1 sha256= check="):
+        whole = SIGNATURE + line
+        whole += hashlib.sha256(whole).hexdigest()[:16].encode() + b"\n"
+        file.path.write_bytes(MARK + b"N." + whole)
+        with pytest.raises(StateError):
+            file.read(pickle.load)

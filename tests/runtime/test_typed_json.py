@@ -96,7 +96,9 @@ class TestForms:
 
 class TestRefusals:
     @pytest.mark.parametrize(
-        "state", [types.SimpleNamespace(a=1), collections.defaultdict(uuid.UUID), object()], ids=repr
+        "state",
+        [types.SimpleNamespace(a=1), collections.defaultdict(uuid.UUID), iter("")],
+        ids=["namespace", "factory", "iterator"],
     )
     def test_no_form(self, state: object) -> None:
         """What has no form is refused by its type, and shown to people as text."""

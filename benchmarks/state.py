@@ -1,4 +1,5 @@
-"""What a save costs, against pickle + fsync + rename + fsync of the directory written by hand.
+"""What a save costs, against pickle + fsync + rename + fsync of the directory written by hand; what a load
+costs, against pickle.load.
 
     python benchmarks/state.py [--most 10000000] [--directory DIR]
 
@@ -19,7 +20,9 @@ import subprocess
 import sys
 import tempfile
 import time
+import uuid
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 from n6_stateful import CollectorWithStateMixin
@@ -85,6 +88,39 @@ def seconds(size: int, ways: dict[str, Callable[[object], None]]) -> dict[str, f
     return {name: statistics.median(each) for name, each in taken.items()}
 
 
+def load_bare(path: Path) -> object:
+    """The file read by `pickle.load`."""
+    with path.open("rb") as file:
+        return pickle.load(file)
+
+
+def loading(size: int, directory: Path) -> dict[str, tuple[float, float]]:
+    """For each kind of state, medians of `load_state` and of `pickle.load`."""
+    kinds: dict[str, object] = {
+        "strings": make_state(size),
+        "strings and a UUID": [make_state(size), uuid.UUID(int=5)],
+        "pairs": {(number, str(number)) for number in range(size)},
+    }
+    found = {}
+    for name, state in kinds.items():
+        collector = Collector(cache_dir=str(directory / name.replace(" ", "-")))
+        collector.load_state()
+        collector.save_state(state)
+        path = Path(collector.state_store.where)
+        ways: list[Callable[[], object]] = [
+            collector.load_state,
+            partial(load_bare, path),
+        ]
+        taken: list[list[float]] = [[], []]
+        for _ in range(3):
+            for way, load in enumerate(ways):
+                started = time.perf_counter()
+                load()
+                taken[way].append(time.perf_counter() - started)
+        found[name] = (statistics.median(taken[0]), statistics.median(taken[1]))
+    return found
+
+
 def peak(way: str, size: int, directory: Path) -> int:
     """Peak KiB of a process of its own that makes the state and saves it once."""
     own = tempfile.mkdtemp(dir=directory)  # the lock of the one above is this process's
@@ -125,6 +161,9 @@ def main() -> None:
                 f"{peaks['save_state'] / 1024:,.0f} / {peaks['by hand'] / 1024:,.0f} MiB = "
                 f"{peaks['save_state'] / peaks['by hand']:.2f}"
             )
+        print(f"\nloading {min(args.most, 1_000_000):,} of them:")
+        for name, (ours, bare) in loading(min(args.most, 1_000_000), directory).items():
+            print(f"{name:>20} {ours * 1e3:9.1f} ms {bare * 1e3:9.1f} ms by pickle.load {ours / bare:6.2f}")
 
 
 if __name__ == "__main__":

@@ -4,10 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+import hypothesis
 import pytest
 import stamina
 
 from tests.bases.http_server import Server, serving
+
+hypothesis.settings.register_profile("on any machine", deadline=None)
+hypothesis.settings.load_profile("on any machine")
 
 
 @pytest.fixture

@@ -41,3 +41,25 @@ source has, and puts it in the place of the method that gets it there:
 An exception is raised instead, a function takes the method's place, and `...` leaves the method as it is.
 `harness.assert_stateful_contract(source, later)` needs no more than what the source has at first, and later.
 """
+
+from n6_stateful.bases.downloading import BaseDownloadingCollector
+from n6_stateful.bases.emails import BaseSimpleEmailCollector
+from n6_stateful.bases.items import BaseSeenItemsCollector
+from n6_stateful.bases.lists import BaseDownloadingListCollector
+from n6_stateful.bases.pages import BasePagedCollector, CursorForgottenError, Page
+from n6_stateful.bases.rows import BaseDownloadingTimeOrderedRowsCollector, BaseTimeOrderedRowsCollector
+from n6_stateful.bases.two_phase import BaseSimpleCollector, BaseTwoPhaseCollector
+
+__all__ = [
+    "BaseDownloadingCollector",
+    "BaseDownloadingListCollector",
+    "BaseDownloadingTimeOrderedRowsCollector",
+    "BasePagedCollector",
+    "BaseSeenItemsCollector",
+    "BaseSimpleCollector",
+    "BaseSimpleEmailCollector",
+    "BaseTimeOrderedRowsCollector",
+    "BaseTwoPhaseCollector",
+    "CursorForgottenError",
+    "Page",
+]

@@ -5,12 +5,12 @@ from __future__ import annotations
 from hashlib import blake2b
 from typing import Any
 
-from n6_stateful.bases.http import download
+from n6_stateful.bases.downloading import BaseDownloadingCollector
 from n6_stateful.bases.shape import StatefulBaseCollector
 from n6_stateful.errors import NothingNew
 
 
-class BaseDownloadingListCollector(StatefulBaseCollector):
+class BaseDownloadingListCollector(BaseDownloadingCollector, StatefulBaseCollector):
     """Publishes the list at `url` whenever it has changed; nothing has to be written.
 
     The state is `{"validators": ..., "digest": ...}`: what the server calls the list that was published last,
@@ -24,10 +24,8 @@ class BaseDownloadingListCollector(StatefulBaseCollector):
     """
 
     def obtain_data_body(self) -> bytes | None:
-        """The whole list; None if the server says that it has not changed."""
-        answer = download(self.config["url"], validators=self.state["validators"])
-        if answer is None:
-            return None
+        """The whole list; None, or `NothingNew`, if it has not changed."""
+        answer = self.request(self.config["url"], validators=self.state["validators"])
         self.state["validators"] = answer.validators
         return answer.content
 

@@ -1,14 +1,12 @@
-"""Collectors that obtain everything first, and open their output only if there is something to publish."""
+"""Collectors that obtain everything first, and open their output only then."""
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Iterator
 from typing import Any
 
 from n6_stateful.bases.shape import ChannelCollector
-
-LOGGER = logging.getLogger(__name__)
+from n6_stateful.errors import NothingNew
 
 
 class BaseTwoPhaseCollector(ChannelCollector):
@@ -27,15 +25,18 @@ class BaseTwoPhaseCollector(ChannelCollector):
         raise NotImplementedError(f"{type(self).__name__}.generate_input_data_dicts() is not written yet")
 
     def run(self) -> None:
-        """Obtain the input pile; publish if there is one."""
-        self._input_pile = self.obtain_input_pile()
-        if self._input_pile is None:
-            LOGGER.info("nothing new at the source")
-        else:
-            super().run()
+        """Obtain the input pile, then publish it. The output is opened even if there is none: a spool may
+        have something to forward, and a broker that is down is noticed."""
+        try:
+            self._input_pile, self._why_none = self.obtain_input_pile(), NothingNew()
+        except NothingNew as reason:
+            self._input_pile, self._why_none = None, reason
+        super().run()
 
     def start_publishing(self) -> None:
         """Publish a message for each input data dict."""
+        if self._input_pile is None:
+            raise self._why_none
         for input_data in self.generate_input_data_dicts(self._input_pile):
             self.publish_output(*self.get_output_components(**input_data))
         self.inner_stop()

@@ -1,0 +1,135 @@
+"""What a collector that downloads has: options for it, and one download done once."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from datetime import datetime
+from types import SimpleNamespace
+from typing import Any
+
+from n6_stateful.bases.http import Answer, as_datetime, download
+from n6_stateful.bases.shape import ChannelCollector
+from n6_stateful.duration import seconds
+from n6_stateful.errors import ConfigError, NothingNew
+
+
+class BaseDownloadingCollector(ChannelCollector):
+    """Gives a collector `download`; the names are n6's.
+
+    Attributes:
+        http_response: the answer that was downloaded last, without its body; None if there is none.
+    """
+
+    extra_config_options = """
+        ; how often a download that failed is tried again
+        download_retries = 3 :: int
+        ; seconds to connect, and between two parts of an answer; or one number for both
+        download_timeout = (12.1, 25) :: py
+        ; how long a download may take with all its retries
+        download_deadline = 10m :: str
+        ; bytes; what is larger is given up
+        download_max_size = 1073741824 :: int
+        ; a Python dict of headers to send with each request
+        base_request_headers = {} :: py_namespaces_dict
+    """
+    http_response: Answer | None = None
+
+    def download(self, url: str, **kwargs: Any) -> bytes:
+        """The whole body of what is at `url`.
+
+        Args:
+            url: http or https.
+            kwargs: as `request` takes them; for the errors see there, too.
+        """
+        return self.request(url, **kwargs).content
+
+    def download_text(self, url: str, **kwargs: Any) -> str:
+        """The same as text, in the character set that the answer names, by default UTF-8."""
+        return self.request(url, **kwargs).text
+
+    @contextmanager
+    def request_performer(self, url: str, **kwargs: Any) -> Iterator[SimpleNamespace]:
+        """For `with` blocks as n6 has them: an object with `response` (which has `content`, `text` and
+        `headers`) and `get_dt_header(name)`."""
+        answer = self.request(url, **kwargs)
+        yield SimpleNamespace(
+            response=answer, get_dt_header=lambda name: as_datetime(answer.headers.get(name))
+        )
+
+    def request(
+        self,
+        url: str,
+        *,
+        retries: int | None = None,
+        timeout: Any = None,
+        custom_request_headers: Mapping[str, str] | None = None,
+        **kwargs: Any,
+    ) -> Answer:
+        """The whole answer of `url`.
+
+        Args:
+            url: http or https.
+            retries: instead of the option `download_retries`.
+            timeout: instead of the option `download_timeout`.
+            custom_request_headers: beside those of the option `base_request_headers`, and before them.
+            kwargs: further ones of `n6_stateful.bases.http.download`: `validators`, `method`, `data`...
+
+        Raises:
+            NothingNew: the server says that nothing changed since `validators`.
+            SourceError: there is no whole answer.
+            ConfigError: an option has a wrong value.
+        """
+        config = self.config
+        headers = {name.title(): value for name, value in config["base_request_headers"].items()}
+        headers |= {name.title(): value for name, value in (custom_request_headers or {}).items()}
+        try:
+            deadline = seconds(config["download_deadline"])
+        except ValueError as exc:
+            raise ConfigError(f"download_deadline = {config['download_deadline']}: {exc}") from exc
+        answer = download(
+            url,
+            headers=headers,
+            retries=config["download_retries"] if retries is None else retries,
+            timeout=config["download_timeout"] if timeout is None else timeout,
+            deadline=deadline,
+            size_limit=config["download_max_size"],
+            is_expected=self.is_expected,
+            **kwargs,
+        )
+        if answer is None:
+            raise NothingNew("the server says so")
+        self.http_response = answer._replace(content=b"")
+        return answer
+
+    @property
+    def http_last_modified(self) -> datetime | None:
+        """When the source last changed, as it says itself: UTC, without a timezone."""
+        return self.http_response and as_datetime(self.http_response.headers.get("Last-Modified"))
+
+    def is_expected(self, content_type: str, beginning: bytes) -> bool:
+        """Whether an answer is what was asked for; by default any is.
+
+        Args:
+            content_type: lowercase, without parameters.
+            beginning: of the body.
+        """
+        return True
+
+    def get_output_prop_kwargs(
+        self, *, source: str, output_data_body: bytes, **processed_data: Any
+    ) -> dict[str, Any]:
+        """Adds the header `meta.http_last_modified`."""
+        properties = super().get_output_prop_kwargs(
+            source=source, output_data_body=output_data_body, **processed_data
+        )
+        if self.http_last_modified is not None:
+            properties["headers"].setdefault("meta", {})["http_last_modified"] = str(self.http_last_modified)
+        return properties
+
+
+def looks_like_html(content_type: str, beginning: bytes) -> bool:
+    """Whether an answer is a page of HTML, with which servers tell of errors or ask for a login. The content
+    type alone does not say so: plain files are often sent as `text/html`."""
+    start = beginning.lstrip(b"\xef\xbb\xbf \t\r\n").lower()
+    return start.startswith((b"<!doctype html", b"<html")) or ("html" in content_type and start[:1] == b"<")

@@ -1,0 +1,344 @@
+"""A file of rows that bear a time: newest first or last, or in no order; it grows, or rolls."""
+
+from __future__ import annotations
+
+import datetime
+import io
+import logging
+import pickle
+from collections.abc import Iterable, Iterator
+from hashlib import blake2b
+from typing import Any
+
+from n6_stateful.bases.downloading import BaseDownloadingCollector, looks_like_html
+from n6_stateful.bases.shape import StatefulBaseCollector
+from n6_stateful.bases.two_phase import BaseTwoPhaseCollector
+from n6_stateful.duration import seconds
+from n6_stateful.errors import CollectorError, ConfigError, SourceError
+
+LOGGER = logging.getLogger(__name__)
+
+DIGEST_SIZE = 16
+_PACK = 10_000
+_SPLIT = 1 << 20
+
+
+class BaseTimeOrderedRowsCollector(StatefulBaseCollector, BaseTwoPhaseCollector):
+    """Publishes the rows that were not there before, oldest first, as one message.
+
+    To be written: `obtain_orig_data`, `pick_raw_row_time` and `clean_row_time`. A row's time is whatever
+    sorts: a string as ISO 8601 has it, a number, a datetime.
+
+    Without `late_by` the rule is n6's: a row is new if its time is above the newest one seen, or equal to it
+    and the row was not there. With `late_by` so is one that comes late, as long as its time is at most that
+    much before the newest one: the digests of the rows taken in that window are remembered. A row is its
+    text: the same text again, anywhere in the window, is not new.
+
+    The state's keys are n6's, `newest_row_time`, `newest_rows` and `rows_count`, so that the state of either
+    is read by the other; and with `late_by` also `window_begin`, since when all rows are remembered, and
+    `window_rows`, `{newest time in a run: digests of its rows, one after the other}`.
+    """
+
+    type = "file"
+    content_type = "text/csv"
+    extra_config_options = """
+        ; how much older than the newest row a row may be when it comes, like 90m, 2h or 7d
+        late_by = 0 :: str
+        ; whether a number of rows that the new ones do not explain ends the run, instead of a line in the log
+        row_count_mismatch_is_fatal = no :: bool
+    """
+    _NEWEST_ROW_TIME_STATE_KEY = "newest_row_time"
+    _NEWEST_ROWS_STATE_KEY = "newest_rows"
+    _ROWS_COUNT_KEY = "rows_count"
+
+    # To be written
+
+    def obtain_orig_data(self) -> bytes:
+        """The whole file as it is now."""
+        raise NotImplementedError(f"{type(self).__name__}.obtain_orig_data() is not written yet")
+
+    def pick_raw_row_time(self, row: Any) -> Any:
+        """The time as it stands in the row; None to leave the row out."""
+        raise NotImplementedError(f"{type(self).__name__}.pick_raw_row_time() is not written yet")
+
+    def clean_row_time(self, raw_row_time: Any) -> Any:
+        """That time, made comparable: a later one is greater; None to leave the row out."""
+        raise NotImplementedError(f"{type(self).__name__}.clean_row_time() is not written yet")
+
+    # To be overridden where need be, in the order in which they are called
+
+    def all_rows_from_orig_data(self, orig_data: bytes) -> Iterable[Any]:
+        """`decode_orig`, then `split_orig`."""
+        decoded = self.decode_orig(orig_data)
+        del orig_data  # so that a large file is not held twice
+        return self.split_orig(decoded)
+
+    def decode_orig(self, orig_data: bytes) -> Any:
+        """The file as text, without losing what is not UTF-8."""
+        return orig_data.decode("utf-8", "surrogateescape")
+
+    def split_orig(self, decoded: Any) -> Iterable[Any]:
+        """Its lines, without the `\\n` at their ends."""
+        begin = 0
+        while begin < len(decoded):
+            end = decoded.find("\n", begin + _SPLIT)
+            yield from decoded[begin : None if end < 0 else end].split("\n")
+            begin = end + 1 or len(decoded)
+
+    def extract_row_time(self, row: Any) -> Any:
+        """`clean_row_time` of `pick_raw_row_time`; None if any of them, or `should_row_be_used`, says so."""
+        if not self.should_row_be_used(row):
+            return None
+        raw_row_time = self.pick_raw_row_time(row)
+        return None if raw_row_time is None else self.clean_row_time(raw_row_time)
+
+    def should_row_be_used(self, row: Any) -> bool:
+        """Whether it is more than blanks or a comment, which begins with `#`."""
+        return not row.startswith("#") and row != "" and not row.isspace()
+
+    def output_data_from_fresh_rows(self, fresh_rows: Iterable[Any]) -> bytes:
+        """`join_output`, then `encode_output`."""
+        cls, base = type(self), BaseTimeOrderedRowsCollector
+        if (cls.join_output, cls.encode_output) != (base.join_output, base.encode_output):
+            return self.encode_output(self.join_output(fresh_rows))
+        body = io.BytesIO()  # the same, without holding all of it three times
+        for rows in fresh_rows.packs() if isinstance(fresh_rows, _Rows) else [fresh_rows]:
+            body.write(self.encode_output(("\n" if body.tell() else "") + self.join_output(rows)))
+        return body.getvalue()
+
+    def join_output(self, fresh_rows: Iterable[Any]) -> Any:
+        """What `split_orig` took apart."""
+        return "\n".join(fresh_rows)
+
+    def encode_output(self, joined: Any) -> bytes:
+        """What `decode_orig` decoded."""
+        encoded: bytes = joined.encode("utf-8", "surrogateescape")
+        return encoded
+
+    def get_oldest_possible_row_time(self) -> Any:
+        """What is below every row's time: `""` for strings, 0 or `datetime.min` for others."""
+        return ""
+
+    def get_window_begin(self, newest_row_time: Any, late_by: int) -> Any:
+        """The time `late_by` seconds before `newest_row_time`, or a bit before that. To be overridden for
+        times that are neither ISO 8601, nor seconds, nor dates.
+
+        Raises:
+            CollectorError: it is none of those.
+        """
+        if isinstance(newest_row_time, str):
+            return _iso_before(newest_row_time, late_by)
+        if isinstance(newest_row_time, datetime.datetime):
+            return newest_row_time - datetime.timedelta(seconds=late_by)
+        if isinstance(newest_row_time, datetime.date):
+            return newest_row_time - datetime.timedelta(days=-(-late_by // 86_400))
+        return newest_row_time - late_by
+
+    # What is done with them
+
+    def make_default_state(self) -> dict[str, Any]:
+        """No row was seen yet."""
+        return {
+            self._NEWEST_ROW_TIME_STATE_KEY: self.get_oldest_possible_row_time(),
+            self._NEWEST_ROWS_STATE_KEY: set(),
+            self._ROWS_COUNT_KEY: 0,
+        }
+
+    def obtain_input_pile(self) -> Any:
+        """The fresh rows; None if there are none."""
+        return self.get_fresh_rows_only(self.all_rows_from_orig_data(self.obtain_orig_data())) or None
+
+    def generate_input_data_dicts(self, input_pile: Any, /) -> Iterator[dict[str, Any]]:
+        """All fresh rows at once; for a message each `for row in input_pile: yield {"fresh_rows": [row]}`."""
+        yield {"fresh_rows": input_pile}
+
+    def get_output_data_body(self, *, source: str, **processed_data: Any) -> Any:
+        """`output_data_from_fresh_rows`."""
+        return self.output_data_from_fresh_rows(processed_data["fresh_rows"])
+
+    def get_fresh_rows_only(self, all_rows: Iterable[Any]) -> Any:
+        """The rows that were not there before, oldest first; the state is brought up to date with them.
+
+        Raises:
+            SourceError: their number is not explained, and `row_count_mismatch_is_fatal` is set.
+        """
+        state = self.state
+        newest = before = state[self._NEWEST_ROW_TIME_STATE_KEY]
+        newest_rows = known_rows = set(state[self._NEWEST_ROWS_STATE_KEY])
+        late_by = self._late_by()
+        # Where no window was remembered yet, the newest rows are all that is known of it.
+        packs: dict[Any, bytes] = state.pop("window_rows", {before: b"".join(map(_digest, newest_rows))})
+        seen = {digests[at : at + DIGEST_SIZE] for digests in packs.values() for at in _steps(digests)}
+        begin = state.pop("window_begin", before)
+        if not late_by:
+            begin = before
+        elif before != self.get_oldest_possible_row_time():
+            begin = max(begin, self.get_window_begin(before, late_by))
+        window: dict[bytes, Any] = {}
+        longest = 2 * _PACK
+        fresh, rows = _Rows(), []
+        count, last, tied, rises, falls = 0, None, set(), True, True
+        extract_row_time = self.extract_row_time
+        for row in all_rows:
+            row_time = extract_row_time(row)
+            if row_time is None:
+                continue
+            count += 1
+            if row_time < begin or (row_time == before and row in known_rows):
+                continue
+            if late_by:
+                if (digest := _digest(row)) in seen or digest in window:
+                    continue
+                window[digest] = row_time
+                if len(window) > longest:  # most of them will be too old to be remembered in the end
+                    window = _since(self.get_window_begin(newest, late_by), window)
+                    longest = 2 * max(len(window), _PACK)
+            # Only rows with the same time can be the same: those side by side are told apart here.
+            if row_time == last:
+                if row in tied:
+                    continue
+                tied.add(row)
+            else:
+                if last is not None:
+                    rises, falls = rises and row_time > last, falls and row_time < last
+                last, tied = row_time, {row}
+            if row_time > newest:
+                newest, newest_rows = row_time, tied
+            elif row_time == newest:
+                newest_rows.add(row)
+            rows.append(row)
+            if len(rows) == _PACK:
+                fresh.add(rows)
+                rows = []
+        fresh.add(rows)
+        if falls:
+            fresh.turn()
+        elif not rises:
+            fresh = self._sorted(fresh)
+        self._check_count(count, len(fresh))
+        if fresh:
+            state[self._NEWEST_ROW_TIME_STATE_KEY] = newest
+            state[self._NEWEST_ROWS_STATE_KEY] = newest_rows
+            state[self._ROWS_COUNT_KEY] = count
+        if late_by and newest != self.get_oldest_possible_row_time():
+            state["window_begin"] = begin = max(begin, self.get_window_begin(newest, late_by))
+            if window := _since(begin, window):
+                last = max(window.values())
+                packs[last] = packs.get(last, b"") + b"".join(window)
+            state["window_rows"] = {last: digests for last, digests in packs.items() if last >= begin}
+        return fresh
+
+    def _late_by(self) -> int:
+        try:
+            return seconds(self.config["late_by"])
+        except ValueError as exc:
+            raise ConfigError(f"late_by = {self.config['late_by']}: {exc}") from exc
+
+    def _sorted(self, fresh: _Rows) -> _Rows:
+        rows = list(dict.fromkeys(fresh))
+        rows.sort(key=self.extract_row_time)
+        return _Rows(rows)
+
+    def _check_count(self, count: int, fresh: int) -> None:
+        before = self.state.get(self._ROWS_COUNT_KEY)  # n6's oldest states have none
+        if before is None or count == before + fresh:
+            return
+        text = f"the source has {count:,} rows, where it had {before:,} and {fresh:,} are new: "
+        if count > before + fresh:
+            text += "the others are there twice, or came later than late_by allows, and are left out"
+        else:
+            text += "the others are gone"
+        if self.config["row_count_mismatch_is_fatal"]:
+            raise SourceError(f"{text}; nothing was published (row_count_mismatch_is_fatal)")
+        LOGGER.log(logging.WARNING if count > before + fresh else logging.DEBUG, "%s", text)
+
+
+class BaseDownloadingTimeOrderedRowsCollector(BaseDownloadingCollector, BaseTimeOrderedRowsCollector):
+    """The same for a file at an URL: `obtain_orig_data` is there. What has not changed is not sent again, and
+    a page of HTML is not taken for rows."""
+
+    extra_config_options = """
+        url :: str  ; where the file is, http or https
+    """
+
+    def obtain_orig_data(self) -> bytes:
+        """The file at `url`.
+
+        Raises:
+            NothingNew: the server says that it has not changed.
+            SourceError: there is no whole answer.
+        """
+        answer = self.request(self.config["url"], validators=self.state.get("validators"))
+        self.state["validators"] = answer.validators
+        if not answer.is_known_whole and not answer.content.endswith(b"\n"):
+            # The last row may have been cut; it is there again the next time.
+            return answer.content[: answer.content.rfind(b"\n") + 1]
+        return answer.content
+
+    def is_expected(self, content_type: str, beginning: bytes) -> bool:
+        """Whether it is not HTML."""
+        return not looks_like_html(content_type, beginning)
+
+
+class _Rows:
+    """Rows in an order, pickled by the thousands: a row as an object of its own takes twice the room."""
+
+    def __init__(self, rows: Iterable[Any] = ()) -> None:
+        self._packs: list[bytes] = []
+        self._count = 0
+        self._step = 1
+        self.add(list(rows))
+
+    def add(self, rows: list[Any]) -> None:
+        """Put them behind the others."""
+        if rows:
+            self._packs.append(pickle.dumps(rows, pickle.HIGHEST_PROTOCOL))
+            self._count += len(rows)
+
+    def turn(self) -> None:
+        """Begin with the last one."""
+        self._step = -self._step
+
+    def packs(self) -> Iterator[list[Any]]:
+        """The rows, some thousands at a time."""
+        for pack in self._packs[:: self._step]:
+            yield pickle.loads(pack)[:: self._step]
+
+    def __len__(self) -> int:
+        return self._count
+
+    def __iter__(self) -> Iterator[Any]:
+        for pack in self.packs():
+            yield from pack
+
+
+def _digest(row: Any) -> bytes:
+    return blake2b(str(row).encode("utf-8", "surrogatepass"), digest_size=DIGEST_SIZE).digest()
+
+
+def _since(begin: Any, window: dict[bytes, Any]) -> dict[bytes, Any]:
+    return {digest: row_time for digest, row_time in window.items() if row_time >= begin}
+
+
+def _steps(digests: bytes) -> range:
+    return range(0, len(digests), DIGEST_SIZE)
+
+
+def _iso_before(text: str, late_by: int) -> str:
+    """The time `late_by` seconds before an ISO 8601 `text`, cut to whole seconds and written in the same way,
+    so that it sorts before every time that is not earlier."""
+
+    def written(moment: datetime.datetime) -> str:
+        plain = moment.replace(tzinfo=None, microsecond=0)
+        return plain.isoformat(text[10:11] or " ")[: len(text)]
+
+    try:
+        moment = datetime.datetime.fromisoformat(text)
+        if text.startswith(written(moment)):
+            return written(moment - datetime.timedelta(seconds=late_by))
+    except (ValueError, OverflowError):
+        pass
+    raise CollectorError(
+        f"late_by needs to know what time lies before {text!r}, which is not ISO 8601: write "
+        "get_window_begin(self, newest_row_time, late_by)"
+    )

@@ -6,7 +6,15 @@ from typing import Any
 
 import pytest
 
-from n6_stateful import BaseCollector, CollectorWithStateMixin, Download, NothingNew
+from n6_stateful import BaseCollector, CollectorWithStateMixin, Download, NothingNew, SourceError
+from n6_stateful.bases import (
+    BaseDownloadingListCollector,
+    BasePagedCollector,
+    BaseSeenItemsCollector,
+    BaseSimpleEmailCollector,
+    BaseTimeOrderedRowsCollector,
+    Page,
+)
 from n6_stateful.testing import CollectorHarness, MakeCollectorHarness
 
 CONFIG = """
@@ -123,3 +131,110 @@ def test_the_contract_fails_a_collector_that_breaks_it(
     harness = make_collector_harness(collector_class, CONFIG)
     with pytest.raises(AssertionError):
         harness.assert_stateful_contract(OLD, NEW)
+
+
+class Rows(BaseTimeOrderedRowsCollector):
+    source_channel = "rows"
+    config_spec = FeedCollector.config_spec
+
+    def pick_raw_row_time(self, row: str) -> str:
+        return row[:10]
+
+    def clean_row_time(self, raw_row_time: str) -> str:
+        return raw_row_time
+
+
+class Items(BaseSeenItemsCollector):
+    source_channel = "items"
+    config_spec = FeedCollector.config_spec
+
+    def item_key(self, item: str) -> str:
+        return item
+
+
+class Pages(BasePagedCollector):
+    source_channel = "pages"
+    config_spec = FeedCollector.config_spec
+
+
+class List(BaseDownloadingListCollector):
+    source_channel = "list"
+    config_spec = FeedCollector.config_spec
+
+
+class Mail(BaseSimpleEmailCollector):
+    type = "stream"
+    source_channel = "mail"
+    config_spec = FeedCollector.config_spec
+
+    def obtain_data_body(self) -> bytes:
+        return self.get_email_msg_text("text/plain").encode()
+
+
+MAIL = b"From: a@b.example\nSubject: %s\n\ntext\n"
+SHAPES: list[tuple[type[BaseCollector], Any, Any, list[bytes]]] = [
+    (Rows, b"2026-01-01", b"2026-01-01\n2026-01-02", [b"2026-01-01"]),
+    (Items, ["a", "b"], ["b", "c"], [b"a", b"b"]),
+    (Pages, [["a", "b"], ["c"]], [["a", "b"], ["c", "d"]], [b"a", b"b", b"c"]),
+    (List, b"one", b"two", [b"one"]),
+    (Mail, MAIL % b"one", MAIL % b"two", [b"text\n"]),
+]
+LIST_URL = "url = http://feed.invalid/\n"
+
+
+@pytest.mark.parametrize(
+    ("cls", "source", "later", "bodies"), SHAPES, ids=[each[0].__name__ for each in SHAPES]
+)
+class TestShapes:
+    """The harness over each shape."""
+
+    @pytest.fixture
+    def shaped(
+        self, cls: type[BaseCollector], make_collector_harness: MakeCollectorHarness
+    ) -> CollectorHarness:
+        return make_collector_harness(cls, CONFIG + (LIST_URL if cls is List else ""))
+
+    def test_contract(self, shaped: CollectorHarness, source: Any, later: Any, bodies: list[bytes]) -> None:
+        """The contract holds, and stays one line."""
+        shaped.assert_stateful_contract(source, later)
+
+    def test_run(self, shaped: CollectorHarness, source: Any, later: Any, bodies: list[bytes]) -> None:
+        """What the source has goes where the collector gets it."""
+        assert shaped.run(source).bodies == bodies
+
+    def test_function(self, shaped: CollectorHarness, source: Any, later: Any, bodies: list[bytes]) -> None:
+        """A function takes the method's place."""
+        pages = Page(["a", "b", "c"], 3, False)
+        assert shaped.run(lambda *args: pages if args else source).bodies == bodies
+
+    def test_error(self, shaped: CollectorHarness, source: Any, later: Any, bodies: list[bytes]) -> None:
+        """An error is raised by it."""
+        assert shaped.run(SourceError("down")).exit_code == SourceError.exit_code
+
+    def test_nothing(self, shaped: CollectorHarness, source: Any, later: Any, bodies: list[bytes]) -> None:
+        """None is nothing new, or no mail."""
+        result = shaped.run()
+        assert (result.exit_code, result.messages) in ((0, []), (66, []))
+
+    def test_check(self, shaped: CollectorHarness, source: Any, later: Any, bodies: list[bytes]) -> None:
+        """`check` needs nothing of the source, not even a mail."""
+        result = shaped.run(..., argv=["check"])
+        assert result.exit_code == 0, result.text
+
+
+class TestContract:
+    """What the contract passes and fails beside."""
+
+    def test_crash_later(self, make_collector_harness: MakeCollectorHarness) -> None:
+        """A crash at the second save goes on with the second page, under the same ids."""
+        harness = make_collector_harness(Pages, CONFIG)
+        crashed = harness.run([["a"], ["b"]], crash_before_save=2)
+        assert (crashed.bodies, crashed.crashed) == ([b"a", b"b"], True)
+        repeated = harness.run([["a"], ["b"]])
+        assert repeated.message_ids == crashed.message_ids[1:]
+
+    def test_wrong_configuration(self, make_collector_harness: MakeCollectorHarness) -> None:
+        """A required option that is missing is told as the command tells it."""
+        result = make_collector_harness(FeedCollector, "[feed]\ncache_dir = /x\n").run(OLD)
+        assert (result.exit_code, result.messages) == (78, [])
+        assert "source" in result.text

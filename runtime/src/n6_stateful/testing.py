@@ -21,16 +21,27 @@ from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 import pytest
 
-from n6_stateful import settings
+from n6_stateful import bases, settings
 from n6_stateful.collector import BaseCollector
 from n6_stateful.command import main
-from n6_stateful.config import section_names
 from n6_stateful.download import Download
-from n6_stateful.errors import PublishError
+from n6_stateful.errors import NothingNew, PublishError, SourceError
 from n6_stateful.message import Exchange, Message, Undelivered
+from n6_stateful.state.mixin import CollectorWithStateMixin
 
 if TYPE_CHECKING:
     from n6_stateful.output.base import Output
+
+
+# The shapes, and where what the source has is put.
+PLACES: Sequence[tuple[type[BaseCollector], str]] = (
+    (bases.BaseSimpleEmailCollector, "raw_email_msg"),
+    (bases.BasePagedCollector, "download_page"),
+    (bases.BaseTimeOrderedRowsCollector, "obtain_orig_data"),
+    (bases.BaseSeenItemsCollector, "obtain_items"),
+    (bases.BaseSimpleCollector, "obtain_data_body"),
+    (bases.BaseDownloadingListCollector, "obtain_data_body"),
+)
 
 
 class RunResult(NamedTuple):
@@ -115,7 +126,7 @@ class CollectorHarness:
     """Runs one collector class, again and again, over one state.
 
     Args:
-        collector_class: the collector; its `_download` is stubbed at each run.
+        collector_class: the collector.
         config_paths: configuration files or directories, as `--config` takes them.
         directory: where the state goes.
     """
@@ -125,10 +136,7 @@ class CollectorHarness:
     ) -> None:
         self._collector_class = collector_class
         self._cache_dir = directory / "cache"
-        override = directory / "99_harness.conf"
-        (section, *_) = section_names(collector_class.config_spec)
-        override.write_text(f"[{section}]\ncache_dir = {self._cache_dir}\n")
-        self._config_paths = (*map(str, config_paths), str(override))
+        self._config_paths = tuple(map(str, config_paths))
 
     @property
     def state(self) -> Any:
@@ -138,28 +146,31 @@ class CollectorHarness:
 
     def run(
         self,
-        download: Any = None,
+        source: Any = None,
         *,
         fail_delivery: bool = False,
-        crash_before_save: bool = False,
+        crash_before_save: int = 0,
         argv: Sequence[str] = (),
     ) -> RunResult:
         """Run the collector's command once.
 
         Args:
-            download: what the source has: a `Download`, which `_download` hands over if it is newer
-                than what the state knows; an exception, which it raises; a function, which takes its
-                place (given `only_newer_than`); or None, nothing new. `Ellipsis` leaves the real
-                `_download` in place.
+            source: what the source has, put in the place of the method that gets it there: for `_download` a
+                `Download`, which is handed over if it is newer than what the state knows; for the shapes see
+                `n6_stateful.bases`. An exception is raised instead; a function takes the method's place, with
+                its arguments; None means nothing new; `...` leaves the method as it is.
             fail_delivery: whether the output refuses the messages.
-            crash_before_save: whether the process dies between delivery and `save_state`.
+            crash_before_save: at which save of the state, counted from 1, the process dies, when all that was
+                published has arrived; 0 for none.
             argv: the command line.
         """
         output = MemoryOutput(fails=fail_delivery)
-        members = _stubs(download, crash_before_save)
+        members = _stubs(self._collector_class, source)
+        if crash_before_save:
+            members["save_state"] = self._crash_at(crash_before_save)
         return self._run(members, output, argv)._replace(messages=output.delivered)
 
-    def run_against_rabbitmq(self, url: str, download: Any = None) -> RunResult:
+    def run_against_rabbitmq(self, url: str, source: Any = None) -> RunResult:
         """Run the collector's command once, publishing to RabbitMQ, and read back what has arrived.
 
         It publishes to an exchange of its own, which is removed again: what n6 takes is not touched. What
@@ -167,7 +178,7 @@ class CollectorHarness:
 
         Args:
             url: the broker, `amqp://...` or `amqps://...`.
-            download: as `run` takes it.
+            source: as `run` takes it.
         """
         import pika
 
@@ -178,7 +189,7 @@ class CollectorHarness:
             try:
                 channel.queue_declare(name, exclusive=True)
                 channel.queue_bind(name, name, "#")
-                members = _stubs(download, False) | {"output_queue": {"exchange": name}}
+                members = _stubs(self._collector_class, source) | {"output_queue": {"exchange": name}}
                 result = self._run(members, url, ())
                 while (got := channel.basic_get(name, auto_ack=True))[0]:
                     frame, properties, body = got
@@ -188,45 +199,64 @@ class CollectorHarness:
                 channel.exchange_delete(name)
         return result
 
-    def assert_stateful_contract(self, download: Any, next_download: Any) -> None:
-        """Assert what every stateful collector owes, from no state on.
+    def assert_stateful_contract(self, source: Any, later: Any) -> None:
+        """Assert what every stateful collector owes, from no state on; it may save in the middle of a run.
+
+        A collector without a state, as that of a mail, owes no more than that the same gets the same ids.
 
         Args:
-            download: what the source has at first, as `run` takes it.
-            next_download: what it has later, newer than `download`.
+            source: what the source has at first, as `run` takes it.
+            later: what it has later: the same and more, or something else.
         """
-        before = self.state
-        refused = self.run(download, fail_delivery=True)
+        refused = self.run(source, fail_delivery=True)
         assert refused.exit_code == PublishError.exit_code, refused.text
-        assert self.state == before, "a failed delivery changed the state"
-
-        crashed = self.run(download, crash_before_save=True)
-        assert crashed.messages, "nothing was published of the first download"
-        assert self.state == before, "the state was saved before everything was delivered"
-        repeated = self.run(download)
+        crashed = self.run(source, crash_before_save=1)
+        assert crashed.messages, f"nothing was published, or what was refused is lost: {crashed.text}"
+        repeated = self.run(source)
         assert repeated.exit_code == 0, repeated.text
-        assert repeated.message_ids == crashed.message_ids, "a repeated run has other message ids"
-
-        again = self.run(download)
+        assert repeated.message_ids[: len(crashed.messages)] == crashed.message_ids, (
+            "what was published before a crash is lost, or has another message id after it"
+        )
+        again = self.run(source)
         assert again.exit_code == 0, again.text
-        assert not again.messages, "the same data was published twice"
+        if issubclass(self._collector_class, CollectorWithStateMixin):
+            assert not again.messages, "the same data was published twice"
+        else:
+            assert again.message_ids == repeated.message_ids, "the same data has another message id"
+        newer = self.run(later)
+        assert newer.exit_code == 0, newer.text
+        assert newer.messages, "newer data was not published"
+        assert not set(newer.message_ids) & set(repeated.message_ids), "new data has an old message id"
 
-        later = self.run(next_download)
-        assert later.exit_code == 0, later.text
-        assert later.messages, "newer data was not published"
-        assert not set(later.message_ids) & set(repeated.message_ids), "new data has an old message id"
+    def _crash_at(self, number: int) -> Callable[[Any, Any], None]:
+        saves = 0
+
+        def save_state(collector: Any, state: Any) -> None:
+            nonlocal saves
+            saves += 1
+            if saves == number:
+                collector.flush_output()  # what was published has arrived by then, as with the real one
+                raise _Crash
+            self._collector_class.save_state(collector, state)  # type: ignore[attr-defined]
+
+        return save_state
 
     def _run(self, members: dict[str, Any], output: Output | str, argv: Sequence[str]) -> RunResult:
         """Run the command of the collector class with these members in place of its own."""
         original = self._collector_class
         collectors: list[BaseCollector] = []
 
-        def remember(self: BaseCollector, **kwargs: Any) -> None:
-            collectors.append(self)
-            original.__init__(self, **kwargs)
+        def remember(collector: BaseCollector, **kwargs: Any) -> None:
+            original.__init__(collector, **kwargs)
+            collectors.append(collector)
+
+        def configure(collector: BaseCollector) -> None:
+            original.set_configuration(collector)
+            collector.config["cache_dir"] = self._cache_dir
 
         members |= {
             "__init__": remember,
+            "set_configuration": configure,
             "__module__": original.__module__,
             "__qualname__": original.__qualname__,
         }
@@ -244,33 +274,40 @@ class CollectorHarness:
                 crashed = True
             finally:
                 for collector in collectors:
-                    getattr(collector, "close_state", lambda: None)()
+                    if isinstance(collector, CollectorWithStateMixin):
+                        collector.close_state()
         return RunResult([], code, text.getvalue(), crashed)
 
 
-def _stubs(download: Any, crash_before_save: bool) -> dict[str, Any]:
-    members: dict[str, Any] = {}
-    if download is not ...:
-        members["_download"] = _stubbed_download(download)
-    if crash_before_save:
-        members["save_state"] = _crash
-    return members
+def _stubs(cls: type[BaseCollector], source: Any) -> dict[str, Any]:
+    """The method that gets what the source has, replaced."""
+    name = next((name for base, name in PLACES if issubclass(cls, base)), "_download")
+
+    def stub(collector: BaseCollector, *args: Any) -> Any:
+        if isinstance(source, BaseException):
+            raise source
+        if callable(source):
+            return source(*args)
+        if name == "download_page":
+            return _page(source or [], *args)
+        if name != "_download" and source is None:
+            raise SourceError("there is no mail") if name == "raw_email_msg" else NothingNew
+        if isinstance(source, Download) and args and args[0] is not None and source.time_utc <= args[0]:
+            return None
+        return source
+
+    return {} if source is ... else {name: property(stub) if name == "raw_email_msg" else stub}
 
 
-def _crash(self: BaseCollector, state: object) -> None:
-    self.flush_output()  # what was published has arrived by then, as with the real save_state
-    raise _Crash
-
-
-def _stubbed_download(download: Any) -> Callable[..., Any]:
-    def stub(self: BaseCollector, only_newer_than: Any = None) -> Any:
-        if isinstance(download, BaseException):
-            raise download
-        if isinstance(download, Download):
-            return download if only_newer_than is None or download.time_utc > only_newer_than else None
-        return download(only_newer_than) if callable(download) else download
-
-    return stub
+def _page(pages: Sequence[Sequence[Any]], cursor: Any) -> bases.Page:
+    """The first of `pages` that has something behind the first `cursor` records."""
+    taken = cursor if isinstance(cursor, int) else 0
+    end = 0
+    for number, page in enumerate(pages, 1):
+        begin, end = end, end + len(page)
+        if end > taken:
+            return bases.Page(page[max(0, taken - begin) :], end, number < len(pages))
+    return bases.Page([], cursor, False)
 
 
 class MakeCollectorHarness(Protocol):

@@ -41,65 +41,6 @@ def forward(collecting: Collecting, spool: Spool, url: str) -> int:
     return main(SampleCollector, ["spool", "forward", "--to", url, *argv])
 
 
-def ids(spool: Spool) -> list[str]:
-    return [spooled.message.properties["message_id"] for spooled in spool.messages()]
-
-
-def test_a_forward_that_the_network_breaks_leaves_the_rest_in_order_and_is_taken_up(
-    broker: Broker, collecting: Collecting, spool: Spool, capsys: pytest.CaptureFixture[str]
-) -> None:
-    stored = attempt(collecting, f"spool:{spool.path}", broker.exchange)
-    assert stored.code == 0, stored.told
-    with Proxy(broker.url, after=(TO_BROKER, 250_000)) as proxy:
-        assert forward(collecting, spool, proxy.url) == 69
-    assert "n6collector_sample: error: " in capsys.readouterr().err
-    waiting = ids(spool)
-    assert 0 < len(waiting) < len(LINES)
-    assert waiting == stored.published[-len(waiting) :]
-    arrived = broker.receive()
-    assert {m.properties["message_id"] for m in arrived} >= set(stored.published) - set(waiting)
-
-    assert forward(collecting, spool, broker.url) == 0
-    assert f"forwarded {len(waiting):,} messages" in capsys.readouterr().out
-    arrived += broker.receive()
-    assert ids(spool) == []
-    # What came twice is dropped by its id, as a consumer does it.
-    records = {message.properties["message_id"]: message.body for message in arrived}
-    assert list(records) == stored.published
-    assert list(records.values()) == LINES
-
-
-def test_what_the_broker_cannot_route_stays_in_the_spool(
-    broker: Broker, collecting: Collecting, spool: Spool
-) -> None:
-    stored = attempt(collecting, f"spool:{spool.path}", broker.exchange)
-    broker.channel.queue_unbind(broker.queue, broker.exchange, "#")
-    assert forward(collecting, spool, broker.url) == 69
-    assert ids(spool) == stored.published
-    assert all("no queue is bound" in str(each.refused) for each in spool.messages())
-    broker.channel.queue_bind(broker.queue, broker.exchange, "#")
-    assert forward(collecting, spool, broker.url) == 0
-    assert sorted(m.properties["message_id"] for m in broker.receive()) == sorted(stored.published)
-
-
-def test_a_message_that_amqp_cannot_hold_stays_and_holds_up_no_other(
-    broker: Broker, collecting: Collecting, spool: Spool, capsys: pytest.CaptureFixture[str]
-) -> None:
-    # Versions before this one did not look at what they spooled.
-    spool.open([Exchange(broker.exchange, "topic")], "owner", ("g",))
-    for number, routing_key in enumerate(["a.b", "r" * 300, "a.b"]):
-        properties = {"message_id": f"{number:032x}"}
-        spool.publish(Message(broker.exchange, routing_key, b"%d" % number, properties, "g"))
-    spool.close()
-    for sent in ([b"0", b"2"], []):
-        assert forward(collecting, spool, broker.url) == 69
-        told = capsys.readouterr().err
-        assert "Traceback" not in told
-        assert f"{1:032x}" in told
-        assert [message.body for message in broker.receive()] == sent
-        assert ids(spool) == [f"{1:032x}"]
-
-
 def spool_these(spool: Spool, exchange: str, *changes: dict[str, Any]) -> list[str]:
     """Put a message for each of the changes into the spool; their ids."""
     spool.open([Exchange(exchange, "topic")], "owner", ("g",))
@@ -114,40 +55,126 @@ def spool_these(spool: Spool, exchange: str, *changes: dict[str, Any]) -> list[s
     return made
 
 
+def ids(spool: Spool) -> list[str]:
+    return [spooled.message.properties["message_id"] for spooled in spool.messages()]
+
+
+def received(broker: Broker) -> list[str]:
+    """The ids of what has arrived, as often as it has."""
+    return [message.properties["message_id"] for message in broker.receive()]
+
+
+class TestForward:
+    """A spool that is forwarded."""
+
+    def test_broken_network(
+        self, broker: Broker, collecting: Collecting, spool: Spool, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        """A forward that the network breaks leaves the rest, in order, and is taken up."""
+        stored = attempt(collecting, f"spool:{spool.path}", broker.exchange)
+        assert stored.code == 0, stored.told
+        with Proxy(broker.url, after=(TO_BROKER, 250_000)) as proxy:
+            assert forward(collecting, spool, proxy.url) == 69
+        assert "n6collector_sample: error: " in capsys.readouterr().err
+        waiting = ids(spool)
+        assert 0 < len(waiting) < len(LINES)
+        assert waiting == stored.published[-len(waiting) :]
+        assert [each.refused for each in spool.messages() if each.refused] == []
+        arrived = broker.receive()
+        assert {m.properties["message_id"] for m in arrived} >= set(stored.published) - set(waiting)
+
+        assert forward(collecting, spool, broker.url) == 0
+        assert f"forwarded {len(waiting):,} messages" in capsys.readouterr().out
+        arrived += broker.receive()
+        assert ids(spool) == []
+        # What came twice is dropped by its id, as a consumer does it.
+        records = {message.properties["message_id"]: message.body for message in arrived}
+        assert list(records) == stored.published
+        assert list(records.values()) == LINES
+
+    def test_two_at_once(self, broker: Broker, collecting: Collecting, spool: Spool) -> None:
+        """Two forwards at once send nothing twice, and keep the order."""
+        stored = attempt(collecting, f"spool:{spool.path}", broker.exchange)
+        program = [sys.executable, str(sample_collector.__file__), "spool", "forward"]
+        config = ["--config", str(collecting.config), "--output", f"spool:{spool.path}"]
+        with Proxy(broker.url, delay=0.05) as slow:
+            first = subprocess.Popen(
+                [*program, *config, "--to", slow.url], stderr=subprocess.PIPE, env=os.environ
+            )
+            until(lambda: slow.forwarded[TO_BROKER], "the first forward to begin")
+            assert forward(collecting, spool, broker.url) == 0
+            _, told = first.communicate(timeout=60)
+        assert first.returncode == 0, told
+        assert received(broker) == stored.published
+
+    def test_check(
+        self, broker: Broker, collecting: Collecting, spool: Spool, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        """A check tries the broker behind a spool, and sends nothing of it."""
+        stored = attempt(collecting, f"spool:{spool.path}", broker.exchange)
+        with collecting.config.open("a") as file:
+            file.write(f"spool_when_down = {spool.path}\n")
+        check = ["check", "--config", str(collecting.config), "--output"]
+        assert main(SampleCollector, [*check, broker.url]) == 0
+        assert main(SampleCollector, [*check, "amqp://127.0.0.1:9/"]) == 69
+        assert "no connection: Connection refused" in capsys.readouterr().out
+        assert ids(spool) == stored.published
+        assert broker.receive() == []
+
+
 class TestRefused:
     """What the broker refuses is set apart, is told, and holds up nothing."""
 
-    def test_channel_closed(
+    def test_closed(
         self, broker: Broker, collecting: Collecting, spool: Spool, capsys: pytest.CaptureFixture[str]
     ) -> None:
-        """Among 300 messages the two on which the broker closes the channel are found out."""
+        """Among 300 messages those are found out on which it closes the channel, or the connection."""
         changes: list[dict[str, Any]] = [{} for _ in range(300)]
         changes[0] = {"exchange": "n6-stateful-no-such-exchange"}
         changes[123] = {"properties": {"user_id": "somebody-else"}}
+        changes[200] = {"properties": {"headers": {"large": "x" * 200_000}}}
+        changes[299] = {"properties": {"expiration": "1h"}}  # as versions before this one took it
         made = spool_these(spool, broker.exchange, *changes)
+        refused = [made[number] for number in (0, 123, 200, 299)]
         assert forward(collecting, spool, broker.url) == 69
         told = capsys.readouterr()
-        assert "forwarded 298 messages" in told.out
-        assert "404 NOT_FOUND" in told.err
-        assert "406 PRECONDITION_FAILED" in told.err
-        assert ids(spool) == [made[0], made[123]]
-        arrived = [message.properties["message_id"] for message in broker.receive()]
-        assert list(dict.fromkeys(arrived)) == [each for each in made if each not in ids(spool)]
+        assert "forwarded 296 messages" in told.out
+        for reason in ("404 NOT_FOUND", "406 PRECONDITION_FAILED", "501 FRAME_ERROR"):
+            assert reason in told.err
+        assert ids(spool) == refused
+        assert list(dict.fromkeys(received(broker))) == [each for each in made if each not in refused]
 
         spool_these(spool, broker.exchange, {"properties": {"message_id": "f" * 32}})
         assert forward(collecting, spool, broker.url) == 69
-        assert [message.properties["message_id"] for message in broker.receive()] == ["f" * 32]
-        assert ids(spool) == [made[0], made[123]]
+        assert received(broker) == ["f" * 32]
+        assert ids(spool) == refused
 
-    def test_unroutable_head(self, broker: Broker, collecting: Collecting, spool: Spool) -> None:
-        """1,500 messages that no queue takes, at the head, do not hold up those behind them."""
+    def test_impossible(
+        self, broker: Broker, collecting: Collecting, spool: Spool, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        """So is what AMQP cannot hold: versions before this one did not look at what they spooled."""
+        made = spool_these(spool, broker.exchange, {}, {"routing_key": "r" * 300}, {})
+        for arrived in ([made[0], made[2]], []):
+            assert forward(collecting, spool, broker.url) == 69
+            told = capsys.readouterr().err
+            assert "Traceback" not in told
+            assert made[1] in told
+            assert list(dict.fromkeys(received(broker))) == arrived
+            assert ids(spool) == [made[1]]
+
+    def test_unroutable(self, broker: Broker, collecting: Collecting, spool: Spool) -> None:
+        """1,500 messages that no queue takes, at the head, wait for a queue and hold up nothing."""
         broker.channel.queue_unbind(broker.queue, broker.exchange, "#")
         broker.channel.queue_bind(broker.queue, broker.exchange, "good")
         changes = [{"routing_key": "bad"} for _ in range(1_500)] + [{"routing_key": "good"} for _ in range(5)]
         made = spool_these(spool, broker.exchange, *changes)
         assert forward(collecting, spool, broker.url) == 69
-        assert [message.properties["message_id"] for message in broker.receive()] == made[1_500:]
+        assert received(broker) == made[1_500:]
         assert ids(spool) == made[:1_500]
+        assert all("no queue is bound" in str(each.refused) for each in spool.messages())
+        broker.channel.queue_bind(broker.queue, broker.exchange, "bad")
+        assert forward(collecting, spool, broker.url) == 0
+        assert received(broker) == made[:1_500]
 
     def test_mistaken_exchange(self, broker: Broker, collecting: Collecting, spool: Spool) -> None:
         """An exchange that was once declared by mistake stops no forward."""
@@ -155,11 +182,32 @@ class TestRefused:
         spool.close()
         made = spool_these(spool, broker.exchange, {})
         assert forward(collecting, spool, broker.url) == 0
-        assert [message.properties["message_id"] for message in broker.receive()] == made
+        assert received(broker) == made
 
-    def test_run(
-        self, broker: Broker, collecting: Collecting, spool: Spool, capsys: pytest.CaptureFixture[str]
+    @pytest.mark.parametrize(
+        ("exchange", "reason"),
+        [
+            (Exchange("amq.direct", "fanout"), "406 PRECONDITION_FAILED"),
+            (Exchange("amq.n6-stateful-test", "topic"), "403 ACCESS_REFUSED"),
+            (Exchange("n6-stateful-test-odd", "no-such-type"), "503 COMMAND_INVALID"),
+        ],
+        ids=["of another type", "reserved", "of no type"],
+    )
+    def test_exchange(
+        self, exchange: Exchange, reason: str, broker: Broker, collecting: Collecting, spool: Spool
     ) -> None:
+        """What is for an exchange that cannot be declared is set apart, and the rest goes on."""
+        spool.open([exchange], "owner", ("g",))
+        spool.close()
+        made = spool_these(spool, broker.exchange, {}, {"exchange": exchange.name}, {})
+        for arrived in ([made[0], made[2]], []):
+            assert forward(collecting, spool, broker.url) == 69
+            assert received(broker) == arrived
+            ((message_id, refused),) = [(each.message_id, each.refused) for each in spool.messages()]
+            assert message_id == made[1]
+            assert reason in str(refused)
+
+    def test_run(self, broker: Broker, collecting: Collecting, spool: Spool) -> None:
         """A run with spool_when_down saves its state, and tells by its exit code what was set apart."""
         collecting.feed.write_bytes(b"new")
         spool_these(spool, broker.exchange, {"properties": {"user_id": "somebody-else"}})
@@ -171,93 +219,58 @@ class TestRefused:
         assert collecting.state_is_saved()
         assert [message.body for message in broker.receive()] == [b"new"]
 
-    def test_broker_lost(self, broker: Broker, collecting: Collecting, spool: Spool) -> None:
-        """A broker that is lost refuses nothing: nothing is set apart."""
-        spool_these(spool, broker.exchange, *[{} for _ in range(2_500)])
-        with Proxy(broker.url, after=(TO_BROKER, 100_000)) as proxy:
-            assert forward(collecting, spool, proxy.url) == 69
-        assert [each.refused for each in spool.messages() if each.refused] == []
 
+class TestStoreAndForward:
+    """Runs with `spool_when_down`."""
 
-def test_of_two_forwards_at_once_the_second_exits_with_75_and_nothing_goes_twice(
-    broker: Broker, collecting: Collecting, spool: Spool, capsys: pytest.CaptureFixture[str]
-) -> None:
-    stored = attempt(collecting, f"spool:{spool.path}", broker.exchange)
-    program = [sys.executable, str(sample_collector.__file__), "spool", "forward"]
-    config = ["--config", str(collecting.config), "--output", f"spool:{spool.path}"]
-    with Proxy(broker.url, delay=0.05) as slow:
-        first = subprocess.Popen(
-            [*program, *config, "--to", slow.url], stderr=subprocess.PIPE, env=os.environ
-        )
-        until(lambda: slow.forwarded[TO_BROKER], "the first forward to begin")
-        assert forward(collecting, spool, broker.url) == 75
-        assert "is being forwarded by another process" in capsys.readouterr().err
-        _, told = first.communicate(timeout=60)
-    assert first.returncode == 0, told
-    assert [message.properties["message_id"] for message in broker.receive()] == stored.published
+    def test_broken_network(self, broker: Broker, collecting: Collecting, spool: Spool) -> None:
+        """It outlives a broken network, and keeps the order."""
+        with collecting.config.open("a") as file:
+            file.write(f"spool_when_down = {spool.path}\n")
+        published = []
+        with Proxy(broker.url, after=(TO_BROKER, 250_000)) as proxy:
+            first = attempt(collecting, proxy.url, broker.exchange)
+        assert (first.code, first.told) == (0, "")
+        assert collecting.state_is_saved()
+        published += first.published
+        assert ids(spool) == published[-len(ids(spool)) :]
 
+        # The broker is gone altogether.
+        collecting.feed.write_bytes(b"\n".join([*LINES, b"later"]))
+        second = attempt(collecting, proxy.url, broker.exchange)
+        assert second.code == 0
+        published += second.published
 
-def test_store_and_forward_outlives_a_broken_network_and_keeps_the_order(
-    broker: Broker, collecting: Collecting, spool: Spool
-) -> None:
-    with collecting.config.open("a") as file:
-        file.write(f"spool_when_down = {spool.path}\n")
-    published = []
-    with Proxy(broker.url, after=(TO_BROKER, 250_000)) as proxy:
-        first = attempt(collecting, proxy.url, broker.exchange)
-    assert (first.code, first.told) == (0, "")
-    assert collecting.state_is_saved()
-    published += first.published
-    assert ids(spool) == published[-len(ids(spool)) :]
+        collecting.feed.write_bytes(b"\n".join([*LINES, b"later", b"latest"]))
+        third = attempt(collecting, broker.url, broker.exchange)
+        assert third.code == 0
+        published += third.published
+        assert len(published) == len(LINES) + 2
+        records = {message.properties["message_id"]: message.body for message in broker.receive()}
+        assert list(records) == published
+        assert list(records.values()) == [*LINES, b"later", b"latest"]
+        assert ids(spool) == []
 
-    # The broker is gone altogether.
-    collecting.feed.write_bytes(b"\n".join([*LINES, b"later"]))
-    second = attempt(collecting, proxy.url, broker.exchange)
-    assert second.code == 0
-    published += second.published
+    def test_repeated(self, broker: Broker, collecting: Collecting, spool: Spool) -> None:
+        """A run that is repeated adds nothing twice, though what it published was forwarded."""
+        with collecting.config.open("a") as file:
+            file.write(f"spool_when_down = {spool.path}\n")
 
-    collecting.feed.write_bytes(b"\n".join([*LINES, b"later", b"latest"]))
-    third = attempt(collecting, broker.url, broker.exchange)
-    assert third.code == 0
-    published += third.published
-    assert len(published) == len(LINES) + 2
-    records = {message.properties["message_id"]: message.body for message in broker.receive()}
-    assert list(records) == published
-    assert list(records.values()) == [*LINES, b"later", b"latest"]
-    assert ids(spool) == []
+        def crash(self: SampleCollector, state: object) -> None:
+            self.close_state()
+            raise ZeroDivisionError
 
-
-def test_with_store_and_forward_a_repeated_run_adds_nothing_twice(
-    broker: Broker, collecting: Collecting, spool: Spool
-) -> None:
-    with collecting.config.open("a") as file:
-        file.write(f"spool_when_down = {spool.path}\n")
-
-    def crash(self: SampleCollector, state: object) -> None:
-        self.close_state()
-        raise ZeroDivisionError
-
-    output_queue = {"exchange": broker.exchange, "exchange_type": "topic"}
-    members = {"save_state": crash, "output_queue": output_queue, "__module__": SampleCollector.__module__}
-    crashing = type("SampleCollector", (SampleCollector,), members)
-    argv = ["--config", str(collecting.config), "--output", broker.url]
-    with redirect_stderr(io.StringIO()):
-        assert main(crashing, argv) == 1
-    assert [message.body for message in broker.receive()] == LINES
-    again = attempt(collecting, broker.url, broker.exchange)
-    assert again.code == 0, again.told
-    assert broker.receive() == []
-
-
-def test_check_tries_the_broker_behind_a_spool_and_sends_nothing_of_it(
-    broker: Broker, collecting: Collecting, spool: Spool, capsys: pytest.CaptureFixture[str]
-) -> None:
-    stored = attempt(collecting, f"spool:{spool.path}", broker.exchange)
-    with collecting.config.open("a") as file:
-        file.write(f"spool_when_down = {spool.path}\n")
-    check = ["check", "--config", str(collecting.config), "--output"]
-    assert main(SampleCollector, [*check, broker.url]) == 0
-    assert main(SampleCollector, [*check, "amqp://127.0.0.1:9/"]) == 69
-    assert "no connection: Connection refused" in capsys.readouterr().out
-    assert ids(spool) == stored.published
-    assert broker.receive() == []
+        output_queue = {"exchange": broker.exchange, "exchange_type": "topic"}
+        members = {
+            "save_state": crash,
+            "output_queue": output_queue,
+            "__module__": SampleCollector.__module__,
+        }
+        crashing = type("SampleCollector", (SampleCollector,), members)
+        argv = ["--config", str(collecting.config), "--output", broker.url]
+        with redirect_stderr(io.StringIO()):
+            assert main(crashing, argv) == 1
+        assert [message.body for message in broker.receive()] == LINES
+        again = attempt(collecting, broker.url, broker.exchange)
+        assert again.code == 0, again.told
+        assert broker.receive() == []

@@ -81,6 +81,10 @@ class PublishError(N6StatefulError):
         return f"\n{len(self.undelivered)} not delivered:" + "".join(lines)
 
 
+class ExchangeError(PublishError):
+    """The broker is there, and does not let an exchange be used: it is not there, or another type's."""
+
+
 class CollectorError(N6StatefulError):
     """The collector's class, or what it made, breaks a rule of n6: a wrong `type`, a source that does
     not match n6's pattern, a body that is not bytes."""

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import logging
 import sys
 import time
 from itertools import islice
@@ -13,6 +12,7 @@ from n6_stateful import settings, typed_json
 from n6_stateful.command.confirm import confirm
 from n6_stateful.config import ConfigFiles, load
 from n6_stateful.errors import N6StatefulError
+from n6_stateful.output import forwarding
 from n6_stateful.output.choice import OUTPUT_SPEC, find_broker, find_spool
 from n6_stateful.output.spool import Spool, Spooled
 
@@ -21,14 +21,12 @@ if TYPE_CHECKING:
 
     from n6_stateful.collector import AbstractBaseCollector
 
-LOGGER = logging.getLogger(__name__)
-
 
 def list_(collector_class: type[AbstractBaseCollector], args: Namespace) -> int:
     """Print a line for each message that waits, oldest first, and a line that sums them up."""
     spool = _spool()
     shown = 0
-    for spooled in islice(spool.messages(), args.limit):
+    for spooled in islice(spool.messages(), min(args.limit or sys.maxsize, sys.maxsize)):
         print(json.dumps(_as_json(spooled)) if args.json else _as_line(spooled))
         shown += 1
     if not args.json:
@@ -53,10 +51,10 @@ def forward(collector_class: type[AbstractBaseCollector], args: Namespace) -> in
     files = ConfigFiles.read(settings.current().config_paths)
     spool = _spool()
     broker = find_broker(load([OUTPUT_SPEC], files), files, args.to)
-    sent, refused = spool.forward(broker)
+    sent = forwarding.forward(spool, broker)
     print(f"forwarded {sent:,} message{'' if sent == 1 else 's'} from {spool.where} to {broker.where}")
-    if refused:
-        raise spool.refusal(refused, broker)
+    if refusal := spool.refusal():
+        raise refusal
     return 0
 
 

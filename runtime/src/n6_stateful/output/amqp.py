@@ -17,7 +17,7 @@ from contextlib import suppress
 from queue import Empty, SimpleQueue
 from typing import TYPE_CHECKING, Any
 
-from n6_stateful.errors import PublishError
+from n6_stateful.errors import ExchangeError, PublishError
 from n6_stateful.message import Exchange, Message, Undelivered
 
 if TYPE_CHECKING:
@@ -28,6 +28,7 @@ LOGGER = logging.getLogger(__name__)
 CLOSE_SECONDS = 5.0
 ABORT_SECONDS = 1.0
 TICK_SECONDS = 0.25
+FORCED = 320  # an operator closed the connection, or the broker goes down: nothing of ours is to blame
 INTERRUPTED = "publishing was interrupted half-way"
 
 
@@ -73,7 +74,7 @@ class AmqpOutput:
         self._confirmed_up_to = 0
         self._confirmed_bytes = 0
         self._refused: dict[int, Undelivered] = {}
-        self._channel_closed = False  # by the broker, on one of the messages in flight
+        self._closed_by_broker = False  # because of one of the messages in flight, or of an exchange
 
     # Output, in the collector's thread
 
@@ -92,7 +93,7 @@ class AmqpOutput:
                 self._ended = f"it was not ready within {timeout:g} s (connect_timeout)"
             self._sleep()
         if self._ended is not None:
-            raise PublishError(
+            raise (ExchangeError if self._closed_by_broker else PublishError)(
                 f"{self.where}: {'' if self._is_open else 'no connection: '}{self._ended}",
                 consequence="nothing was published, and the state stays as it was",
             )
@@ -200,7 +201,7 @@ class AmqpOutput:
 
     def _raise(self) -> None:
         """Tell everything that is not known to have arrived."""
-        doubt = None if self._channel_closed else False
+        doubt = None if self._closed_by_broker else False
         known = {
             tag: Undelivered(*about, "not confirmed", doubt)
             for tag, about in self._unconfirmed.copy().items()
@@ -241,6 +242,10 @@ class AmqpOutput:
             self._loop.close()
 
     def _on_closed(self, connection: Any, exc: BaseException) -> None:
+        from pika.exceptions import ConnectionClosedByBroker
+
+        if self._is_open and isinstance(exc, ConnectionClosedByBroker) and exc.reply_code != FORCED:
+            self._blame(exc)
         self._ended = self._ended or _described(exc)
         self._loop.stop()
         self._wake.put(None)
@@ -334,11 +339,15 @@ class AmqpOutput:
     def _on_channel_close(self, channel: Any, exc: Exception) -> None:
         if not self._connection.is_open:
             return  # it ends with the connection, which tells why
-        self._channel_closed = True
+        self._blame(exc)
+        self._end(_described(exc))
+
+    def _blame(self, exc: Exception) -> None:
+        """The broker has closed the channel or the connection because of something that it was sent."""
+        self._closed_by_broker = True
         if len(self._unconfirmed) == 1 and self._ended is None:
             ((tag, about),) = self._unconfirmed.copy().items()
             self._refused[tag] = Undelivered(*about, _described(exc), refused=True)
-        self._end(_described(exc))
 
     def _on_blocked(self, connection: Any, frame: Any) -> None:
         self._alarm = frame.method.reason

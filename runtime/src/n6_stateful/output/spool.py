@@ -3,7 +3,7 @@
 What a run publishes between two saves of its state is one transaction: it appears all together or not at all.
 A message id is there once, so a run that is repeated adds nothing twice; the ids of messages that were
 forwarded are remembered as long as such a run may still come. What a broker refuses is set apart with the
-reason, and holds up nothing.
+reason.
 
 The journal is SQLite's rollback journal, not a WAL: the spool then is a single file while nobody writes, and
 `synchronous = EXTRA` makes a commit survive a power cut (https://sqlite.org/pragma.html#pragma_synchronous).
@@ -11,7 +11,6 @@ The journal is SQLite's rollback journal, not a WAL: the spool then is a single 
 
 from __future__ import annotations
 
-import fcntl
 import json
 import os
 import sqlite3
@@ -19,22 +18,17 @@ import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 
 from n6_stateful import typed_json
-from n6_stateful.errors import BusyError, CollectorError, PublishError
-from n6_stateful.message import Exchange, Message, Undelivered, check
-
-if TYPE_CHECKING:
-    from n6_stateful.output.base import Output
+from n6_stateful.errors import BusyError, PublishError
+from n6_stateful.message import Exchange, Message, Undelivered
 
 APPLICATION_ID = 0x6E365350  # "n6SP"
 VERSION = 2
 BUSY_SECONDS = 30.0
 ROWS_AT_ONCE = 500
 BYTES_AT_ONCE = 4 << 20
-FORWARD_MESSAGES = 1000
-FORWARD_BYTES = 16 << 20
 LISTED_AT_ONCE = 500
 
 _SCHEMA = """
@@ -56,8 +50,11 @@ CREATE TABLE forwarded (
     generation TEXT NOT NULL
 ) WITHOUT ROWID
 """
-# What takes a file from each version to the next.
-_UPGRADES = {1: "ALTER TABLE message ADD COLUMN refused TEXT"}
+# What takes a file from each version to the next. Not a column of `message`: behind the body, it would have
+# SQLite read each body on its way there.
+_UPGRADES = {
+    1: "CREATE TABLE refused (number INTEGER PRIMARY KEY, reason TEXT NOT NULL, attempt INTEGER NOT NULL)"
+}
 
 # Not OR IGNORE, which would ignore a message that lacks a value, too.
 _INSERT = """
@@ -68,44 +65,44 @@ WHERE NOT EXISTS (SELECT 1 FROM forwarded WHERE forwarded.message_id = new.messa
 ON CONFLICT (message_id) DO NOTHING
 """
 _WAITING = """
-SELECT number, spooled, length(body), refused,
+SELECT number, spooled, length(body), reason, owner,
     message_id, generation, exchange, routing_key, properties, {body}
-FROM message WHERE {which} ORDER BY number LIMIT ?
+FROM message LEFT JOIN refused USING (number) WHERE {which} ORDER BY number LIMIT ?
 """
 _WITHOUT_BODIES = _WAITING.format(body="x''", which="number > ?")
-_TO_FORWARD = _WAITING.format(body="body", which="number > ? AND (refused IS NOT NULL) = ?")
 _WITH_ID = _WAITING.format(body="body", which="substr(message_id, 1, length(?1)) = ?1")
-_EXCHANGES = "SELECT name, type FROM exchange WHERE name IN (SELECT exchange FROM message)"
+TO_FORWARD = _WAITING.format(body="body", which="ifnull(attempt, 0) BETWEEN ? AND ?")
+EXCHANGES = """
+SELECT name, type FROM exchange WHERE name IN (
+    SELECT exchange FROM message LEFT JOIN refused USING (number) WHERE ifnull(attempt, 0) BETWEEN ? AND ?
+)
+"""
+SET_APART = "INSERT OR REPLACE INTO refused SELECT number, ?, ? FROM message WHERE {which} = ?"
+_REFUSED = """
+SELECT routing_key, message_id, length(body), reason
+FROM refused JOIN message USING (number) ORDER BY number
+"""
 _SOME_ARE_OVER = """
 SELECT 1 FROM forwarded
 WHERE owner = ? AND generation NOT IN (SELECT value FROM json_each(?)) LIMIT 1
 """
 _FORGET = "DELETE FROM forwarded WHERE owner = ? AND generation NOT IN (SELECT value FROM json_each(?))"
-_REMEMBER = (
-    "INSERT OR IGNORE INTO forwarded SELECT message_id, owner, generation FROM message WHERE number = ?"
-)
 
 
 class Spooled(NamedTuple):
-    """A message that waits; `refused` is why a broker did not take it, None if none was asked yet."""
+    """A message that waits; `refused` is why a broker did not take it, None if none has refused it."""
 
     number: int
     spooled: float
     size: int
     refused: str | None
+    owner: str
     message: Message
 
     @property
     def message_id(self) -> str:
         """The message's id."""
         return str(self.message.properties["message_id"])
-
-
-class Forwarded(NamedTuple):
-    """What a forward did: how many messages the broker took, and those that it refused."""
-
-    sent: int
-    refused: list[Undelivered]
 
 
 class Spool:
@@ -136,7 +133,6 @@ class Spool:
         """Open the file, make it if need be, and forget what needs to be remembered no longer."""
         self._owner = owner
         with self._errors():
-            self.path.parent.mkdir(0o700, parents=True, exist_ok=True)
             self._database = database = self._connect(create=True)
             # Not for a forward: to drop a message it has to remember its id, in a full spool, too.
             (page_size,) = database.execute("PRAGMA page_size").fetchone()
@@ -194,9 +190,9 @@ class Spool:
     def check(self, exchanges: Sequence[Exchange]) -> None:
         """Find out whether it could be written to; where there is no file yet, none is made."""
         if self.path.exists():
-            with self._transaction():
+            with self.connected() as database, self.transaction(database):
                 return
-        place = next(each for each in self.path.parents if each.exists())
+        place = self._nearest()
         if not (place.is_dir() and os.access(place, os.W_OK | os.X_OK)):
             raise PublishError(f"{self.where} cannot be made: {place} may not be written to")
 
@@ -212,7 +208,7 @@ class Spool:
         self._rows.clear()
         self._rows_bytes = 0
 
-    # For people
+    # For people, and for forwarding
 
     def messages(self) -> Iterator[Spooled]:
         """The messages that wait, oldest first, without their bodies; `size` is that of the body, bytes."""
@@ -233,138 +229,41 @@ class Spool:
         """How many messages wait, and how many bytes their bodies have."""
         if not self.path.exists():
             return 0, 0
-        with self._reading() as database:
+        with self.connected() as database:
             count, size = database.execute("SELECT count(*), total(length(body)) FROM message").fetchone()
         return count, int(size)
 
-    @staticmethod
-    def refusal(refused: Sequence[Undelivered], broker: Output) -> PublishError:
-        """The error that tells what a broker has refused."""
+    def refusal(self) -> PublishError | None:
+        """The error that tells what brokers have refused; None if nothing is set apart."""
+        if not self.path.exists():
+            return None
+        with self.connected() as database:
+            refused = [Undelivered(*row) for row in database.execute(_REFUSED)]
+        if not refused:
+            return None
         return PublishError(
-            f"{broker.where} refuses what was set apart in the spool",
+            f"some messages were refused, and set apart in {self.where}",
             refused,
-            "nothing is lost: it is tried again at each forward, and holds up nothing else. Mend the broker "
-            "(bind a queue, raise its limits), or give a message up with `spool drop ID`",
+            "nothing is lost: they are tried again at each forward, and hold up nothing else. Mend the "
+            "broker (bind a queue, raise its limits), or give a message up with `spool drop ID`",
         )
 
     def drop(self, spooled: Spooled) -> None:
         """Take a message out for good, and remember its id, as if it were forwarded."""
-        with self._transaction() as database:
-            _drop(database, [spooled])
-
-    # Forwarding
-
-    def forward(self, output: Output) -> Forwarded:
-        """Send the messages to `output`, oldest first, and drop those that have arrived.
-
-        What the broker refuses is set apart, and tried again at the end of each later forward.
-
-        Raises:
-            BusyError: another process is forwarding this spool, or writing to it.
-            PublishError: the broker cannot be reached, or was lost; what it has taken by then is dropped.
-        """
-        if not self.path.exists():
-            return Forwarded(0, [])
-        with self._errors():
-            flags = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC
-            lock = os.open(self.path.with_name(self.path.name + ".lock"), flags, 0o600)
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            return self._forward(output)
-        except BlockingIOError:
-            raise BusyError(f"{self.where} is being forwarded by another process; nothing was sent") from None
-        except PublishError as exc:
-            # What follows from it for a run does not follow here.
-            raise PublishError(
-                exc.what, exc.undelivered, f"what was not taken stays in {self.where}"
-            ) from exc
-        finally:
-            os.close(lock)
-
-    def _forward(self, output: Output) -> Forwarded:
-        waiting, _ = self.summary()
-        if not waiting:
-            return Forwarded(0, [])
-        try:
-            self._connect_to(output)
-            for refused_before in (False, True):
-                after = 0
-                while batch := self._batch(after, refused_before):
-                    after = batch[-1].number
-                    unfit = [(problem, each.number) for each in batch if (problem := _problem(each.message))]
-                    self._set_apart(unfit)
-                    self._send([each for each in batch if not _problem(each.message)], output)
-            output.close()
-        except BaseException:
-            output.abort()
-            raise
-        refused = [
-            Undelivered(each.message.routing_key, each.message_id, each.size, each.refused, True)
-            for each in self.messages()
-            if each.refused is not None
-        ]
-        return Forwarded(waiting - self.summary()[0], refused)
-
-    def _connect_to(self, output: Output) -> None:
-        with self._reading() as database:
-            exchanges = [Exchange(*row) for row in database.execute(_EXCHANGES)]
-        output.open(exchanges, "", ())
-
-    def _send(self, batch: Sequence[Spooled], output: Output) -> None:
-        """Send the messages and drop them; what is refused is found out, by halves, and set apart."""
-        published: list[Spooled] = []
-        try:
-            with self._transaction() as database:
-                _drop(database, batch)  # first, since what cannot be dropped would be sent again
-                for each in batch:
-                    published.append(each)
-                    output.publish(each.message)
-                output.flush()
-        except PublishError as exc:
-            found = {each.message_id: each for each in exc.undelivered}
-            if not found:
-                raise
-            refused = [
-                each for each in published if each.message_id in found and found[each.message_id].refused
-            ]
-            in_doubt = [each for each in published if each.message_id in found and each not in refused]
-            with self._transaction() as database:
-                _drop(database, [each for each in published if each.message_id not in found])
-            self._set_apart([(found[each.message_id].reason, each.number) for each in refused])
-            if not refused and all(each.refused is False for each in exc.undelivered):
-                raise
-            output.abort()
-            self._connect_to(output)
-            # Was one of those that are left refused? Halves find it out.
-            left = in_doubt + list(batch[len(published) :])
-            middle = (len(left) + 1) // 2
-            for part in filter(None, (left[:middle], left[middle:])):
-                self._send(part, output)
-
-    def _set_apart(self, reasons: list[tuple[str, int]]) -> None:
-        with self._transaction() as database:
-            database.executemany("UPDATE message SET refused = ? WHERE number = ?", reasons)
-
-    def _batch(self, after: int, refused_before: bool) -> list[Spooled]:
-        batch: list[Spooled] = []
-        size = 0
-        for spooled in self._select(_TO_FORWARD, after, refused_before, FORWARD_MESSAGES):
-            size += spooled.size
-            if batch and size > FORWARD_BYTES:
-                break
-            batch.append(spooled)
-        return batch
+        with self.connected() as database, self.transaction(database):
+            take_out(database, [spooled])
 
     def _select(self, query: str, *parameters: Any) -> list[Spooled]:
         if not self.path.exists():
             return []
-        with self._reading() as database:
-            return [_spooled(*row) for row in database.execute(query, parameters)]
+        with self.connected() as database:
+            return select(database, query, *parameters)
 
     # The file
 
     @contextmanager
-    def _reading(self) -> Iterator[sqlite3.Connection]:
+    def connected(self) -> Iterator[sqlite3.Connection]:
+        """A connection to the file, which has to be there; its errors are raised as `PublishError`."""
         with self._errors():
             database = self._connect()
             try:
@@ -373,37 +272,46 @@ class Spool:
                 database.close()
 
     @contextmanager
-    def _transaction(self) -> Iterator[sqlite3.Connection]:
-        with self._reading() as database:
-            try:
-                database.execute("BEGIN IMMEDIATE")
-            except sqlite3.OperationalError as exc:
-                if _code(exc) == sqlite3.SQLITE_BUSY:
-                    raise BusyError(
-                        f"a run is writing to {self.where}; nothing was sent; try again later"
-                    ) from exc
-                raise
-            yield database
-            database.execute("COMMIT")
+    def transaction(self, database: sqlite3.Connection) -> Iterator[None]:
+        """One in which nobody else can write; an error leaves it open, to be rolled back with the connection.
+
+        Raises:
+            BusyError: somebody else goes on writing.
+        """
+        try:
+            database.execute("BEGIN IMMEDIATE")
+        except sqlite3.OperationalError as exc:
+            if _code(exc) == sqlite3.SQLITE_BUSY:
+                raise BusyError(f"another process is writing to {self.where}; try again later") from exc
+            raise
+        yield
+        database.execute("COMMIT")
 
     def _opened(self) -> sqlite3.Connection:
         if self._database is None:
             raise PublishError(f"{self.where} is not open, or an earlier error has closed it")
         return self._database
 
+    def _nearest(self) -> Path:
+        """The file; as long as it is not there, the directory in which it, or its own, will be made."""
+        return next(each for each in (self.path, *self.path.parents) if each.exists())
+
     def _connect(self, *, create: bool = False) -> sqlite3.Connection:
-        place = self.path if self.path.exists() else self.path.parent
+        place = self._nearest()
         if os.geteuid() == 0 and place.stat().st_uid:
             raise PublishError(
                 f"{place} belongs to the user with the id {place.stat().st_uid}, whom root would lock out of "
                 "files that it makes there; nothing was done; run this as that user"
             )
         if create:
+            self.path.parent.mkdir(0o700, parents=True, exist_ok=True)
             # SQLite would make it readable for others.
             os.close(os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600))
         database = sqlite3.connect(self.path, timeout=BUSY_SECONDS, isolation_level=None)
         try:
             database.execute("PRAGMA synchronous = EXTRA")
+            # Some systems' SQLite would overwrite what is deleted, and need as much room for the journal.
+            database.execute("PRAGMA secure_delete = OFF")
             self._bring_up_to_date(database)
         except BaseException:
             database.close()
@@ -475,27 +383,30 @@ class Spool:
         return f"failed: {exc}"
 
 
-def _spooled(
-    number: int, spooled: float, size: int, refused: str | None, message_id: str, *message: Any
-) -> Spooled:
-    generation, exchange, routing_key, properties, body = message
-    loaded = {"message_id": message_id, **typed_json.load(json.loads(properties))}
-    return Spooled(number, spooled, size, refused, Message(exchange, routing_key, body, loaded, generation))
+def select(database: sqlite3.Connection, query: str, *parameters: Any) -> list[Spooled]:
+    """The messages that one of the queries above finds."""
+    found = []
+    for row in database.execute(query, parameters):
+        number, spooled, size, refused, owner, message_id, generation, exchange, routing_key, text, body = row
+        properties = json.loads(text)
+        with suppress(ValueError):  # version 1 kept headers as they were, "$" and all
+            properties = typed_json.load(properties)
+        message = Message(exchange, routing_key, body, {"message_id": message_id, **properties}, generation)
+        found.append(Spooled(number, spooled, size, refused, owner, message))
+    return found
 
 
-def _problem(message: Message) -> str:
-    """Why AMQP cannot hold a message that an older version has spooled; empty if it can."""
-    try:
-        check(message)
-    except CollectorError as exc:
-        return str(exc)
-    return ""
-
-
-def _drop(database: sqlite3.Connection, batch: Sequence[Spooled]) -> None:
-    numbers = [(spooled.number,) for spooled in batch]
-    database.executemany(_REMEMBER, numbers)
-    database.executemany("DELETE FROM message WHERE number = ?", numbers)
+def take_out(database: sqlite3.Connection, batch: Sequence[Spooled]) -> list[Spooled]:
+    """Take messages out, and remember their ids; those of them that were still there."""
+    # First out, so that what is remembered finds room in the file.
+    delete = "DELETE FROM message WHERE number = ? AND message_id = ?"
+    there = [each for each in batch if database.execute(delete, (each.number, each.message_id)).rowcount]
+    database.executemany("DELETE FROM refused WHERE number = ?", ((each.number,) for each in there))
+    database.executemany(
+        "INSERT OR IGNORE INTO forwarded VALUES (?, ?, ?)",
+        ((each.message_id, each.owner, each.message.generation) for each in there),
+    )
+    return there
 
 
 def _pragma(database: sqlite3.Connection, name: str) -> int:

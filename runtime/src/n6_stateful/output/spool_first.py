@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from n6_stateful.errors import BusyError, PublishError
+from n6_stateful.output.forwarding import forward
 
 if TYPE_CHECKING:
     from n6_stateful.message import Exchange, Message
@@ -62,11 +63,11 @@ class SpoolFirstOutput:
 
     def _forward(self) -> None:
         try:
-            refused = self._spool.forward(self._broker).refused
+            forward(self._spool, self._broker)
         except (PublishError, BusyError) as exc:
             self._is_down = True
             count, size = self._spool.summary()
             messages = f"{count:,} message{'' if count == 1 else 's'} ({size:,} bytes)"
             LOGGER.warning("%s\n%s there; the next run sends them first", exc, messages)
-        else:
-            self.problem = str(self._spool.refusal(refused, self._broker)) if refused else None
+        refusal = self._spool.refusal()
+        self.problem = str(refusal) if refusal else None

@@ -28,7 +28,6 @@ COMMANDS = (
     "runs",
     "status",
     "state show",
-    "state history",
     "state reset",
     "state restore",
     "state export",

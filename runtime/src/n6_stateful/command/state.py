@@ -36,21 +36,18 @@ def show(collector_class: type[AbstractBaseCollector], args: Namespace) -> int:
     collector = _collector(collector_class)
     store = collector.state_store
     _note_a_run(store)
-    kept, aside = [_checked(store, each) for each in store.generations()], store.set_aside_names()
+    kept, aside = store.generations(), store.set_aside_names()
     if not kept and not aside:
         print("null" if args.json else f"no state yet in {store.where}")
         return 0
-    problem = None
-    state: list[Any] = []
-    try:
-        state = [store.read(look)[0]] if kept else []
-    except StateError as exc:
-        problem = exc
+    problems = [_problem(store, each) for each in kept]
+    kept = [each._replace(problem=str(problem or "")) for each, problem in zip(kept, problems, strict=True)]
+    state = [] if problems[:1] != [None] else [store.read(look)[0]]
     if args.json:
         told = {"state": typed_json.dump(state[0], to_look_at=True)} if state else {}
-        current = _about(kept[0]) if kept else {}
-        generations = {"generations": [_about(each) for each in kept], "broken": aside}
-        print(json.dumps({**current, **told, **generations}, indent=2))
+        generations = [_about(each) for each in kept]
+        current = generations[0] if kept else {}
+        print(json.dumps({**current, **told, "generations": generations, "broken": aside}, indent=2))
     else:
         for each in kept:
             print(_line(each))
@@ -58,9 +55,12 @@ def show(collector_class: type[AbstractBaseCollector], args: Namespace) -> int:
             print(f"broken, set aside: {name}")
         if state:
             print()
-            pprint.pp(state[0], width=100)
-    if problem:
-        raise problem
+            try:
+                pprint.pp(state[0], width=100)
+            except RecursionError:
+                print("(too deep to be shown)")
+    if kept and problems[0]:
+        raise problems[0]
     return 0
 
 
@@ -224,38 +224,29 @@ def _line(generation: Generation) -> str:
     number = f"number {generation.number}" if generation.id else "plain pickle"
     columns = (generation.id, number, generation.saved, f"{generation.size:,} bytes", generation.where)
     if generation.problem:
-        return f"cannot be used: {generation.where}: {generation.problem}"
+        return f"cannot be used: {generation.problem}"
     return "  ".join(filter(None, columns))
 
 
-def _checked(store: StateStore, generation: Generation) -> Generation:
-    """The same, with the `problem` that it has when it is read to its end."""
+def _problem(store: StateStore, generation: Generation) -> StateError | None:
+    """What is wrong with a generation."""
     try:
         # A checksum is enough; what has none is a pickle if it can be read as one.
         store.read((lambda file: None) if generation.id else look, generation)
     except StateError as exc:
-        return generation._replace(problem=str(exc).removeprefix(f"{generation.where}: "))
-    return generation
+        return exc
+    return None
 
 
 def _save(collector: CollectorWithStateMixin, state: Any) -> None:
     store = collector.state_store
     # As `load_state` does it: else a broken state would take the place of the good one before it.
-    for broken in reversed([each for each in store.generations() if _is_broken(store, each)]):
+    kept = store.generations()
+    for broken in reversed([each for each in kept if isinstance(_problem(store, each), BrokenStateError)]):
         print(f"{broken.where} is broken: it was moved to {store.set_aside(broken)}")
     newest = max((each.number for each in store.generations()), default=0)
     collector.save_as_new(state, newest + 1)
     print(f"saved generation {collector.state_generation} in {store.where}")
-
-
-def _is_broken(store: StateStore, generation: Generation) -> bool:
-    try:
-        store.read((lambda file: None) if generation.id else look, generation)
-    except BrokenStateError:
-        return True
-    except (FileNotFoundError, StateError):
-        pass
-    return False
 
 
 def _imported(collector: CollectorWithStateMixin, name: str, data: bytes) -> Any:

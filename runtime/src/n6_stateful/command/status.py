@@ -96,7 +96,7 @@ def judge(
     if around.set_apart:
         problems.append((1, f"{around.set_apart} messages in the spool are refused by the broker"))
     if around.broken:
-        problems.append((1, f"{around.broken} broken states lie about (`state history`)"))
+        problems.append((1, f"{around.broken} broken states lie about (`state show`)"))
     new_data = _age(summary.last_new_data, now)
     good = f"the last good run was {_told(age)} ago" if age is not None else "nothing is known"
     text = "; ".join(each for _, each in sorted(problems, reverse=True)) or good

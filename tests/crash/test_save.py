@@ -16,6 +16,8 @@ import pytest
 from tests.crash.strace import CHANGING, LOOKING, Call, calls, need_strace, run
 from tests.runtime import state_program
 
+pytestmark = pytest.mark.slow
+
 PROGRAM = Path(state_program.__file__)
 NAME = "provider.channel.Program.pickle"
 GARBAGE = b"garbage"
@@ -85,6 +87,8 @@ def a_plain_pickle(cache_dir: Path) -> None:
 SCENARIOS = {
     "save": Scenario(two_generations, ("save", "new"), "old", "new"),
     "first-save": Scenario(nothing, ("save", "new"), "default", "new"),
+    "save-of-nothing-new": Scenario(two_generations, ("replace", "new"), "old", "new"),
+    "nothing-new-without-hard-links": Scenario(two_generations, ("replace", "new"), "old", "new", NO_LINKS),
     "save-after-a-killed-one": Scenario(what_a_killed_save_leaves, ("save", "new"), "old", "new"),
     "save-without-hard-links": Scenario(two_generations, ("save", "new"), "old", "new", NO_LINKS),
     "load-of-a-broken-file": Scenario(a_broken_file, ("load",), "oldest", "oldest"),
@@ -136,66 +140,6 @@ def holds_nothing_odd(cache_dir: Path) -> bool:
     return all(path.read_bytes() == GARBAGE for path in cache_dir.glob("*.broken-*"))
 
 
-def test_killed_at_each_system_call_it_leaves_the_old_or_the_new_state(
-    traced: Traced, tmp_path: Path, request: pytest.FixtureRequest, capsys: pytest.CaptureFixture[str]
-) -> None:
-    scenario, found = traced.scenario, {"old": 0, "new": 0}
-    for number, call in enumerate(traced.calls):
-        cache_dir = tmp_path / str(number)
-        done = traced.run_once_more(cache_dir, call, "signal=KILL")
-        assert done.returncode in (-9, 137), (call, done)
-        value = loaded(cache_dir)
-        assert value in (scenario.old, scenario.new), call
-        found["new" if value == scenario.new else "old"] += 1
-        assert loaded(cache_dir) == value, call
-        assert holds_nothing_odd(cache_dir), call
-        if scenario.prepare is a_broken_file:
-            assert list(cache_dir.glob("*.broken-*")), call
-        elif scenario.prepare is not nothing:
-            # The state before is there as well.
-            previous = (cache_dir / f"{NAME}.previous").read_bytes()
-            assert (b"oldest" if value == "old" else b"old") in previous, call
-    with capsys.disabled():
-        print(
-            f"\n{len(traced.calls)} kills ({request.node.callspec.id}): "
-            f"{found['old']} left the old state, {found['new']} the new one"
-        )
-    assert found["new"] > 0
-    assert found["old"] > 5 or scenario.old == scenario.new
-
-
-@pytest.mark.parametrize("error", ["ENOSPC", "EIO"])
-def test_failing_at_each_system_call_it_says_so_and_leaves_the_old_state(
-    error: str, traced: Traced, tmp_path: Path
-) -> None:
-    told = 0
-    for number, call in enumerate(traced.calls):
-        if call.name == "close":
-            continue  # it fails on no local disk, and by then all has been synced
-        cache_dir = tmp_path / str(number)
-        done = traced.run_once_more(cache_dir, call, f"error={error}")
-        told += clear_error_and_old_state(traced.scenario, cache_dir, call, done)
-    assert told > 5
-
-
-@pytest.mark.parametrize(
-    "scenario",
-    [SCENARIOS["save"], SCENARIOS["first-save"], Scenario(a_plain_pickle, ("save", "new"), "old", "new")],
-    ids=["save", "first-save", "save-after-n6"],
-)
-def test_failing_at_each_look_at_a_file_it_says_so_and_takes_no_file_for_broken(
-    scenario: Scenario, tmp_path: Path
-) -> None:
-    told = 0
-    traced = trace(scenario, tmp_path, LOOKING)
-    for number, call in enumerate(traced.calls):
-        cache_dir = tmp_path / str(number)
-        done = traced.run_once_more(cache_dir, call, "error=EIO")
-        told += clear_error_and_old_state(scenario, cache_dir, call, done)
-        assert not list(cache_dir.glob("*.broken-*")), call
-    assert told > 5
-
-
 def clear_error_and_old_state(
     scenario: Scenario, cache_dir: Path, call: Call, done: subprocess.CompletedProcess[str]
 ) -> bool:
@@ -212,53 +156,126 @@ def clear_error_and_old_state(
     return done.returncode != 0
 
 
-def test_interrupted_system_calls_are_taken_up_again_or_told(tmp_path: Path) -> None:
-    traced = trace(SCENARIOS["save"], tmp_path)
-    for number, call in enumerate(traced.calls):
-        if call.name == "close":
-            continue
-        cache_dir = tmp_path / str(number)
-        done = traced.run_once_more(cache_dir, call, "error=EINTR")
-        assert "Traceback" not in done.stderr, call
-        assert (done.returncode, loaded(cache_dir)) in ((0, "new"), (74, "old")), (call, done.stderr)
-        if call.name in ("write", "fsync", "flock"):
-            assert done.returncode == 0, call
+class TestKilled:
+    """Killed at any point."""
+
+    def test_at_each_system_call(
+        self,
+        traced: Traced,
+        tmp_path: Path,
+        request: pytest.FixtureRequest,
+        capsys: pytest.CaptureFixture[str],
+    ) -> None:
+        """Killed at each system call it leaves the old or the new state."""
+        scenario, found = traced.scenario, {"old": 0, "new": 0}
+        for number, call in enumerate(traced.calls):
+            cache_dir = tmp_path / str(number)
+            done = traced.run_once_more(cache_dir, call, "signal=KILL")
+            assert done.returncode in (-9, 137), (call, done)
+            value = loaded(cache_dir)
+            assert value in (scenario.old, scenario.new), call
+            found["new" if value == scenario.new else "old"] += 1
+            assert loaded(cache_dir) == value, call
+            assert holds_nothing_odd(cache_dir), call
+            if scenario.prepare is a_broken_file:
+                assert list(cache_dir.glob("*.broken-*")), call
+            elif scenario.prepare is not nothing:
+                # The state before is there as well.
+                previous = (cache_dir / f"{NAME}.previous").read_bytes()
+                replaced = scenario.action[0] == "replace"
+                assert (b"oldest" if replaced or value == "old" else b"old") in previous, call
+        with capsys.disabled():
+            print(
+                f"\n{len(traced.calls)} kills ({request.node.callspec.id}): "
+                f"{found['old']} left the old state, {found['new']} the new one"
+            )
+        assert found["new"] > 0
+        assert found["old"] > 5 or scenario.old == scenario.new
 
 
-def test_the_data_is_on_disk_before_the_rename_and_the_rename_before_the_end(tmp_path: Path) -> None:
-    every = trace(SCENARIOS["save"], tmp_path).calls
+class TestFailing:
+    """With system calls that fail."""
 
-    def first(name: str, begin: int, pattern: str = "") -> int:
-        return next(
-            at
-            for at in range(begin, len(every))
-            if every[at].name.startswith(name) and re.search(pattern, every[at].arguments)
-        )
+    @pytest.mark.parametrize("error", ["ENOSPC", "EIO"])
+    def test_at_each_system_call(self, error: str, traced: Traced, tmp_path: Path) -> None:
+        """Failing at each system call it says so and leaves the old state."""
+        told = 0
+        for number, call in enumerate(traced.calls):
+            if call.name == "close":
+                continue  # it fails on no local disk, and by then all has been synced
+            cache_dir = tmp_path / str(number)
+            done = traced.run_once_more(cache_dir, call, f"error={error}")
+            told += clear_error_and_old_state(traced.scenario, cache_dir, call, done)
+        assert told > 5
 
-    created = first("openat", 0, "O_EXCL")
-    descriptor = re.search(r"= (\d+)$", every[created].arguments)
-    assert descriptor is not None
-    written = first("write", created, rf"^{descriptor[1]}, ")
-    synced = first("fsync", written, rf"^{descriptor[1]}\)")
-    in_place = first("rename", synced, rf'\.tmp".*/{NAME}"[,)]')
-    directory = first("openat", in_place, "O_DIRECTORY")
-    descriptor = re.search(r"= (\d+)$", every[directory].arguments)
-    assert descriptor is not None
-    directory_synced = first("fsync", directory, rf"^{descriptor[1]}\)")
-    assert created < written < synced < in_place < directory < directory_synced
-    assert not [call for call in every[synced + 1 : in_place] if call.name == "write"]
+    @pytest.mark.parametrize(
+        "scenario",
+        [SCENARIOS["save"], SCENARIOS["first-save"], Scenario(a_plain_pickle, ("save", "new"), "old", "new")],
+        ids=["save", "first-save", "save-after-n6"],
+    )
+    def test_at_each_look(self, scenario: Scenario, tmp_path: Path) -> None:
+        """Failing at each look at a file it says so and takes no file for broken."""
+        told = 0
+        traced = trace(scenario, tmp_path, LOOKING)
+        for number, call in enumerate(traced.calls):
+            cache_dir = tmp_path / str(number)
+            done = traced.run_once_more(cache_dir, call, "error=EIO")
+            told += clear_error_and_old_state(scenario, cache_dir, call, done)
+            assert not list(cache_dir.glob("*.broken-*")), call
+        assert told > 5
+
+    def test_interrupted(self, tmp_path: Path) -> None:
+        """Interrupted system calls are taken up again or told."""
+        traced = trace(SCENARIOS["save"], tmp_path)
+        for number, call in enumerate(traced.calls):
+            if call.name == "close":
+                continue
+            cache_dir = tmp_path / str(number)
+            done = traced.run_once_more(cache_dir, call, "error=EINTR")
+            assert "Traceback" not in done.stderr, call
+            assert (done.returncode, loaded(cache_dir)) in ((0, "new"), (74, "old")), (call, done.stderr)
+            if call.name in ("write", "fsync", "flock"):
+                assert done.returncode == 0, call
 
 
-def test_a_directory_that_was_made_is_in_its_parent_before_anything_is_saved_in_it(tmp_path: Path) -> None:
-    every = trace(SCENARIOS["first-save"], tmp_path).calls
-    made = next(at for at, call in enumerate(every) if call.name.startswith("mkdir"))
-    opened, synced = every[made + 1 : made + 3]
-    assert opened.name == "openat"
-    assert f'"{tmp_path}"' in opened.arguments
-    assert synced.name == "fsync"
+class TestOrder:
+    """The order of what reaches the disk."""
 
+    def test_data_then_rename(self, tmp_path: Path) -> None:
+        """The data is on disk before the rename and the rename before the end."""
+        every = trace(SCENARIOS["save"], tmp_path).calls
 
-def test_the_program_that_is_killed_saves_when_it_is_not(tmp_path: Path) -> None:
-    need_strace()
-    assert run(PROGRAM, tmp_path / "cache", "save", "value").returncode == 0
-    assert json.loads(run(PROGRAM, tmp_path / "cache", "load").stdout) == {"value": "value"}
+        def first(name: str, begin: int, pattern: str = "") -> int:
+            return next(
+                at
+                for at in range(begin, len(every))
+                if every[at].name.startswith(name) and re.search(pattern, every[at].arguments)
+            )
+
+        created = first("openat", 0, "O_EXCL")
+        descriptor = re.search(r"= (\d+)$", every[created].arguments)
+        assert descriptor is not None
+        written = first("write", created, rf"^{descriptor[1]}, ")
+        synced = first("fsync", written, rf"^{descriptor[1]}\)")
+        in_place = first("rename", synced, rf'\.tmp".*/{NAME}"[,)]')
+        directory = first("openat", in_place, "O_DIRECTORY")
+        descriptor = re.search(r"= (\d+)$", every[directory].arguments)
+        assert descriptor is not None
+        directory_synced = first("fsync", directory, rf"^{descriptor[1]}\)")
+        assert created < written < synced < in_place < directory < directory_synced
+        assert not [call for call in every[synced + 1 : in_place] if call.name == "write"]
+
+    def test_directory_first(self, tmp_path: Path) -> None:
+        """A directory that was made is in its parent before anything is saved in it."""
+        every = trace(SCENARIOS["first-save"], tmp_path).calls
+        made = next(at for at, call in enumerate(every) if call.name.startswith("mkdir"))
+        opened, synced = every[made + 1 : made + 3]
+        assert opened.name == "openat"
+        assert f'"{tmp_path}"' in opened.arguments
+        assert synced.name == "fsync"
+
+    def test_not_killed(self, tmp_path: Path) -> None:
+        """The program that is killed saves when it is not."""
+        need_strace()
+        assert run(PROGRAM, tmp_path / "cache", "save", "value").returncode == 0
+        assert json.loads(run(PROGRAM, tmp_path / "cache", "load").stdout) == {"value": "value"}

@@ -1,6 +1,7 @@
 """A program for tests: a collector's state, without a collector around it.
 
     python state_program.py CACHE_DIR save VALUE     save {"value": VALUE}
+    python state_program.py CACHE_DIR replace VALUE  the same, as a run that published nothing
     python state_program.py CACHE_DIR load           print what is loaded, as JSON
     python state_program.py CACHE_DIR hold           load, say "held", and wait for the end of standard input
     python state_program.py CACHE_DIR fork           the same, with a forked child that ends at once
@@ -49,6 +50,9 @@ def main(cache_dir: str, action: str, value: str = "") -> None:
     if action == "save":
         program.load_state()
         program.save_state({"value": value})
+    elif action == "replace":
+        program.load_state()
+        program.save_as_new({"value": value}, 3, keep_previous=False)
     elif action == "load":
         print(json.dumps(program.load_state()))
     else:

@@ -61,6 +61,14 @@ class Histories(RuleBasedStateMachine):
         program.close_state()
         self.saved(state)
 
+    @rule(state=STATES)
+    def save_of_nothing_new(self, state: Any) -> None:
+        program = self.program()
+        program.load_state()
+        program.save_as_new(state, 5, keep_previous=False)
+        program.close_state()
+        self.current = state
+
     @rule(state=STATES, written=st.floats(0, 1))
     def crash_while_writing(self, state: Any, written: float) -> None:
         whole = Path(tempfile.mkdtemp())
@@ -120,5 +128,5 @@ class Histories(RuleBasedStateMachine):
         assert not list(self.directory.glob(".*.tmp"))
 
 
-Histories.TestCase.settings = hypothesis_settings(max_examples=60, stateful_step_count=20, deadline=None)
+Histories.TestCase.settings = hypothesis_settings(max_examples=25, stateful_step_count=20, deadline=None)
 TestHistories = Histories.TestCase

@@ -89,83 +89,6 @@ def a_function(path: str) -> None:
     Path(path).touch()
 
 
-@given(STATES, st.sampled_from(PROTOCOLS))
-def test_plain_data_comes_back_equal(state: Any, protocol: int) -> None:
-    loaded = loads(pickle.dumps(state, protocol))
-    assert loaded == state
-    assert type(loaded) is type(state)
-
-
-@pytest.mark.parametrize("protocol", PROTOCOLS)
-@pytest.mark.parametrize(
-    "state",
-    [
-        collections.OrderedDict(b=1, a=2),
-        collections.Counter("aab"),
-        collections.defaultdict(list, a=[1]),
-        collections.deque([1, 2], maxlen=3),
-        pathlib.PurePosixPath("/a/b"),
-        pathlib.Path("/a/b"),
-        ipaddress.ip_network("192.0.2.0/24"),
-        ipaddress.ip_interface("2001:db8::1/64"),
-        datetime.time(1, 2, 3),
-        datetime.timezone(datetime.timedelta(hours=2)),
-        decimal.Decimal("1.50"),
-        fractions.Fraction(1, 3),
-        uuid.UUID(int=5),
-        bytearray(b"x"),
-        range(3),
-        slice(1, 2),
-        1 + 2j,
-        types.SimpleNamespace(a=1),
-        {"a": {1, 2}, "b": frozenset({(1, b"x")})},
-    ],
-    ids=repr,
-)
-def test_what_the_standard_library_has_for_data_comes_back_equal(state: object, protocol: int) -> None:
-    assert loads(pickle.dumps(state, protocol)) == state
-
-
-@pytest.mark.parametrize("protocol", PROTOCOLS)
-@pytest.mark.parametrize("zone", [zoneinfo.ZoneInfo("UTC"), zoneinfo.ZoneInfo.no_cache("UTC")], ids=repr)
-def test_time_zones_come_back(zone: zoneinfo.ZoneInfo, protocol: int) -> None:
-    state = datetime.datetime(2026, 1, 1, tzinfo=zone)
-    loaded = loads(pickle.dumps(state, protocol))
-    assert (loaded, str(loaded.tzinfo), type(loaded.tzinfo)) == (state, "UTC", zoneinfo.ZoneInfo)
-
-
-@pytest.mark.parametrize("protocol", PROTOCOLS)
-@pytest.mark.parametrize("state", [Point(1, 2), Colour.RED, Level.LOW | Level.HIGH, Pair(1, "x")], ids=repr)
-def test_classes_of_the_own_package_need_no_ceremony(state: object, protocol: int) -> None:
-    assert loads(pickle.dumps(state, protocol), packages=OWN) == state
-
-
-@pytest.mark.parametrize("state", [Slotted(5), Outer.Inner(6)])
-def test_slots_and_nested_classes_come_back(state: object) -> None:
-    assert loads(pickle.dumps(state), packages=OWN) == state
-
-
-def test_a_class_that_is_named_is_admitted_and_no_other_of_its_module() -> None:
-    name = f"{Point.__module__}.Point"
-    assert loads(pickle.dumps(Point(1, 2)), classes=[name]) == Point(1, 2)
-    with pytest.raises(RefusedError, match="Colour"):
-        loads(pickle.dumps(Colour.RED), classes=[name])
-
-
-def test_a_class_of_another_package_is_refused_by_name() -> None:
-    with pytest.raises(RefusedError, match=r"tests\.runtime\.test_state_pickles\.Point is not admitted"):
-        loads(pickle.dumps(Point(1, 2)), packages=("other",))
-
-
-def test_a_class_that_moved_is_told() -> None:
-    data = pickle.dumps(Point(1, 2), 0).replace(b"Point", b"Moved")
-    with pytest.raises(RefusedError, match="Moved cannot be imported"):
-        loads(data, packages=OWN)
-
-
-# Attacks
-
-
 class Call:
     """Pickles as a call of `function`."""
 
@@ -218,146 +141,6 @@ DOTTED = [
 ]
 
 
-@pytest.mark.parametrize("name", COMMANDS)
-def test_no_function_can_be_called(name: str, tmp_path: Path) -> None:
-    marker = tmp_path / "it-ran"
-    module, _, attribute = name.rpartition(".")
-    for data in (
-        text_global(f"{module}\n{attribute}", f"touch {marker}"),
-        stack_global(module, attribute, str(marker)),
-    ):
-        with pytest.raises(RefusedError):
-            loads(data, packages=OWN)
-    assert not marker.exists()
-
-
-@pytest.mark.parametrize("name", COMMANDS)
-def test_the_oldest_ways_to_call_are_closed_too(name: str, tmp_path: Path) -> None:
-    module, _, attribute = name.rpartition(".")
-    inst = f"(V{tmp_path}/it-ran\ni{module}\n{attribute}\n.".encode()
-    obj = f"(c{module}\n{attribute}\nV{tmp_path}/it-ran\no.".encode()
-    for data in (inst, obj):
-        with pytest.raises(RefusedError):
-            loads(data, packages=OWN)
-    assert not list(tmp_path.iterdir())
-
-
-@pytest.mark.parametrize(("module", "name"), DOTTED)
-def test_no_attribute_of_what_is_admitted_can_be_reached(module: str, name: str, tmp_path: Path) -> None:
-    with pytest.raises(RefusedError):
-        loads(stack_global(module, name, f"touch {tmp_path}/it-ran"), packages=OWN)
-    assert not list(tmp_path.iterdir())
-
-
-@pytest.mark.parametrize("protocol", PROTOCOLS)
-@pytest.mark.parametrize(
-    "attack",
-    [
-        Call(os.system, "exit 1"),
-        Call(eval, "1/0"),
-        Call(exec, "raise SystemExit"),
-        Call(getattr, os, "system"),
-        Call(__import__, "os"),
-        Call(sys.exit, 1),
-        Call(subprocess.Popen, ["touch", "it-ran"]),
-        Call(Path.touch, Path("it-ran")),
-        Call(operator.methodcaller, "touch"),
-        Call(functools.partial, os.system, "touch it-ran"),
-        Call(copyreg.__newobj_ex__, subprocess.Popen, (["touch", "it-ran"],), {}),  # type: ignore[attr-defined]
-        Call(copyreg.__newobj__, subprocess.Popen),  # type: ignore[attr-defined]
-        Call(copyreg.pickle, Point, os.system),
-        Call(copyreg.add_extension, "os", "system", 77),
-    ],
-    ids=lambda attack: str(attack._call[0].__name__),
-)
-def test_objects_that_pickle_as_calls_are_refused(
-    attack: Call, protocol: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.chdir(tmp_path)
-    try:
-        data = pickle.dumps([attack], protocol)
-    except (TypeError, pickle.PicklingError):
-        return  # a module does not pickle, nor does what this one is made of
-    with pytest.raises(RefusedError):
-        loads(data, packages=OWN)
-    assert not list(tmp_path.iterdir())
-
-
-def test_the_main_module_of_the_own_package_is_not_run(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    package = tmp_path / "a_package_of_tests"
-    package.mkdir()
-    (package / "__init__.py").touch()
-    (package / "__main__.py").write_text(f"open({str(tmp_path / 'it-ran')!r}, 'w')\nclass State: pass\n")
-    (package / "program.py").write_text("raise SystemExit('that is no module to import')\n")
-    monkeypatch.syspath_prepend(tmp_path)
-    for module in ("__main__", "program", "no_such_module"):
-        with pytest.raises(RefusedError, match=f"a_package_of_tests.{module}.State cannot be imported"):
-            loads(text_global(f"a_package_of_tests.{module}\nState", "x"), packages=["a_package_of_tests"])
-    assert not (tmp_path / "it-ran").exists()
-
-
-def test_a_class_whose_module_fails_to_import_is_refused_and_no_broken_pickle(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    (tmp_path / "a_module_of_tests.py").write_text("1 / 0")
-    monkeypatch.syspath_prepend(tmp_path)
-    with pytest.raises(RefusedError, match=r"cannot be imported \(ZeroDivisionError"):
-        loads(text_global("a_module_of_tests\nState", "x"), packages=["a_module_of_tests"])
-
-
-def test_persistent_ids_are_refused() -> None:
-    with pytest.raises(pickle.UnpicklingError, match="persistent"):
-        loads(b"Psomething\n.")
-
-
-@pytest.mark.parametrize("opcode", [b"\x82\x01", b"\x83\x01\x00", b"\x84\x01\x00\x00\x00"])
-def test_codes_of_the_extension_registry_lead_nowhere(opcode: bytes) -> None:
-    with pytest.raises((ValueError, RefusedError), match="extension code"):
-        loads(b"\x80\x02" + opcode + b".")
-
-
-def test_a_code_that_the_program_has_registered_is_held_to_the_same_rules() -> None:
-    copyreg.add_extension("os", "system", 200)
-    try:
-        with pytest.raises(RefusedError, match="extension code"):
-            loads(b"\x80\x02\x82\xc8(Vtrue\ntR.", packages=OWN)
-    finally:
-        copyreg.remove_extension("os", "system", 200)
-
-
-@pytest.mark.parametrize("name", ["_codecs\nencode", "copyreg\n_reconstructor", "copyreg\n__newobj__"])
-def test_helpers_of_old_protocols_do_only_what_they_are_for(name: str) -> None:
-    with pytest.raises((RefusedError, TypeError)):
-        loads(f"c{name}\n(Vx\nVrot13\nVx\ntR.".encode())
-    with pytest.raises((RefusedError, TypeError)):
-        loads(f"c{name}\n(Vx\nVrot13\ntR.".encode())
-
-
-@pytest.mark.parametrize(
-    ("target", "name"),
-    [
-        ("zoneinfo\nZoneInfo", "clear_cache"),
-        ("zoneinfo\nZoneInfo", "__init__"),
-        ("builtins\nint", "__class__"),
-        ("uuid\nUUID", "_unpickle"),
-    ],
-)
-def test_getattr_is_there_for_the_pickles_of_time_zones_and_for_nothing_else(target: str, name: str) -> None:
-    with pytest.raises(RefusedError, match="getattr is not admitted"):
-        loads(f"cbuiltins\ngetattr\n(c{target}\nV{name}\ntR.".encode(), packages=OWN)
-
-
-@given(st.binary(max_size=60))
-def test_garbage_raises_or_is_data(data: bytes) -> None:
-    with suppress(Exception):  # a SystemExit, say, is none
-        loads(data, packages=OWN)
-
-
-# Writing
-
-
 class Foreign:
     """An object that names what it is made of."""
 
@@ -384,59 +167,283 @@ OBJECTS = [
 ]  # fmt: skip
 
 
-@pytest.mark.parametrize("protocol", range(2, pickle.HIGHEST_PROTOCOL + 1))
-@pytest.mark.parametrize("state", OBJECTS, ids=lambda state: type(state).__name__)
-@pytest.mark.parametrize("classes", [(), ("http.HTTPStatus", "builtins.ValueError", "re._compile")], ids=str)
-def test_what_is_written_is_what_would_be_loaded_again(
-    state: object, classes: tuple[str, ...], protocol: int
-) -> None:
-    file = io.BytesIO()
-    try:
-        Pickler(file, protocol, Admission(frozenset(OWN), frozenset(classes))).dump([state, [state]])
-    except Exception:
-        data = b""
-        with suppress(Exception):  # some do not pickle at all
-            data = pickle.dumps([state, [state]], protocol, fix_imports=False)
-        with pytest.raises(RefusedError if data else EOFError):
-            loads(data, packages=OWN, classes=classes)
-    else:
-        assert file.getvalue() == pickle.dumps([state, [state]], protocol, fix_imports=False)
-        loads(file.getvalue(), packages=OWN, classes=classes)
-
-
-@given(STATES, st.sampled_from(PROTOCOLS[2:]))
-def test_plain_data_is_written_as_pickle_writes_it(state: Any, protocol: int) -> None:
-    file = io.BytesIO()
-    Pickler(file, protocol, Admission()).dump(state)
-    assert loads(file.getvalue()) == state
-
-
-# Looking
-
-
-def test_looking_shows_objects_whose_classes_are_not_there() -> None:
-    data = pickle.dumps({"a": Point(1, 2)}, 0).replace(b"Point", b"Moved")
-    shown = look(io.BytesIO(data))["a"]
-    assert isinstance(shown, StandIn)
-    assert "Moved" in repr(shown)
-    assert "'x': 1" in repr(shown)
-
-
 class Dict(dict[str, int]):
     pass
 
 
-@pytest.mark.parametrize("protocol", PROTOCOLS)
-@pytest.mark.parametrize("state", [Dict(a=1), Point(1, 2), Colour.RED, Pair(1, "x")], ids=repr)
-def test_looking_shows_an_object_of_any_protocol(state: object, protocol: int) -> None:
-    shown = look(io.BytesIO(pickle.dumps([state], protocol)))[0]
-    assert isinstance(shown, StandIn)
-    assert type(state).__name__ in repr(shown)
+class TestData:
+    """What is admitted comes back as it was."""
+
+    @given(STATES, st.sampled_from(PROTOCOLS))
+    def test_plain(self, state: Any, protocol: int) -> None:
+        """Plain data comes back equal."""
+        loaded = loads(pickle.dumps(state, protocol))
+        assert loaded == state
+        assert type(loaded) is type(state)
+
+    @pytest.mark.parametrize("protocol", PROTOCOLS)
+    @pytest.mark.parametrize(
+        "state",
+        [
+            collections.OrderedDict(b=1, a=2),
+            collections.Counter("aab"),
+            collections.defaultdict(list, a=[1]),
+            collections.deque([1, 2], maxlen=3),
+            pathlib.PurePosixPath("/a/b"),
+            pathlib.Path("/a/b"),
+            ipaddress.ip_network("192.0.2.0/24"),
+            ipaddress.ip_interface("2001:db8::1/64"),
+            datetime.time(1, 2, 3),
+            datetime.timezone(datetime.timedelta(hours=2)),
+            decimal.Decimal("1.50"),
+            fractions.Fraction(1, 3),
+            uuid.UUID(int=5),
+            bytearray(b"x"),
+            range(3),
+            slice(1, 2),
+            1 + 2j,
+            types.SimpleNamespace(a=1),
+            {"a": {1, 2}, "b": frozenset({(1, b"x")})},
+        ],
+        ids=repr,
+    )
+    def test_standard_library(self, state: object, protocol: int) -> None:
+        """What the standard library has for data comes back equal."""
+        assert loads(pickle.dumps(state, protocol)) == state
+
+    @pytest.mark.parametrize("protocol", PROTOCOLS)
+    @pytest.mark.parametrize("zone", [zoneinfo.ZoneInfo("UTC"), zoneinfo.ZoneInfo.no_cache("UTC")], ids=repr)
+    def test_zones(self, zone: zoneinfo.ZoneInfo, protocol: int) -> None:
+        """Time zones come back."""
+        state = datetime.datetime(2026, 1, 1, tzinfo=zone)
+        loaded = loads(pickle.dumps(state, protocol))
+        assert (loaded, str(loaded.tzinfo), type(loaded.tzinfo)) == (state, "UTC", zoneinfo.ZoneInfo)
+
+    @pytest.mark.parametrize("protocol", PROTOCOLS)
+    @pytest.mark.parametrize(
+        "state", [Point(1, 2), Colour.RED, Level.LOW | Level.HIGH, Pair(1, "x")], ids=repr
+    )
+    def test_own_classes(self, state: object, protocol: int) -> None:
+        """Classes of the own package need no ceremony."""
+        assert loads(pickle.dumps(state, protocol), packages=OWN) == state
+
+    @pytest.mark.parametrize("state", [Slotted(5), Outer.Inner(6)])
+    def test_slots_and_nested(self, state: object) -> None:
+        """Slots and nested classes come back."""
+        assert loads(pickle.dumps(state), packages=OWN) == state
+
+    def test_named_class(self) -> None:
+        """A class that is named is admitted and no other of its module."""
+        name = f"{Point.__module__}.Point"
+        assert loads(pickle.dumps(Point(1, 2)), classes=[name]) == Point(1, 2)
+        with pytest.raises(RefusedError, match="Colour"):
+            loads(pickle.dumps(Colour.RED), classes=[name])
+
+    def test_other_package(self) -> None:
+        """A class of another package is refused by name."""
+        with pytest.raises(RefusedError, match=r"tests\.runtime\.test_state_pickles\.Point is not admitted"):
+            loads(pickle.dumps(Point(1, 2)), packages=("other",))
+
+    def test_moved_class(self) -> None:
+        """A class that moved is told."""
+        data = pickle.dumps(Point(1, 2), 0).replace(b"Point", b"Moved")
+        with pytest.raises(RefusedError, match="Moved cannot be imported"):
+            loads(data, packages=OWN)
 
 
-@pytest.mark.parametrize("name", COMMANDS)
-def test_looking_runs_nothing(name: str, tmp_path: Path) -> None:
-    marker = tmp_path / "it-ran"
-    shown = look(io.BytesIO(text_global("\n".join(name.rsplit(".", 1)), f"touch {marker}")))
-    assert isinstance(shown, StandIn)
-    assert not marker.exists()
+class TestAttacks:
+    """What is not admitted is neither called nor imported."""
+
+    @pytest.mark.parametrize("name", COMMANDS)
+    def test_function(self, name: str, tmp_path: Path) -> None:
+        """No function can be called."""
+        marker = tmp_path / "it-ran"
+        module, _, attribute = name.rpartition(".")
+        for data in (
+            text_global(f"{module}\n{attribute}", f"touch {marker}"),
+            stack_global(module, attribute, str(marker)),
+        ):
+            with pytest.raises(RefusedError):
+                loads(data, packages=OWN)
+        assert not marker.exists()
+
+    @pytest.mark.parametrize("name", COMMANDS)
+    def test_inst_and_obj(self, name: str, tmp_path: Path) -> None:
+        """The oldest ways to call are closed too."""
+        module, _, attribute = name.rpartition(".")
+        inst = f"(V{tmp_path}/it-ran\ni{module}\n{attribute}\n.".encode()
+        obj = f"(c{module}\n{attribute}\nV{tmp_path}/it-ran\no.".encode()
+        for data in (inst, obj):
+            with pytest.raises(RefusedError):
+                loads(data, packages=OWN)
+        assert not list(tmp_path.iterdir())
+
+    @pytest.mark.parametrize(("module", "name"), DOTTED)
+    def test_attribute(self, module: str, name: str, tmp_path: Path) -> None:
+        """No attribute of what is admitted can be reached."""
+        with pytest.raises(RefusedError):
+            loads(stack_global(module, name, f"touch {tmp_path}/it-ran"), packages=OWN)
+        assert not list(tmp_path.iterdir())
+
+    @pytest.mark.parametrize("protocol", PROTOCOLS)
+    @pytest.mark.parametrize(
+        "attack",
+        [
+            Call(os.system, "exit 1"),
+            Call(eval, "1/0"),
+            Call(exec, "raise SystemExit"),
+            Call(getattr, os, "system"),
+            Call(__import__, "os"),
+            Call(sys.exit, 1),
+            Call(subprocess.Popen, ["touch", "it-ran"]),
+            Call(Path.touch, Path("it-ran")),
+            Call(operator.methodcaller, "touch"),
+            Call(functools.partial, os.system, "touch it-ran"),
+            Call(copyreg.__newobj_ex__, subprocess.Popen, (["touch", "it-ran"],), {}),  # type: ignore[attr-defined]
+            Call(copyreg.__newobj__, subprocess.Popen),  # type: ignore[attr-defined]
+            Call(copyreg.pickle, Point, os.system),
+            Call(copyreg.add_extension, "os", "system", 77),
+        ],
+        ids=lambda attack: str(attack._call[0].__name__),
+    )
+    def test_reduce(
+        self, attack: Call, protocol: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """Objects that pickle as calls are refused."""
+        monkeypatch.chdir(tmp_path)
+        try:
+            data = pickle.dumps([attack], protocol)
+        except (TypeError, pickle.PicklingError):
+            return  # a module does not pickle, nor does what this one is made of
+        with pytest.raises(RefusedError):
+            loads(data, packages=OWN)
+        assert not list(tmp_path.iterdir())
+
+    def test_main_of_own_package(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        """The main module of the own package is not run."""
+        package = tmp_path / "a_package_of_tests"
+        package.mkdir()
+        (package / "__init__.py").touch()
+        (package / "__main__.py").write_text(f"open({str(tmp_path / 'it-ran')!r}, 'w')\nclass State: pass\n")
+        (package / "program.py").write_text("raise SystemExit('that is no module to import')\n")
+        monkeypatch.syspath_prepend(tmp_path)
+        for module in ("__main__", "program", "no_such_module"):
+            with pytest.raises(RefusedError, match=f"a_package_of_tests.{module}.State cannot be imported"):
+                loads(
+                    text_global(f"a_package_of_tests.{module}\nState", "x"), packages=["a_package_of_tests"]
+                )
+        assert not (tmp_path / "it-ran").exists()
+
+    def test_module_fails(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        """A class whose module fails to import is refused and no broken pickle."""
+        (tmp_path / "a_module_of_tests.py").write_text("1 / 0")
+        monkeypatch.syspath_prepend(tmp_path)
+        with pytest.raises(RefusedError, match=r"cannot be imported \(ZeroDivisionError"):
+            loads(text_global("a_module_of_tests\nState", "x"), packages=["a_module_of_tests"])
+
+    def test_persistent_id(self) -> None:
+        """Persistent ids are refused."""
+        with pytest.raises(pickle.UnpicklingError, match="persistent"):
+            loads(b"Psomething\n.")
+
+    @pytest.mark.parametrize("opcode", [b"\x82\x01", b"\x83\x01\x00", b"\x84\x01\x00\x00\x00"])
+    def test_extension_code(self, opcode: bytes) -> None:
+        """Codes of the extension registry lead nowhere."""
+        with pytest.raises((ValueError, RefusedError), match="extension code"):
+            loads(b"\x80\x02" + opcode + b".")
+
+    def test_registered_extension(self) -> None:
+        """A code that the program has registered is held to the same rules."""
+        copyreg.add_extension("os", "system", 200)
+        try:
+            with pytest.raises(RefusedError, match="extension code"):
+                loads(b"\x80\x02\x82\xc8(Vtrue\ntR.", packages=OWN)
+        finally:
+            copyreg.remove_extension("os", "system", 200)
+
+    @pytest.mark.parametrize("name", ["_codecs\nencode", "copyreg\n_reconstructor", "copyreg\n__newobj__"])
+    def test_helpers(self, name: str) -> None:
+        """Helpers of old protocols do only what they are for."""
+        with pytest.raises((RefusedError, TypeError)):
+            loads(f"c{name}\n(Vx\nVrot13\nVx\ntR.".encode())
+        with pytest.raises((RefusedError, TypeError)):
+            loads(f"c{name}\n(Vx\nVrot13\ntR.".encode())
+
+    @pytest.mark.parametrize(
+        ("target", "name"),
+        [
+            ("zoneinfo\nZoneInfo", "clear_cache"),
+            ("zoneinfo\nZoneInfo", "__init__"),
+            ("builtins\nint", "__class__"),
+            ("uuid\nUUID", "_unpickle"),
+        ],
+    )
+    def test_getattr(self, target: str, name: str) -> None:
+        """Getattr is there for the pickles of time zones and for nothing else."""
+        with pytest.raises(RefusedError, match="getattr is not admitted"):
+            loads(f"cbuiltins\ngetattr\n(c{target}\nV{name}\ntR.".encode(), packages=OWN)
+
+    @given(st.binary(max_size=60))
+    def test_garbage(self, data: bytes) -> None:
+        """Garbage raises or is data."""
+        with suppress(Exception):  # a SystemExit, say, is none
+            loads(data, packages=OWN)
+
+
+class TestWriting:
+    """What is written can be read."""
+
+    @pytest.mark.parametrize("protocol", range(2, pickle.HIGHEST_PROTOCOL + 1))
+    @pytest.mark.parametrize("state", OBJECTS, ids=lambda state: type(state).__name__)
+    @pytest.mark.parametrize(
+        "classes", [(), ("http.HTTPStatus", "builtins.ValueError", "re._compile")], ids=str
+    )
+    def test_what_is_refused(self, state: object, classes: tuple[str, ...], protocol: int) -> None:
+        """What is written is what would be loaded again."""
+        file = io.BytesIO()
+        try:
+            Pickler(file, protocol, Admission(frozenset(OWN), frozenset(classes))).dump([state, [state]])
+        except Exception:
+            data = b""
+            with suppress(Exception):  # some do not pickle at all
+                data = pickle.dumps([state, [state]], protocol, fix_imports=False)
+            with pytest.raises(RefusedError if data else EOFError):
+                loads(data, packages=OWN, classes=classes)
+        else:
+            assert file.getvalue() == pickle.dumps([state, [state]], protocol, fix_imports=False)
+            loads(file.getvalue(), packages=OWN, classes=classes)
+
+    @given(STATES, st.sampled_from(PROTOCOLS[2:]))
+    def test_plain(self, state: Any, protocol: int) -> None:
+        """Plain data is written as pickle writes it."""
+        file = io.BytesIO()
+        Pickler(file, protocol, Admission()).dump(state)
+        assert loads(file.getvalue()) == state
+
+
+class TestLooking:
+    """For eyes only."""
+
+    def test_class_gone(self) -> None:
+        """Looking shows objects whose classes are not there."""
+        data = pickle.dumps({"a": Point(1, 2)}, 0).replace(b"Point", b"Moved")
+        shown = look(io.BytesIO(data))["a"]
+        assert isinstance(shown, StandIn)
+        assert "Moved" in repr(shown)
+        assert "'x': 1" in repr(shown)
+
+    @pytest.mark.parametrize("protocol", PROTOCOLS)
+    @pytest.mark.parametrize("state", [Dict(a=1), Point(1, 2), Colour.RED, Pair(1, "x")], ids=repr)
+    def test_any_protocol(self, state: object, protocol: int) -> None:
+        """Looking shows an object of any protocol."""
+        shown = look(io.BytesIO(pickle.dumps([state], protocol)))[0]
+        assert isinstance(shown, StandIn)
+        assert type(state).__name__ in repr(shown)
+
+    @pytest.mark.parametrize("name", COMMANDS)
+    def test_runs_nothing(self, name: str, tmp_path: Path) -> None:
+        """Looking runs nothing."""
+        marker = tmp_path / "it-ran"
+        shown = look(io.BytesIO(text_global("\n".join(name.rsplit(".", 1)), f"touch {marker}")))
+        assert isinstance(shown, StandIn)
+        assert not marker.exists()

@@ -260,6 +260,12 @@ def _make_private_directories(directory: Path) -> None:
     if directory.exists():
         return
     _make_private_directories(directory.parent)
+    owner = directory.parent.stat().st_uid
+    if os.geteuid() == 0 and owner:
+        raise StateError(
+            f"{directory.parent}: belongs to uid {owner}, who could not use what root makes there; "
+            "run as that user"
+        )
     directory.mkdir(0o700, exist_ok=True)
     with suppress(PermissionError):  # it may be closed to us but for passing through
         _sync_directory(directory.parent)

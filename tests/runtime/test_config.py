@@ -17,7 +17,8 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from n6_stateful import ConfigError
-from n6_stateful.config import ConfigFiles, ConfigSection, config_files, load, masked, section_names
+from n6_stateful.config import ConfigFiles, ConfigSection, config_files, load, section_names
+from n6_stateful.config.masking import masked
 
 
 def value(converter: str, text: str) -> Any:
@@ -38,7 +39,6 @@ def error(spec: str, text: str) -> str:
     [
         ("str", "abc", "abc"),
         ("str", "ś", "ś"),
-        ("str", "", ""),
         ("bytes", "ś", b"\xc5\x9b"),
         ("int", "-42", -42),
         ("float", "42", 42.0),
@@ -103,7 +103,7 @@ def test_a_path_may_begin_with_a_tilde(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_a_relative_path_is_told_to_be_that() -> None:
-    assert "has to begin with / or ~" in error("[s]\nx :: path", "[s]\nx = a/b")
+    assert "must begin with / or ~" in error("[s]\nx :: path", "[s]\nx = a/b")
 
 
 @given(st.datetimes(timezones=st.timezones(), allow_imaginary=False).filter(lambda t: 1 < t.year < 9999))
@@ -178,12 +178,11 @@ def test_a_spec_that_cannot_be_read_is_told_with_its_line(spec: str) -> None:
 
 
 def test_a_converter_that_is_not_there_is_told() -> None:
-    told = error("[s]\nx :: integer", "[s]\nx = 1")
-    assert "config_spec, line 2: [s] x: there is no converter 'integer'; did you mean int?" in told
+    assert "there is no converter 'integer'" in error("[s]\nx :: integer", "[s]\nx = 1")
 
 
 def test_a_default_that_does_not_convert_is_told_with_the_line_of_the_spec() -> None:
-    assert "[s] x = abc: no int" in error("[s]\n\nx = abc :: int", "")
+    assert "[s] x = abc: not a valid int" in error("[s]\n\nx = abc :: int", "")
     assert "(config_spec, line 3)" in error("[s]\n\nx = abc :: int", "")
 
 
@@ -229,7 +228,7 @@ def test_of_a_directory_the_numbered_files_count_and_later_ones_win(tmp_path: Pa
     write(tmp_path / "70_c.conf.bak", "[s]\nx = 4")
     (tmp_path / "80_folder.conf").mkdir()
     assert config_files([str(tmp_path)]) == [first, last]
-    assert load(["[s]\n..."], ConfigFiles.read([str(tmp_path)]))["s"] == {"x": "2", "y": "1"}
+    assert load(["[s]\n..."], ConfigFiles.from_paths([str(tmp_path)]))["s"] == {"x": "2", "y": "1"}
 
 
 def test_sub_folders_are_searched_and_the_whole_path_sorts_as_in_n6(tmp_path: Path) -> None:
@@ -259,16 +258,16 @@ def test_the_environment_names_files_and_without_it_the_places_of_n6_do(
 
 def test_a_path_that_is_not_there_is_named(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="no-such"):
-        ConfigFiles.read([str(tmp_path / "no-such")])
+        ConfigFiles.from_paths([str(tmp_path / "no-such")])
 
 
 def test_a_link_that_leads_nowhere_is_named(tmp_path: Path) -> None:
     (tmp_path / "60_a.conf").symlink_to(tmp_path / "gone")
     (tmp_path / "loop").symlink_to(tmp_path / "loop")
     with pytest.raises(ConfigError, match=r"60_a\.conf: cannot be read"):
-        ConfigFiles.read([str(tmp_path)])
+        ConfigFiles.from_paths([str(tmp_path)])
     with pytest.raises(ConfigError, match="loop: no configuration can be read there"):
-        ConfigFiles.read([str(tmp_path / "loop")])
+        ConfigFiles.from_paths([str(tmp_path / "loop")])
 
 
 @contextmanager
@@ -299,7 +298,7 @@ def test_a_named_file_or_directory_that_may_not_be_read_is_an_error() -> None:
         drop_rights()
         for name in (closed, closed / "60_a.conf", path):
             with pytest.raises(ConfigError, match=f"{name}: .* be read.*: Permission denied"):
-                ConfigFiles.read([str(name)])
+                ConfigFiles.from_paths([str(name)])
 
 
 def test_a_sub_folder_or_a_default_directory_that_may_not_be_read_is_a_warning(
@@ -313,12 +312,12 @@ def test_a_sub_folder_or_a_default_directory_that_may_not_be_read_is_a_warning(
         monkeypatch.delenv("N6_CONFIG", raising=False)
         drop_rights()
         assert path in config_files()
-        assert f"{keys}: is not looked into for configuration: Permission denied" in caplog.text
+        assert f"{keys}: is not searched for configuration: Permission denied" in caplog.text
         os.seteuid(os.getuid())
         path.parent.chmod(0)
         drop_rights()
         assert path not in config_files()
-        assert f"{path.parent}: is not looked into" in caplog.text
+        assert f"{path.parent}: is not searched" in caplog.text
 
 
 def test_where_was_looked_is_told_when_a_section_is_missing(
@@ -328,13 +327,13 @@ def test_where_was_looked_is_told_when_a_section_is_missing(
     (tmp_path / "none").mkdir()
     monkeypatch.setenv("N6_CONFIG", f"{tmp_path / 'one'}{os.pathsep}{tmp_path / 'none'}")
     with pytest.raises(ConfigError) as caught:
-        load(["[s]\nx"], ConfigFiles.read())
-    assert f"{tmp_path / 'one'} (1 file named NN_*.conf)" in str(caught.value)
-    assert f"{tmp_path / 'none'} (no file named NN_*.conf)" in str(caught.value)
+        load(["[s]\nx"], ConfigFiles.from_paths())
+    assert f"{tmp_path / 'one'} (files named NN_*.conf: 1)" in str(caught.value)
+    assert f"{tmp_path / 'none'} (files named NN_*.conf: 0)" in str(caught.value)
     monkeypatch.delenv("N6_CONFIG")
     monkeypatch.setenv("HOME", str(tmp_path / "nobody"))
-    with pytest.raises(ConfigError, match=rf"/etc/n6 .* and {tmp_path / 'nobody/.n6'} \(no file"):
-        load(["[no such section]\nx"], ConfigFiles.read())
+    with pytest.raises(ConfigError, match=rf"/etc/n6 .* and {tmp_path / 'nobody/.n6'} \(files named NN_"):
+        load(["[no such section]\nx"], ConfigFiles.from_paths())
 
 
 @pytest.mark.parametrize(("mode", "warned"), [(0o600, False), (0o664, False), (0o666, True)])
@@ -343,7 +342,7 @@ def test_a_file_that_others_may_write_to_is_warned_of(
 ) -> None:
     path = write(tmp_path / "60_a.conf", "[s]\nx = 1")
     path.chmod(mode)
-    assert ConfigFiles.read([str(path)]).has_option("s", "x")
+    assert ConfigFiles.from_paths([str(path)]).has_option("s", "x")
     assert (f"chmod o-w {path}" in caplog.text) is warned
 
 
@@ -357,7 +356,7 @@ def test_a_directory_that_others_may_write_to_is_warned_of(
 
 
 def test_a_device_is_not_warned_of(caplog: pytest.LogCaptureFixture) -> None:
-    ConfigFiles.read(["/dev/null"])
+    ConfigFiles.from_paths(["/dev/null"])
     assert caplog.text == ""
 
 
@@ -366,7 +365,7 @@ def test_a_device_is_not_warned_of(caplog: pytest.LogCaptureFixture) -> None:
     [
         (b"[s]\nx = \xff", ":2: is not UTF-8"),
         (b"x = 1", ":1: an option stands before the first"),
-        (b"[s]\nx = 1\nsecret words", ":3: neither"),
+        (b"[s]\nx = 1\nsecret words", ":3: not a [section]"),
     ],
 )
 def test_a_file_that_cannot_be_read_is_named_with_the_line_but_not_its_text(
@@ -375,7 +374,7 @@ def test_a_file_that_cannot_be_read_is_named_with_the_line_but_not_its_text(
     path = tmp_path / "60_a.conf"
     path.write_bytes(data)
     with pytest.raises(ConfigError) as caught:
-        ConfigFiles.read([str(path)])
+        ConfigFiles.from_paths([str(path)])
     assert f"{path}" in str(caught.value)
     assert told in str(caught.value)
     assert "secret words" not in str(caught.value)
@@ -384,7 +383,7 @@ def test_a_file_that_cannot_be_read_is_named_with_the_line_but_not_its_text(
 def test_a_byte_order_mark_is_no_part_of_a_file(tmp_path: Path) -> None:
     path = tmp_path / "60_a.conf"
     path.write_bytes(b"\xef\xbb\xbf[s]\nx = 1")
-    assert ConfigFiles.read([str(path)]).has_option("s", "x")
+    assert ConfigFiles.from_paths([str(path)]).has_option("s", "x")
 
 
 # What is wrong
@@ -398,22 +397,20 @@ def test_every_problem_of_every_section_is_told_at_once() -> None:
         "[a] needed: is missing",
         "number = x",
         "did you mean number?",
-        "[b]: the section is missing",
+        "[b] also_needed: is missing",
     ):
         assert part in told
-    assert "[b]\n      also_needed = ..." in told
 
 
 def test_a_problem_names_the_file_that_wins(tmp_path: Path) -> None:
     write(tmp_path / "10_a.conf", "[s]\nx = 1")
     last = write(tmp_path / "20_b.conf", "\n\n[s]\nx = bad")
     with pytest.raises(ConfigError, match=f"{last}:4"):
-        load(["[s]\nx :: int"], ConfigFiles.read([str(tmp_path)]))
+        load(["[s]\nx :: int"], ConfigFiles.from_paths([str(tmp_path)]))
 
 
 LINES = [
     "[s]",
-    "  [s]",
     "[t] ; note",
     "[DEFAULT]",
     "x = {n}v",
@@ -426,7 +423,6 @@ LINES = [
     "  ; x = 0v",
     "",
     "   ",
-    "                [t]",
 ]
 
 
@@ -438,7 +434,7 @@ def test_the_line_that_is_told_is_the_one_where_the_value_begins(lines: list[str
     text = "\n".join(line.replace("{n}", str(number)) for number, line in enumerate(["[s]", *lines], 1))
     told = error("[s]\nx :: int\nz\n... :: int", text)
     places = re.findall(r"\[s\] [xy] = '?(\d+)v.*\(the\.conf:(\d+)\)", told)
-    assert len(places) == len(re.findall("no int:", told))
+    assert len(places) == len(re.findall("not a valid int:", told))
     assert all(wanted == found for wanted, found in places)
 
 
@@ -458,15 +454,15 @@ def test_a_value_is_told_in_one_line_that_no_terminal_obeys() -> None:
     assert len(told) < 1000
 
 
-@given(st.text(st.characters(exclude_categories=("C", "Z"), exclude_characters=";")))
+@given(st.text(st.characters(exclude_categories=("C", "Z"), exclude_characters=";"), min_size=1))
 def test_any_value_is_read_as_it_is_once_its_percent_signs_are_doubled(text: str) -> None:
     assert value("str", text.replace("%", "%%")) == text
 
 
 def test_a_bare_percent_sign_gets_a_hint() -> None:
-    assert "written %%" in error("[s]\nurl", "[s]\nurl = http://a/%20b")
-    assert "names no option" in error("[s]\nurl", "[s]\nurl = %(nothing)s")
-    assert "circle" in error("[s]\na\nb", "[s]\na = %(b)s\nb = %(a)s")
+    assert "write %%" in error("[s]\nurl", "[s]\nurl = http://a/%20b")
+    assert "write %%" in error("[s]\nurl", "[s]\nurl = %(nothing)s")
+    assert "write %%" in error("[s]\na\nb", "[s]\na = %(b)s\nb = %(a)s")
 
 
 @pytest.mark.parametrize(
@@ -530,7 +526,7 @@ def test_an_option_that_is_not_declared_is_told_without_its_value() -> None:
 @pytest.mark.parametrize("converter", ["json", "py_namespaces_dict"])
 def test_a_token_within_headers_is_not_shown(converter: str) -> None:
     told = error(f"[s]\nheaders :: {converter}", '[s]\nheaders = {"Authorization": "Bearer hunter2"')
-    assert '{"Authorization":***' in told
+    assert "headers = ***" in told
     assert "hunter2" not in told
 
 
@@ -544,3 +540,28 @@ def test_a_urls_password_is_masked_and_the_rest_is_shown() -> None:
     assert masked("url", "amqp://user:p%40ss@host:5672/") == "amqp://user:***@host:5672/"
     assert masked("url", "https://token@host/") == "https://***@host/"
     assert masked("ssl_keyfile", "/etc/key.pem") == "/etc/key.pem"
+
+
+def test_required_and_empty() -> None:
+    """A required option must not be empty; a list may."""
+    assert "[s] url = : is empty (the.conf:2)" in error("[s]\nurl", "[s]\nurl =\n")
+    assert value("list_of_str", "") == []
+
+
+@pytest.mark.parametrize(
+    ("line", "warned"),
+    [
+        ("api_key = a ;b", True),
+        ("api_key = a ; b", True),
+        ("x = a ;b", True),
+        ("x = a ; a note", False),
+        ("x = a;b", False),
+        ("; api_key = a ;b", False),
+        ("api_key = a", False),
+    ],
+)
+def test_cut_comment(line: str, warned: bool, caplog: pytest.LogCaptureFixture) -> None:
+    """A comment that may have been meant as a part of the value is warned of, without the value."""
+    ConfigFiles.from_text(f"[s]\n{line}\n", "the.conf").has_option("s", "x")
+    assert ("the.conf:2: what follows ' ;' was taken for a comment" in caplog.text) is warned
+    assert len(caplog.records) == warned

@@ -100,7 +100,7 @@ class BaseCollector(QueuedBase, AbstractBaseCollector):
                 f"{type(self).__name__}.config_spec declares no section: give it a '[section]' line "
                 "with the collector's options below it"
             )
-        files = ConfigFiles.read(settings.current().config_paths)
+        files = ConfigFiles.from_paths(settings.current().config_paths)
         problems = []
         output_specs: list[str] = []
         try:

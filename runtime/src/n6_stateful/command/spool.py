@@ -48,7 +48,7 @@ def show(collector_class: type[AbstractBaseCollector], args: Namespace) -> int:
 
 def forward(collector_class: type[AbstractBaseCollector], args: Namespace) -> int:
     """Send what waits to the broker."""
-    files = ConfigFiles.read(settings.current().config_paths)
+    files = ConfigFiles.from_paths(settings.current().config_paths)
     spool = _spool()
     broker = find_broker(load([OUTPUT_SPEC], files), files, args.to)
     sent = forwarding.forward(spool, broker)
@@ -81,7 +81,7 @@ def _message(spool: Spool, message_id: str) -> Spooled:
 def _spool() -> Spool:
     wanted = settings.current()
     override = wanted.output if isinstance(wanted.output, str) else None
-    return find_spool(load([OUTPUT_SPEC], ConfigFiles.read(wanted.config_paths)), override)
+    return find_spool(load([OUTPUT_SPEC], ConfigFiles.from_paths(wanted.config_paths)), override)
 
 
 def _as_line(spooled: Spooled) -> str:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 import time
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from n6_stateful import settings
@@ -29,7 +30,7 @@ class AbstractBaseCollector:
     @classmethod
     def run_script(cls) -> NoReturn:
         """The console command: parse the command line, do what it says, and exit with its code."""
-        from n6_stateful.command import main
+        from n6_stateful.command import main  # upwards, since n6 has this method on the class
 
         raise SystemExit(main(cls))
 
@@ -66,8 +67,10 @@ class BaseCollector(QueuedBase, AbstractBaseCollector):
         config_spec: the options of the collector, in n6's notation; its first section is the
             collector's own.
         extra_config_options: option lines that a base class or a mixin adds to that section.
+        extra_config_specs: whole sections that a base class or a mixin adds, each option with a default.
+        custom_converters: converters of the collector's own, by the names that its `config_spec` uses.
         config: the collector's own section, converted.
-        config_full: all sections of `config_spec`, by name.
+        config_full: all sections, those that base classes and mixins add too, by name.
 
     Raises:
         ConfigError: from the constructor, with everything that is wrong with the configuration.
@@ -78,8 +81,10 @@ class BaseCollector(QueuedBase, AbstractBaseCollector):
     raw_format_version_tag: str | None = None
     type: str | None = None
     content_type: str | None = None
-    config_spec: str
+    config_spec: str = ""
     extra_config_options = ""
+    extra_config_specs: Sequence[str] = ()
+    custom_converters: Mapping[str, Callable[[str], Any]] = {}
 
     config: ConfigSection
     config_full: dict[str, ConfigSection]
@@ -92,32 +97,39 @@ class BaseCollector(QueuedBase, AbstractBaseCollector):
     # Configuration
 
     def set_configuration(self) -> None:
-        """Read the configuration files and set `config` and `config_full`."""
-        spec = getattr(self, "config_spec", None)
-        names = section_names(spec) if spec else []
-        if not spec or not names:
+        """Read the configuration files and set `config` and `config_full`.
+
+        Raises:
+            ConfigError: with every problem of every section.
+        """
+        spec = self.get_config_spec()
+        files = ConfigFiles.from_paths(settings.current().config_paths)
+        (section, *_) = section_names(spec) or [""]
+        if not section:
             raise CollectorError(
                 f"{type(self).__name__}.config_spec declares no section: give it a '[section]' line "
                 "with the collector's options below it"
             )
-        files = ConfigFiles.from_paths(settings.current().config_paths)
-        problems = []
-        output_specs: list[str] = []
+        specs, problems = [spec], []
+        for cls in type(self).__mro__:
+            if options := vars(cls).get("extra_config_options"):
+                specs.append(f"[{section}]\n{options}")
+            specs += vars(cls).get("extra_config_specs", ())
         try:
-            output_specs = self._output_specs(files)
+            specs += self._output_specs(files)
         except ConfigError as exc:
             problems.append(str(exc))
         try:
-            self.config_full = load([spec, *self._extra_specs(names[0]), *output_specs], files)
+            self.config_full = load(specs, files, self.custom_converters)
         except ConfigError as exc:
             problems.insert(0, str(exc))
         if problems:
             raise ConfigError("\n".join(problems))
-        self.config = self.config_full[names[0]]
+        self.config = self.config_full[section]
 
-    def _extra_specs(self, section: str) -> list[str]:
-        added = (vars(cls).get("extra_config_options") for cls in type(self).__mro__)
-        return [f"[{section}]\n{options}" for options in added if options]
+    def get_config_spec(self) -> str:
+        """The spec to load, `config_spec`; its first section is the collector's own."""
+        return self.config_spec
 
     def _output_specs(self, files: ConfigFiles) -> list[str]:
         wanted = settings.current()
@@ -214,7 +226,7 @@ class BaseCollector(QueuedBase, AbstractBaseCollector):
     def _check_type(self) -> None:
         name = type(self).__name__
         if self.type not in RAW_TYPES:
-            raise CollectorError(f"{name}.type is {self.type!r}; it has to be one of {', '.join(RAW_TYPES)}")
+            raise CollectorError(f"{name}.type is {self.type!r}; it must be one of {', '.join(RAW_TYPES)}")
         if self.type != "stream" and not self.content_type:
             raise CollectorError(
                 f"{name}.content_type is not set; a collector of type {self.type!r} needs it, "

@@ -11,6 +11,21 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from n6_stateful.message import Undelivered
 
+INTERRUPTED = 130
+EXIT_CODES = {
+    0: "done, or nothing new",
+    1: "the collector's own code failed, or a command could not do what it was asked for",
+    2: "wrong usage",
+    66: "the source cannot be reached, or gave something else than what was asked for",
+    69: "the broker (or the spool) cannot be reached, or did not take everything",
+    74: "the state cannot be read or written",
+    75: "another run is in progress: try later",
+    78: "the configuration is missing, incomplete or wrong",
+    INTERRUPTED: "interrupted; nothing was saved that was not delivered",
+    143: "terminated; nothing was saved that was not delivered",
+}
+"""What a scheduler can go by; `--help` and the documentation are made from it or checked against it."""
+
 
 class N6StatefulError(Exception):
     """Base of every error this package raises on purpose: one clear text, no traceback needed."""
@@ -44,7 +59,7 @@ class StateLockedError(StateError):
 
 
 class BusyError(N6StatefulError):
-    """Another process does just that: try again later."""
+    """Another process is doing the same thing: try again later."""
 
     exit_code = 75
 
@@ -100,7 +115,7 @@ class NothingNew(Exception):  # noqa: N818 - it reports no error
 
 
 class Terminated(BaseException):
-    """SIGTERM arrived. Like KeyboardInterrupt it is no Exception, so that `except Exception` in a
+    """SIGTERM arrived. Like KeyboardInterrupt it is not an Exception, so that `except Exception` in a
     collector does not swallow it."""
 
     exit_code = 143

@@ -1,6 +1,6 @@
 """What the command line (or a test) asked of this run: a value that any room may read.
 
-It is no configuration: that comes from files (see `n6_stateful.config`).
+It is not configuration: that comes from files (see `n6_stateful.config`).
 """
 
 from __future__ import annotations
@@ -8,15 +8,16 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 if TYPE_CHECKING:
     from n6_stateful.output.base import Output
 
 
-class Settings:
-    """
-    Args:
+class Settings(NamedTuple):
+    """What was asked for.
+
+    Attributes:
         config_paths: configuration files or directories, in reading order; empty means
             `N6_CONFIG`, else `/etc/n6` and `~/.n6`.
         output: an output's URL, or an output itself (tests); None means as configured.
@@ -24,30 +25,23 @@ class Settings:
         dry_run: download and show, but publish nothing and save nothing.
     """
 
-    def __init__(
-        self,
-        config_paths: tuple[str, ...] = (),
-        output: str | Output | None = None,
-        with_output: bool = True,
-        dry_run: bool = False,
-    ) -> None:
-        self.config_paths = config_paths
-        self.output = output
-        self.with_output = with_output
-        self.dry_run = dry_run
+    config_paths: tuple[str, ...] = ()
+    output: str | Output | None = None
+    with_output: bool = True
+    dry_run: bool = False
 
 
 _current: ContextVar[Settings] = ContextVar("n6_stateful_settings")
 
 
 def current() -> Settings:
-    """The settings in force."""
+    """The settings that hold now."""
     return _current.get(None) or Settings()
 
 
 @contextmanager
 def use(settings: Settings) -> Iterator[Settings]:
-    """Put `settings` in force for the length of a `with` block."""
+    """Let `settings` hold for the length of a `with` block."""
     token = _current.set(settings)
     try:
         yield settings

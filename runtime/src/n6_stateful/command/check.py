@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import os
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from n6_stateful.errors import N6StatefulError, StateError
 from n6_stateful.publishing import QueuedBase
+from n6_stateful.state.file import FileStore
 from n6_stateful.state.mixin import CollectorWithStateMixin
 from n6_stateful.state.store import BrokenStateError
 
@@ -42,9 +45,13 @@ def _try(name: str, look: Callable[[], str]) -> int:
 
 
 def _state(collector: CollectorWithStateMixin) -> str:
+    store = collector.state_store
+    if isinstance(store, FileStore) and not store.path.parent.exists():
+        # Whoever tries is not always who runs the collector: root would make it its own.
+        return _none_yet(store.path.parent)
     # Not load_state, which would set a broken state aside, and leave the next run nothing to tell.
-    collector.state_store.lock()
-    collector.state_store.prove_writable()
+    store.lock()
+    store.prove_writable()
     try:
         _, generation = collector.read_state()
     except FileNotFoundError:
@@ -54,6 +61,13 @@ def _state(collector: CollectorWithStateMixin) -> str:
             f"{exc}; it was left there; `state show` lists what the next run goes on with"
         ) from exc
     return str(generation)
+
+
+def _none_yet(directory: Path) -> str:
+    parent = next(each for each in directory.parents if each.exists())
+    if not os.access(parent, os.W_OK | os.X_OK):
+        raise StateError(f"{directory}: cannot be made by this user; nothing was tried there")
+    return f"none saved yet; the first run makes {directory}"
 
 
 def _output(collector: QueuedBase) -> str:

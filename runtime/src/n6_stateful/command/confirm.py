@@ -15,11 +15,15 @@ def confirm(args: Namespace, question: str) -> None:
     """Return if `--yes` was given, or if the person at the terminal says so.
 
     Raises:
-        N6StatefulError: else.
+        N6StatefulError: otherwise.
     """
     if args.yes:
         return
     if not sys.stdin.isatty():
         raise N6StatefulError(f"{question} There is no terminal to ask at: give --yes; nothing was changed")
-    if input(f"{question} [y/N] ").strip().lower() not in ("y", "yes"):
+    try:
+        answer = input(f"{question} [y/N] ")
+    except EOFError:
+        answer = ""
+    if answer.strip().lower() not in ("y", "yes"):
         raise N6StatefulError("nothing was changed")

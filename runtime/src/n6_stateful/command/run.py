@@ -6,7 +6,9 @@ import time
 from typing import TYPE_CHECKING
 
 from n6_stateful import settings
+from n6_stateful.command.failures import Failure, failure_of, tell
 from n6_stateful.errors import PublishError
+from n6_stateful.interruption import raise_if_interrupted
 from n6_stateful.publishing import QueuedBase
 from n6_stateful.state.mixin import CollectorWithStateMixin
 
@@ -18,13 +20,21 @@ if TYPE_CHECKING:
 
 def run(collector_class: type[AbstractBaseCollector], args: Namespace) -> int:
     """Run the collector; on success print one closing line."""
-    started = time.monotonic()
-    collector = collector_class(**collector_class.get_script_init_kwargs())
-    collector.run_handling()
-    print(closing_line(collector, time.monotonic() - started))
-    if isinstance(collector, QueuedBase) and collector.delivery_problem is not None:
-        raise PublishError(collector.delivery_problem)
-    return 0
+    started = time.time()
+    collector: AbstractBaseCollector | None = None
+    failure: Failure | None = None
+    try:
+        collector = collector_class(**collector_class.get_script_init_kwargs())
+        collector.run_handling()
+        raise_if_interrupted()  # the collector may have swallowed it
+        print(closing_line(collector, time.time() - started))
+        if isinstance(collector, QueuedBase) and collector.delivery_problem is not None:
+            failure = Failure(PublishError.exit_code, collector.delivery_problem)
+    except BaseException as exc:
+        failure = failure_of(exc)
+    # The run is over. What is known of it: the collector (None if it could not be made), when it started, and
+    # why it failed, if it did.
+    return tell(args.prog, failure) if failure else 0
 
 
 def closing_line(collector: AbstractBaseCollector, seconds: float) -> str:
@@ -41,7 +51,7 @@ def closing_line(collector: AbstractBaseCollector, seconds: float) -> str:
         parts.append(what)
     if isinstance(collector, CollectorWithStateMixin):
         parts.append(f"state generation {collector.state_generation[:8] or 'none'}")
-    return "; ".join([*parts, f"{seconds:.1f} s"])
+    return "; ".join([*parts, f"{max(0.0, seconds):.1f} s"])
 
 
 def size(count: int) -> str:

@@ -7,9 +7,10 @@ import re
 _SECRET_NAME = re.compile(
     r"passw|passph|secret|token|credential|cookie|headers|authori[sz]|key(?!file)", re.IGNORECASE
 )
-# In a text a URL ends where white space, a quote or a bracket does; `url: /path` is how requests quotes it.
-_URL = re.compile(r"(\b[a-z][a-z0-9+.-]*://|\burl: (?=/))([^\s'\"<>`]+)", re.IGNORECASE)
-_QUERY = re.compile(r"(/[^\s'\"<>?]*\?)[^\s'\"<>)]+")
+# In a text a URL ends before white space, a quote or a bracket, and the punctuation in front of that;
+# `url: /path` is how requests quotes it.
+_URL = re.compile(r"(\b[a-z][a-z0-9+.-]*://|\burl: (?=/))([^\s'\"<>`]*[^\s'\"<>`:,.;)])", re.IGNORECASE)
+_QUERY = re.compile(r"(/[^\s'\"<>?]*\?)[^\s'\"<>)]*[^\s'\"<>):,.;]")
 _TOKEN = re.compile(r"(?<=/)(?=[^/]*\d)[\w:~=+-]{20,}(?=[/#),;]|$)")
 
 

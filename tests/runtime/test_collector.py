@@ -162,6 +162,51 @@ def test_classes_may_add_options_to_the_collectors_section(in_force: InForce) ->
     assert (collector.config["flavour"], collector.config["count"]) == ("sweet", 3)
 
 
+class TestExtraConfigSpecs:
+    """Whole sections that base classes and mixins add."""
+
+    class Remembering:
+        extra_config_specs = ("[memory]\ndays = 7 :: int", "[disk]\nmib = 1 :: int")
+
+    class Telling:
+        extra_config_specs = ("[telling]\nwhere = :: str",)
+
+    def make(self) -> Any:
+        return type("Mixed", (self.Remembering, self.Telling, Collector), {})()
+
+    def test_loaded(self, in_force: InForce) -> None:
+        """They are all in `config_full`, with their defaults or what the files say."""
+        with in_force(CONFIG + "[memory]\ndays = 9\n"):
+            full = self.make().config_full
+        assert {name: dict(full[name]) for name in ("memory", "disk", "telling")} == {
+            "memory": {"days": 9},
+            "disk": {"mib": 1},
+            "telling": {"where": ""},
+        }
+
+    def test_problems(self, in_force: InForce) -> None:
+        """What is wrong in them is told with everything else."""
+        text = "[a_collector]\nsourec = x\n[memory]\ndays = many\n[telling]\nwher = x\n"
+        with in_force(text), pytest.raises(ConfigError) as caught:
+            self.make()
+        for part in (
+            "4 problems",
+            "[a_collector] source",
+            "sourec",
+            "[memory] days = many",
+            "[telling] wher",
+        ):
+            assert part in str(caught.value)
+
+
+def test_custom_converters(in_force: InForce) -> None:
+    """A collector may bring converters of its own for its `config_spec`."""
+    spec = Collector.config_spec + "\nsizes :: list_of_kib"
+    with in_force(CONFIG + "sizes = 1, 2\n"):
+        collector = variant(config_spec=spec, custom_converters={"kib": lambda text: int(text) * 1024})()
+    assert collector.config["sizes"] == [1024, 2048]
+
+
 def test_a_spec_may_have_further_sections(in_force: InForce) -> None:
     spec = Collector.config_spec + "\n[other]\nkey = 1 :: int"
     with in_force(CONFIG + "[other]\nkey = 2\n"):

@@ -99,11 +99,6 @@ def test_under_cron_only_what_is_wrong_is_logged_at_level_warning(host: Host) ->
     assert host.run("--log-level", "warning").stderr == ""
 
 
-def test_options_may_stand_before_or_after_the_subcommand(host: Host) -> None:
-    for argv in (["--config", str(host.config), "run"], ["run", "--config", str(host.config)]):
-        assert host.run(*argv, config=False).returncode == 0
-
-
 def test_output_on_the_command_line_wins_over_the_configuration(host: Host) -> None:
     done = host.run("--output", f"spool:{host.directory}/other")
     assert done.returncode == 0, done.stderr
@@ -158,13 +153,6 @@ def test_version_names_the_runtime(host: Host) -> None:
     done = host.run("--version", config=False)
     assert done.returncode == 0
     assert f"n6-stateful-runtime {__version__}" in done.stdout
-
-
-def test_help_tells_the_exit_codes(host: Host) -> None:
-    done = host.run("--help", config=False)
-    assert done.returncode == 0
-    for code in ("69", "74", "75", "78", "130"):
-        assert f"\n  {code}" in done.stdout
 
 
 @pytest.mark.parametrize(
@@ -279,3 +267,165 @@ def test_a_long_run_shows_its_progress_on_a_terminal_only(host: Host) -> None:
 
     silent = subprocess.run(argv, env=env, capture_output=True, text=True, timeout=60)
     assert "MiB" not in silent.stderr
+
+
+OWN_RUN = """
+import os, signal, socket, sys
+from tests.runtime.sample_collector import SampleCollector
+
+class Own(SampleCollector):
+    def start_publishing(self):
+        {body}
+
+Own.__name__ = Own.__qualname__ = "SampleCollector"
+Own.run_script()
+"""
+
+
+def run_own(host: Host, body: str, *argv: str) -> subprocess.CompletedProcess[str]:
+    """Run a collector whose `start_publishing` has this body."""
+    return subprocess.run(
+        [sys.executable, "-c", OWN_RUN.format(body=body), "--config", str(host.config), *argv],
+        env={**host.env, "PYTHONPATH": str(PROGRAM.parents[2])},
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+
+
+def saved_state(host: Host) -> list[Path]:
+    return list((host.directory / "cache").glob("*.pickle"))
+
+
+class TestSourceAndOwnCode:
+    """Whose fault it is that a run failed."""
+
+    def test_source_is_down(self, host: Host) -> None:
+        """One masked line, exit code 66, and the traceback only at level DEBUG."""
+        body = "import requests; requests.get('http://127.0.0.1:9/feed?key=hunter2', timeout=9)"
+        done = run_own(host, body)
+        one_clear_error(done, 66, "the source failed: ConnectionError: ")
+        debug = run_own(host, body, "--log-level", "debug")
+        assert debug.returncode == 66
+        assert "Traceback" in debug.stderr
+        assert "hunter2" not in done.stderr + debug.stderr
+        assert not saved_state(host)
+
+    @pytest.mark.parametrize(
+        ("body", "code"),
+        [
+            ("raise BrokenPipeError(32, 'Broken pipe')", 66),
+            ("reader, writer = os.pipe(); os.close(reader); os.write(writer, b'x')", 66),
+            ("raise NameError('x')", 1),
+            ("sys.exit(0)", 1),
+            ("sys.exit('enough')", 1),
+        ],
+    )
+    def test_never_0(self, host: Host, body: str, code: int) -> None:
+        """No error of the collector's own passes for a good run, and nothing is saved."""
+        done = run_own(host, body)
+        assert done.returncode == code, done.stderr
+        assert done.stderr.splitlines()[-1].startswith("n6collector_sample: error: ")
+        assert done.stdout == ""
+        assert not saved_state(host)
+
+    def test_traceback_is_masked(self, host: Host) -> None:
+        """A traceback may quote a URL too."""
+        done = run_own(host, "raise RuntimeError('https://u:hunter2@h/x?key=hunter2')")
+        assert done.returncode == 1
+        assert "https://u:***@h/x?***" in done.stderr
+        assert "hunter2" not in done.stderr
+
+    @pytest.mark.parametrize(("number", "code"), [("SIGTERM", 143), ("SIGINT", 130)])
+    @pytest.mark.parametrize("then", ["self.inner_stop()", "return super().start_publishing()"])
+    def test_swallowed_signal(self, host: Host, number: str, code: int, then: str) -> None:
+        """A signal that the collector swallows ends the run all the same, and no state is saved."""
+        body = f"""try:
+            os.kill(os.getpid(), signal.{number})
+        except BaseException:
+            pass
+        {then}"""
+        one_clear_error(run_own(host, body), code)
+        assert not saved_state(host)
+
+    def test_signal_swallowed_at_the_end(self, host: Host) -> None:
+        """Even one that is swallowed when everything is saved is told."""
+        body = """super().start_publishing()
+    def run_handling(self):
+        super().run_handling()
+        try:
+            os.kill(os.getpid(), signal.SIGTERM)
+        except BaseException:
+            pass"""
+        assert run_own(host, body).returncode == 143
+
+
+class TestStandardStreams:
+    """Standard streams as odd schedulers leave them."""
+
+    def shell(self, host: Host, redirections: str, *argv: str) -> subprocess.CompletedProcess[str]:
+        command = f'"$@" {redirections}'
+        words = [sys.executable, str(PROGRAM), "--config", str(host.config), *argv]
+        return subprocess.run(
+            ["sh", "-c", command, "sh", *words],
+            env=host.env,
+            cwd=host.directory,
+            capture_output=True,
+            text=True,
+            timeout=60,
+        )
+
+    @pytest.mark.parametrize(
+        "redirections",
+        ["2>&-", ">&-", "<&-", "<&- >&- 2>&-", ">/dev/full", "2>/dev/full", ">/dev/full 2>/dev/full"],
+    )
+    def test_run(self, host: Host, redirections: str) -> None:
+        """The run collects, saves and ends with 0; what cannot be printed is a warning at most."""
+        done = self.shell(host, redirections)
+        assert done.returncode == 0, done.stderr
+        assert "Traceback" not in done.stderr
+        assert saved_state(host)
+        assert host.run().stdout.startswith("published 0 messages")
+        if redirections == ">/dev/full":
+            assert "WARNING n6_stateful.command: standard output cannot be written: No space" in done.stderr
+
+    @pytest.mark.parametrize("argv", [["state", "show"], ["--dry-run"], ["check"], ["spool", "list"]])
+    def test_commands(self, host: Host, argv: list[str]) -> None:
+        """What is there to show something fails if it cannot, in one clear line."""
+        host.run()
+        one_clear_error(
+            self.shell(host, ">/dev/full", *argv), 1, "standard output cannot be written: No space"
+        )
+
+    @pytest.mark.parametrize("argv", [["--help"], ["--version"], ["--no-such-option"]])
+    @pytest.mark.parametrize("redirections", [">&- 2>&-", ">/dev/full 2>/dev/full"])
+    def test_help(self, host: Host, argv: list[str], redirections: str) -> None:
+        """Help, version and usage errors keep their exit codes."""
+        assert self.shell(host, redirections, *argv).returncode == (2 if "such" in argv[0] else 0)
+
+    def test_no_traceback_of_help(self, host: Host) -> None:
+        """`--help` with a closed standard output says nothing."""
+        assert "Traceback" not in self.shell(host, ">&-", "--help").stderr
+
+
+class TestCheck:
+    """`check` changes nothing."""
+
+    def test_makes_nothing(self, host: Host) -> None:
+        """What is not there yet is not made, since it may be root who tries."""
+        before = {path for path in host.directory.rglob("*") if "spool" not in path.name}
+        done = host.run("check")
+        assert done.returncode == 0, done.stderr
+        assert f"state: ok, none saved yet; the first run makes {host.directory}/cache" in done.stdout
+        assert {path for path in host.directory.rglob("*") if "spool" not in path.name} == before
+
+    @pytest.mark.skipif(os.geteuid() != 0, reason="only root can be another user")
+    def test_as_root(self, host: Host) -> None:
+        """Where the directory is another user's, root is told so, and leaves nothing there."""
+        cache = host.directory / "cache"
+        cache.mkdir(0o700)
+        os.chown(cache, 65534, 65534)
+        done = host.run("check")
+        assert done.returncode == 74
+        assert "belongs to another user (uid 65534" in done.stdout
+        assert list(cache.iterdir()) == []

@@ -46,7 +46,7 @@ def _try(name: str, look: Callable[[], str]) -> int:
 
 def _state(collector: CollectorWithStateMixin) -> str:
     store = collector.state_store
-    if isinstance(store, FileStore) and not store.path.parent.exists():
+    if isinstance(store, FileStore) and not os.access(store.path.parent, os.F_OK):
         # Whoever tries is not always who runs the collector: root would make it its own.
         return _none_yet(store.path.parent)
     # Not load_state, which would set a broken state aside, and leave the next run nothing to tell.
@@ -64,7 +64,7 @@ def _state(collector: CollectorWithStateMixin) -> str:
 
 
 def _none_yet(directory: Path) -> str:
-    parent = next(each for each in directory.parents if each.exists())
+    parent = next(each for each in directory.parents if os.access(each, os.F_OK))
     if not os.access(parent, os.W_OK | os.X_OK):
         raise StateError(f"{directory}: cannot be made by this user; nothing was tried there")
     return f"none saved yet; the first run makes {directory}"

@@ -46,19 +46,9 @@ def closing_line(collector: AbstractBaseCollector, seconds: float) -> str:
         what = "would have published" if dry_run else "published"
         what += f" {count:,} message{'' if count == 1 else 's'}"
         if count:
-            what += f" ({size(collector.published_bytes)})"
+            what += f" ({collector.published_bytes:,} bytes)"
             what += "" if dry_run else f" to {collector.output_where}"
         parts.append(what)
     if isinstance(collector, CollectorWithStateMixin):
         parts.append(f"state generation {collector.state_generation[:8] or 'none'}")
     return "; ".join([*parts, f"{max(0.0, seconds):.1f} s"])
-
-
-def size(count: int) -> str:
-    """`count` bytes in the unit that suits a reader."""
-    amount = float(count)
-    for unit in ("bytes", "KiB", "MiB", "GiB"):
-        if amount < 1024 or unit == "GiB":
-            break
-        amount /= 1024
-    return f"{count} bytes" if unit == "bytes" else f"{amount:.1f} {unit}"

@@ -54,7 +54,7 @@ def around(collector: Any) -> Around:
     wanted = settings.current()
     override = wanted.output if isinstance(wanted.output, str) else None
     try:
-        spool = find_spool(load([OUTPUT_SPEC], ConfigFiles.read(wanted.config_paths)), override)
+        spool = find_spool(load([OUTPUT_SPEC], ConfigFiles.from_paths(wanted.config_paths)), override)
     except ConfigError:
         pass  # there is none
     else:

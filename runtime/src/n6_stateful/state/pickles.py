@@ -19,41 +19,33 @@ from importlib import import_module
 from types import FunctionType
 from typing import Any, BinaryIO
 
-from n6_stateful.state.admission import PLAIN_CLASSES, Admission, RefusedError, as_of_today
+from n6_stateful.state.admission import Admission, RefusedError, as_of_today
 from n6_stateful.state.unpickler import HELPERS, CarefulUnpickler
 
 # How to decode the `str` of Python 2 so that no byte is lost, as `pickle.load` takes it.
 LOSSLESS = {"encoding": "utf-8", "errors": "surrogateescape"}
 
 # A call of one of these, with any arguments, makes a set or an immutable object and does nothing else.
-_HARMLESS = frozenset(
-    f"{module} {name}"
-    for module, names in {
-        "builtins": "set frozenset",
-        "decimal": "Decimal",
-        "datetime": PLAIN_CLASSES["datetime"],
-    }.items()
-    for name in names.split()
-)
+_HARMLESS = {
+    *("builtins.set", "builtins.frozenset", "decimal.Decimal", "datetime.date", "datetime.datetime"),
+    *("datetime.time", "datetime.timedelta", "datetime.timezone"),
+}
 _IMMUTABLE_TYPE = 1 << 8  # Py_TPFLAGS_IMMUTABLETYPE
 
 # The opcodes that need no care by themselves, by the size of what follows them; negative: by the size of the
 # length that follows them. Left out are those of protocols 0 and 1, and those that put something at any place
 # in the memo: the C unpickler makes room up to there.
-_SIZES = {
-    opcode: size
-    for size, opcodes in {
-        0: b"()012NQRabdelostu]}\x81\x85\x86\x87\x88\x89\x8f\x90\x91\x92\x93\x94",
-        1: b"Khq\x80",
-        2: b"M",
-        4: b"Jj",
-        8: b"G\x95",
-        -1: b"C\x8a\x8c",
-        -4: b"BX\x8b",
-        -8: b"\x8d\x8e\x96",
-    }.items()
-    for opcode in opcodes
+_BY_SIZE = {
+    1: b"Khq\x80",
+    2: b"M",
+    4: b"Jj",
+    8: b"G\x95",
+    -1: b"C\x8a\x8c",
+    -4: b"BX\x8b",
+    -8: b"\x8d\x8e\x96",
 }
+_SIZES = dict.fromkeys(b"()012NQRabdelostu]}\x81\x85\x86\x87\x88\x89\x8f\x90\x91\x92\x93\x94", 0)
+_SIZES |= {opcode: size for size, opcodes in _BY_SIZE.items() for opcode in opcodes}
 _STOP, _MEMOIZE, _SHORT_TEXT, _TUPLES = 0x2E, 0x94, 0x8C, frozenset(b"t\x85\x86\x87")
 # As many tuples in one another as the C stack surely bears when they are hashed.
 _MOST_TUPLES = 10_000
@@ -93,7 +85,7 @@ class _NeedsCareError(Exception):
 class _FastUnpickler(pickle.Unpickler):
     def find_class(self, module: str, name: str) -> Any:
         module, name = as_of_today(module, name)
-        found: Any = getattr(import_module(module), name) if f"{module} {name}" in _HARMLESS else None
+        found: Any = getattr(import_module(module), name) if f"{module}.{name}" in _HARMLESS else None
         # What is written in Python, as Decimal is in some Pythons, a pickle could change.
         if found is None or not found.__flags__ & _IMMUTABLE_TYPE:
             raise _NeedsCareError

@@ -1,0 +1,61 @@
+"""The tutorial: every command on the page runs, in the order in which it stands there."""
+
+from __future__ import annotations
+
+import os
+import re
+import shlex
+import socket
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+BLOCK = re.compile(r"^```(console|python)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
+
+
+def steps(text: str) -> Iterator[str]:
+    """What a reader does: types the commands, and writes the files whose names stand in their first lines."""
+    for kind, block in BLOCK.findall(text):
+        if kind == "console":
+            yield from (line.removeprefix("$ ") for line in block.splitlines())
+        elif match := re.match(r"# (\S+)\n", block):
+            content = block.removeprefix(match[0])
+            yield f"printf %s {shlex.quote(content)} > {shlex.quote(match[1])}"
+
+
+@pytest.mark.slow
+def test_tutorial(tmp_path: Path) -> None:
+    """Every command ends well."""
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        port = server.getsockname()[1]
+    text = (ROOT / "docs/tutorial.md").read_text()
+    text = text.replace("gh:org/n6-stateful", shlex.quote(str(ROOT))).replace("8000", str(port))
+    # As in a terminal, the server may be stopped by its job's number.
+    script = "set -e -m\n" + "\n".join(
+        f"{step}\necho '{number}: done'" for number, step in enumerate(steps(text))
+    )
+    done = subprocess.run(
+        ["bash", "-c", script],
+        cwd=tmp_path,
+        env={
+            **os.environ,
+            "HOME": str(tmp_path),
+            "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}",
+            "COOKIECUTTER_CONFIG": os.devnull,
+        },
+        capture_output=True,
+        text=True,
+        timeout=500,
+    )
+    assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
+    told = done.stdout
+    assert "published 2 messages" in told
+    assert "published 1 message" in told
+    assert told.count("published 0 messages") >= 1
+    assert "'newest_row_time': '2026-01-01 12:00:00'" in told
+    assert "OK - " in told
+    assert "the state is broken" in done.stderr

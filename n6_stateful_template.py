@@ -14,7 +14,7 @@ import shlex
 import subprocess
 import sys
 import zlib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from urllib.parse import quote, unquote, urlsplit
 
@@ -24,12 +24,17 @@ from jinja2.runtime import Context
 
 DEFAULT_TEMPLATE = "gh:org/n6-stateful"
 SOURCE_MAX_LENGTH = 32
+# n6's raw type where it was not given: what follows from the answer `shape`.
+RAW_TYPES = {"rows": "file", "list": "blacklist"}
+# Answers that are not asked for, but taken from the command line.
+_NOT_ASKED = ("_raw_type", "_content_type", "_author")
 
 # Names that the generated project, its tests, or what is installed beside it use.
 TAKEN_NAMES = frozenset(
     name
     for names in (
         "n6_stateful n6_stateful_runtime pika requests stamina tenacity urllib3 certifi idna",
+        "sqlalchemy greenlet psycopg psycopg_binary pymysql prometheus_client pythonjsonlogger matplotlib",
         "charset_normalizer src tests test test_collector test_download conftest vendor",
         "pytest py pluggy iniconfig packaging pygments mypy mypyc mypy_extensions typing_extensions pathspec",
         "librt ast_serialize ruff tox uv pip setuptools wheel flit_core",
@@ -61,6 +66,44 @@ def class_name(collector_name: str) -> str:
 def command_name(collector_name: str) -> str:
     """`my_feed` -> `n6collector_myfeed`, as n6 names its collectors' commands."""
     return "n6collector_" + class_name(collector_name).lower().replace("collector", "")
+
+
+def raw_type(answers: Mapping[str, str]) -> str:
+    """n6's raw type: `_raw_type` if it was given, else what follows from the shape."""
+    given = answers["_raw_type"] or answers.get("raw_type")  # projects of 0.1.0 were asked for it
+    return given or RAW_TYPES.get(answers["shape"], "stream")
+
+
+def content_type(answers: Mapping[str, str]) -> str:
+    """The MIME type of the messages' bodies; a stream has none."""
+    given = answers["_content_type"] or answers.get("content_type")
+    if given or raw_type(answers) == "stream":
+        return given or ""
+    return "text/plain" if answers["shape"] == "list" else "text/csv"
+
+
+def holes(answers: Mapping[str, str]) -> list[str]:
+    """The methods that are to be written."""
+    shape, is_filled = answers["shape"], answers["download"] == "http"
+    download = {
+        "download": ["_download"],
+        "rows": ["obtain_orig_data"],
+        "items": ["obtain_items"],
+        "list": ["obtain_data_body"],
+    }
+    rest = {
+        "rows": ["pick_raw_row_time", "clean_row_time"],
+        "items": ["item_key"],
+        "pages": ["download_page"],
+        "email": ["obtain_data_body"],
+    }
+    return ([] if is_filled else download.get(shape, [])) + rest.get(shape, [])
+
+
+def extras(answers: Mapping[str, str]) -> str:
+    """Those of the runtime that the project needs, as a requirement has them."""
+    needed = ["http"] * (answers["download"] == "http") + ["sql"] * (answers["scheduler"] == "kubernetes")
+    return f"[{','.join(needed)}]" if needed else ""
 
 
 def toml(text: str) -> str:
@@ -197,10 +240,9 @@ def _mend_url(url: str) -> str:
     return mended if _check_url(mended) is None else "https://feed.example/new.csv"
 
 
-def _check_download(download: str, url: str) -> str | None:
-    scheme = urlsplit(url).scheme
-    if download == "http" and scheme not in ("http", "https"):
-        return f"gets http:// and https:// only, and the URL begins with {scheme}:"
+def _check_raw_type(name: str) -> str | None:
+    if name and name not in ("stream", "file", "blacklist"):
+        return "must be 'stream', 'file' or 'blacklist'"
     return None
 
 
@@ -223,7 +265,8 @@ _CHECKS: dict[str, tuple[Callable[[str], str | None], Callable[[str], str]]] = {
     "source_provider": (_check_source_part, _mend_source_part),
     "source_channel": (_check_source_part, _mend_source_part),
     "url": (_check_url, _mend_url),
-    "content_type": (_check_content_type, lambda value: "text/csv"),
+    "_raw_type": (_check_raw_type, lambda value: ""),
+    "_content_type": (_check_content_type, lambda value: ""),
     "_author": (_check_author, lambda value: ""),
 }
 
@@ -259,16 +302,10 @@ def find_problems(answers: Mapping[str, str]) -> tuple[list[str], dict[str, str]
             shown = _mask_url(mended[name]) if name == "url" else mended[name]
             problems.append(f"{name} = {shown!r} {problem}")
             mended[name] = mend(mended[name])
-    if mended["raw_type"] != "stream" and not mended["content_type"]:
-        problems.append(f"content_type is needed for raw_type = {mended['raw_type']}")
-        mended["content_type"] = "text/csv"
-    if mended["raw_type"] == "stream" and mended["content_type"]:
-        problems.append(f"content_type = {mended['content_type']} goes with raw_type = file or blacklist")
-        mended["content_type"] = ""
-    if problem := _check_download(mended["download"], mended["url"]):
-        problems.append(f"download = {mended['download']} {problem}")
-        mended["download"] = "fill in"
-    if mended.get("runtime_source") == "git" and not template_repository(answers):
+    for name, problem, instead in list(_without_use(mended)):
+        problems.append(f"{name} = {mended[name]} {problem}")
+        mended[name] = instead
+    if mended["runtime_source"] == "git" and not template_repository(answers):
         problems.append("runtime_source = git needs a template from git; this one is a copy without .git")
         mended["runtime_source"] = "vendored"
     source = f"{mended['source_provider']}.{mended['source_channel']}"
@@ -282,6 +319,19 @@ def find_problems(answers: Mapping[str, str]) -> tuple[list[str], dict[str, str]
     return problems, mended
 
 
+def _without_use(answers: Mapping[str, str]) -> Iterator[tuple[str, str, str]]:
+    """Answers that the others leave no use for: name, what is wrong, what to answer instead."""
+    scheme = urlsplit(answers["url"]).scheme
+    if answers["_content_type"] and raw_type(answers) == "stream":
+        yield "_content_type", "goes with _raw_type = file or blacklist", ""
+    if answers["download"] == "http" and answers["shape"] == "email":
+        yield "download", "has nothing to get: with shape = email, a mail is all there is", "fill in"
+    elif answers["download"] == "http" and scheme not in ("http", "https"):
+        yield "download", f"gets http:// and https:// only, and the URL begins with {scheme}:", "fill in"
+    if answers["shape"] == "email" and answers["scheduler"] in ("systemd", "kubernetes"):
+        yield "scheduler", "has nothing to start: with shape = email, each mail starts the collector", "none"
+
+
 def list_problems(answers: Mapping[str, str]) -> str:
     """What is wrong, for copier; it takes an empty string for right."""
     return "; ".join(find_problems(answers)[0])
@@ -292,7 +342,7 @@ def _command(answers: Mapping[str, str]) -> str:
     words = [
         f"{name}={value}"
         for name, value in answers.items()
-        if isinstance(value, str) and (not name.startswith("_") or (name == "_author" and value))
+        if isinstance(value, str) and (not name.startswith("_") or (name in _NOT_ASKED and value))
     ]
     return shlex.join(["cookiecutter", *_template_and_options(), "--no-input", *words])
 
@@ -332,7 +382,11 @@ class AnswersExtension(Extension):
             check_answers=check_answers,
             class_name=class_name,
             command_name=command_name,
+            content_type=content_type,
+            extras=extras,
+            holes=holes,
             list_problems=list_problems,
+            raw_type=raw_type,
             schedule=schedule,
             shell_quote=shlex.quote,
             template_directory=template_directory,

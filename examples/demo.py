@@ -32,8 +32,7 @@ ANSWERS = {
     "collector_name": "my_urlhaus",
     "source_provider": "abuse-ch",
     "source_channel": "urlhaus",
-    "raw_type": "file",
-    "content_type": "text/csv",
+    "_raw_type": "file",
 }
 FUTURE = "from __future__ import annotations\n"
 DEPENDENCIES = ("requests >=2.32,<3", "stamina >=25.2")

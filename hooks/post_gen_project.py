@@ -15,8 +15,11 @@ COLLECTOR_NAME = json.loads(r"""
 COMMAND = json.loads(r"""
 <<cookiecutter.collector_name|command_name|tojson>>
 """)
-DOWNLOAD = json.loads(r"""
-<<cookiecutter.download|tojson>>
+SHAPE = json.loads(r"""
+<<cookiecutter.shape|tojson>>
+""")
+HOLES = json.loads(r"""
+<<cookiecutter|holes|tojson>>
 """)
 RUNTIME_SOURCE = json.loads(r"""
 <<cookiecutter.runtime_source|tojson>>
@@ -48,14 +51,18 @@ def vendor_runtime() -> None:
 def next_steps() -> str:
     """What to type now."""
     steps = [f"cd {COLLECTOR_NAME}", "tox"]
-    if DOWNLOAD == "fill in":
-        steps.append(f"# now fill in _download() in src/{COLLECTOR_NAME}/collector.py, and run tox again")
+    if HOLES:
+        methods = " and ".join(f"{each}()" for each in HOLES)
+        steps.append(f"# now fill in {methods} in src/{COLLECTOR_NAME}/collector.py, and run tox again")
     install = "./vendor/n6-stateful-runtime -e ." if RUNTIME_SOURCE == "vendored" else "-e ."
+    command = f"venv/bin/{COMMAND} --config etc"
+    mail = " < mail.eml" if SHAPE == "email" else ""
+    last = "spool list" if SHAPE == "email" else "state show"
     steps += [
         f"python3 -m venv venv && venv/bin/pip install {install}",
-        f"venv/bin/{COMMAND} --config etc --dry-run",
-        f"venv/bin/{COMMAND} --config etc",
-        f"venv/bin/{COMMAND} --config etc state show",
+        f"{command} --dry-run{mail}",
+        f"{command}{mail}",
+        f"{command} {last}",
     ]
     return "\n".join(f"  {step}" for step in steps)
 

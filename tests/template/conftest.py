@@ -27,12 +27,35 @@ WORK_OF_TOOLS = {".git", ".tox", ".mypy_cache", ".pytest_cache", ".ruff_cache", 
 Done = subprocess.CompletedProcess[str]
 Cookiecutter = Callable[..., Done]
 
-FILLED_IN = """
+FILLED_IN = {
+    "_download": """\
         now = "2026-01-02T00:00:00"
         if only_newer_than is not None and only_newer_than >= now:
             return None
         return Download(b"one record", time_utc=now)
-"""
+""",
+    "obtain_orig_data": """\
+        return b"2026-01-01 00:00:00,one row\\n"
+""",
+    "pick_raw_row_time": """\
+        return row.partition(",")[0]
+""",
+    "clean_row_time": """\
+        return raw_row_time
+""",
+    "obtain_items": """\
+        return ["an item"]
+""",
+    "item_key": """\
+        return str(item)
+""",
+    "download_page": """\
+        return Page([] if cursor else ["a record"], 1, False)
+""",
+    "obtain_data_body": """\
+        return b"one record\\n"
+""",
+}
 
 
 def run(
@@ -114,9 +137,17 @@ class Project:
         return command
 
     def fill_in(self) -> None:
-        """Write `_download`, as its owner would."""
-        text = re.sub(r"\n        raise NotFilledInError.*\n", FILLED_IN, self.collector.read_text())
-        self.collector.write_text(text.replace("    NotFilledInError,\n", ""))
+        """Write the methods that are to be written, as their owner would."""
+        text = self.collector.read_text()
+        filled_in = FILLED_IN.copy()
+        if "BaseSimpleEmailCollector" in text:
+            filled_in["obtain_data_body"] = "        return self.get_email_msg_text().encode()\n"
+        for method, body in filled_in.items():
+            raising = rf"(    def {method}\((?:(?!    def ).|\n)*?)        raise NotFilledInError.*\n"
+            text = re.sub(raising, lambda found, body=body: found[1] + body, text)  # type: ignore[misc]
+        assert "raise NotFilledInError" not in text
+        text = re.sub(r"(    NotFilledInError,|from n6_stateful import NotFilledInError)\n", "", text)
+        self.collector.write_text(text)
 
 
 Bake = Callable[..., Project]

@@ -10,18 +10,20 @@ from pathlib import Path
 
 import pytest
 
-from n6_stateful_template import check_answers, class_name, command_name
+from n6_stateful_template import check_answers, class_name, command_name, content_type, raw_type
 from tests.template.conftest import ROOT, Bake, Cookiecutter, do, run
 
 GOOD = {
     "collector_name": "my_feed",
     "source_provider": "my-provider",
     "source_channel": "my-channel",
-    "raw_type": "stream",
-    "content_type": "",
+    "shape": "download",
     "url": "https://feed.example/new.csv",
     "download": "fill in",
+    "scheduler": "cron",
     "runtime_source": "vendored",
+    "_raw_type": "",
+    "_content_type": "",
     "_author": "",
 }
 COMMAND = str(Path(sys.executable).with_name("cookiecutter"))
@@ -179,19 +181,33 @@ def test_a_url_is_encoded() -> None:
     assert "url=http://h/new%20csv " in problems(url="http://h/new csv")
 
 
-@pytest.mark.parametrize("content_type", [*HOSTILE[1:], "text", "text/", "text/csv; charset=utf-8"])
-def test_what_is_no_mime_type_is_refused(content_type: str) -> None:
-    assert problems(content_type=content_type, raw_type="file")
+@pytest.mark.parametrize("mime", [*HOSTILE[1:], "text", "text/", "text/csv; charset=utf-8"])
+def test_what_is_no_mime_type_is_refused(mime: str) -> None:
+    assert problems(_content_type=mime, _raw_type="file")
 
 
-def test_files_and_blacklists_need_a_content_type() -> None:
-    assert "content_type is needed" in problems(raw_type="file")
-    assert not problems(raw_type="blacklist", content_type="application/json")
+def test_raw_types() -> None:
+    """n6's raw type follows from the shape, unless it is given; only n6's own are taken."""
+    assert raw_type(GOOD) == "stream"
+    assert raw_type({**GOOD, "shape": "list"}) == "blacklist"
+    assert raw_type({**GOOD, "shape": "list", "_raw_type": "file"}) == "file"
+    assert "must be 'stream', 'file' or 'blacklist'" in problems(_raw_type="table")
 
 
-def test_a_stream_has_no_content_type() -> None:
-    """It would be dropped, so it is refused."""
-    assert "content_type = text/csv goes with" in problems(content_type="text/csv")
+def test_content_types() -> None:
+    """A file is text/csv unless another type is given; a stream has none, so one is refused."""
+    assert content_type(GOOD) == ""
+    assert content_type({**GOOD, "shape": "rows"}) == "text/csv"
+    assert not problems(_raw_type="blacklist", _content_type="application/json")
+    assert "_content_type = text/csv goes with" in problems(_content_type="text/csv")
+
+
+def test_a_mail_is_downloaded_and_started_by_nothing() -> None:
+    """Answers that could have no effect are refused."""
+    told = problems(shape="email", download="http", scheduler="systemd")
+    assert "download = http has nothing to get" in told
+    assert "scheduler = systemd has nothing to start" in told
+    assert not problems(shape="email")
 
 
 def test_http_downloads_from_http_urls_only() -> None:
@@ -202,7 +218,7 @@ def test_http_downloads_from_http_urls_only() -> None:
 @pytest.mark.parametrize("name", ["collector_name", "source_provider", "source_channel", "url", "_author"])
 @pytest.mark.parametrize("value", [*HOSTILE, "-" * 40, "1" * 40, "class", "json", "x" * 40])
 def test_what_is_suggested_in_place_of_a_refused_answer_is_accepted(name: str, value: str) -> None:
-    told = problems(**{name: value}, raw_type="file", content_type="x", download="http")
+    told = problems(**{name: value}, _raw_type="file", _content_type="x", download="http")
     (command,) = (line for line in told.splitlines() if line.startswith("  cookiecutter "))
     words = [word.split("=", 1) for word in shlex.split(command) if "=" in word]
     assert not problems(**dict(words))
@@ -225,11 +241,11 @@ def test_all_problems_are_told_at_once_and_nothing_is_written(
         collector_name="My Feed",
         source_provider="Evil_Corp",
         url="nowhere",
-        raw_type="file",
-        content_type="x",
+        _raw_type="file",
+        _content_type="x",
     )
     assert done.returncode == 1
-    for told in ("4 answers", "'My Feed'", "'Evil_Corp'", "'nowhere'", "content_type"):
+    for told in ("4 answers", "'My Feed'", "'Evil_Corp'", "'nowhere'", "_content_type"):
         assert told in done.stderr + done.stdout
     assert "Traceback" not in done.stderr
     assert [path.name for path in tmp_path.iterdir()] == [".home"]
@@ -237,7 +253,7 @@ def test_all_problems_are_told_at_once_and_nothing_is_written(
 
 def test_the_corrected_command_can_be_pasted(cookiecutter: Cookiecutter, tmp_path: Path) -> None:
     done = cookiecutter(
-        collector_name="Class!", source_provider="x" * 40, url="a b", raw_type="file", content_type=""
+        collector_name="Class!", source_provider="x" * 40, url="a b", _raw_type="file", shape="rows"
     )
     lines = (done.stdout + done.stderr).splitlines()
     (command,) = (line.strip() for line in lines if line.strip().startswith("cookiecutter "))
@@ -253,7 +269,7 @@ def test_the_corrected_command_keeps_template_and_options(cookiecutter: Cookiecu
 
 
 def test_answers_typed_at_the_questions_are_checked_as_well(tmp_path: Path) -> None:
-    typed = "class\n\n\n1\n\nnowhere\n1\n1\n1\n1\n"
+    typed = "class\n\n\n1\nnowhere\n1\n1\n1\n1\n"
     done = run(
         sys.executable, "-m", "cookiecutter", ROOT, cwd=tmp_path, input=typed, env={"HOME": str(tmp_path)}
     )

@@ -27,7 +27,7 @@ DRIFT = pytest.mark.skipif(
     reason="N6_STATEFUL_DRIFT is not set: newest tools are tried weekly",
 )
 EVERY = pairwise()
-SELECTION = EVERY if ALL_BAKES else EVERY[:3]
+SELECTION = EVERY if ALL_BAKES else EVERY[:6]  # each shape once
 
 
 class Baked:
@@ -46,6 +46,7 @@ def baked(request: pytest.FixtureRequest, bake_in: Bake, tmp_path_factory: pytes
 
 def test_every_pair_of_answers_is_baked() -> None:
     assert 10 < len(EVERY) < 30
+    assert len({each["shape"] for each in EVERY[:6]}) == 6
     for name, value in {"download": "http", "runtime_source": "git"}.items():
         for scheduler in ("cron", "systemd", "kubernetes", "none"):
             assert any(each[name] == value and each["scheduler"] == scheduler for each in EVERY)
@@ -57,11 +58,14 @@ def test_a_project_has_exactly_the_files_that_its_answers_call_for(baked: Baked)
     expected = {
         ".cookiecutter.json",
         ".gitattributes",
+        ".github/dependabot.yml",
         ".github/workflows/ci.yml",
         ".gitignore",
         ".gitlab-ci.yml",
         ".pre-commit-config.yaml",
+        "CHANGELOG.md",
         "README.md",
+        f"deploy/prometheus/n6-{name}.yml",
         f"etc/60_{name}.conf",
         "etc/90_development.conf",
         "pyproject.toml",
@@ -72,14 +76,16 @@ def test_a_project_has_exactly_the_files_that_its_answers_call_for(baked: Baked)
         "tox.ini",
     }
     expected |= {
-        "cron": {f"deploy/cron/{name}.cron"},
-        "systemd": {f"deploy/systemd/n6-{name}.{kind}" for kind in ("service", "timer")},
-        "kubernetes": {"deploy/kubernetes/Containerfile", "deploy/kubernetes/cronjob.yaml"},
+        "cron": set() if answers["shape"] == "email" else {f"deploy/cron/{name}.cron"},
+        "systemd": {f"deploy/systemd/n6-{name}{kind}" for kind in (".service", "-failed.service", ".timer")},
+        "kubernetes": {
+            f"deploy/kubernetes/{each}" for each in ("70_kubernetes.conf", "Containerfile", "cronjob.yaml")
+        },
         "none": set(),
     }[answers["scheduler"]]
     if answers["license"] != "none":
         expected.add("LICENSE")
-    if answers["download"] == "http":
+    if (answers["shape"], answers["download"]) == ("download", "http"):
         expected.add("tests/test_download.py")
     assert baked.files == expected
     assert (baked.project.path / "vendor").exists() == (answers["runtime_source"] == "vendored")

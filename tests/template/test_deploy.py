@@ -16,7 +16,7 @@ from urllib.parse import urlsplit
 
 import pytest
 
-from n6_stateful_template import schedule
+from n6_stateful_template import class_name, schedule
 from tests.template.conftest import ROOT, Bake, Project, blocks_in, do, run
 from tests.template.feed import Feed
 from tests.template.pairs import pairwise
@@ -39,7 +39,11 @@ def tool(name: str) -> Path:
 
 def scheduled(scheduler: str) -> dict[str, str]:
     """Answers with hostile values, for one scheduler."""
-    return next(each for each in pairwise() if each["scheduler"] == scheduler and each["_author"])
+    return next(
+        each
+        for each in pairwise()
+        if each["scheduler"] == scheduler and each["_author"] and each["shape"] != "email"
+    )
 
 
 def commands_in(text: str) -> list[str]:
@@ -53,7 +57,7 @@ def test_shellcheck_yamllint_and_zizmor_find_nothing(scheduler: str, bake: Bake,
     project = bake(**scheduled(scheduler))
     path = project.path
     yaml = [path / name for name in sorted(project.files()) if name.endswith((".yml", ".yaml"))]
-    assert len(yaml) == (4 if scheduler == "kubernetes" else 3)
+    assert len(yaml) == (6 if scheduler == "kubernetes" else 5)
     do(tool("yamllint"), "--strict", "-d", YAMLLINT, *yaml, cwd=path)
     do(tool("zizmor"), "--offline", "--quiet", "--pedantic", path, cwd=path)
     shell = ["set -e", *commands_in((path / "README.md").read_text())]
@@ -72,28 +76,63 @@ def test_shellcheck_yamllint_and_zizmor_find_nothing(scheduler: str, bake: Bake,
 
 def test_the_same_linters_find_nothing_in_this_repository() -> None:
     workflows = sorted((ROOT / ".github/workflows").glob("*.yml"))
-    assert len(workflows) == 2
+    assert len(workflows) >= 2
     do(tool("yamllint"), "--strict", "-d", YAMLLINT, *workflows, cwd=ROOT)
     do(tool("zizmor"), "--offline", "--quiet", "--pedantic", *workflows, cwd=ROOT)
     do(tool("shellcheck"), ROOT / ".ci/run", cwd=ROOT)
 
 
+def test_pre_commit(bake: Bake) -> None:
+    """Its configuration is one, and what it runs finds nothing in a new project."""
+    project = bake(**scheduled("kubernetes"))
+    do(tool("pre-commit"), "validate-config", ".pre-commit-config.yaml", cwd=project.path)
+    files = sorted(project.files())
+    do(tool("trailing-whitespace-fixer"), *files, cwd=project.path)
+    do(tool("end-of-file-fixer"), *files, cwd=project.path)
+    yaml = [name for name in files if name.endswith((".yml", ".yaml"))]
+    do(tool("check-yaml"), "--allow-multiple-documents", *yaml, cwd=project.path)
+
+
+@pytest.mark.parametrize("scheduler", ["cron", "kubernetes"])
+def test_prometheus(scheduler: str, bake: Bake) -> None:
+    """Its alert rules load, and name the collector's metric as it is written."""
+    import yaml
+
+    project = bake(**scheduled(scheduler))
+    (path,) = project.path.glob("deploy/prometheus/*.yml")
+    (group,) = yaml.safe_load(path.read_text())["groups"]
+    silent, unknown = (rule["expr"] for rule in group["rules"])
+    metric = {
+        "cron": f'n6_collector_last_success_timestamp_seconds{{collector="{class_name(project.name)}"}}',
+        "kubernetes": "kube_cronjob_status_last_successful_time"
+        f'{{cronjob="n6-{project.name.replace("_", "-")}"}}',
+    }[scheduler]
+    assert (silent, unknown) == (f"time() - {metric} > 7200", f"absent({metric})")
+    if shutil.which("promtool"):
+        do("promtool", "check", "rules", path, cwd=project.path)
+
+
 def test_kubernetes_takes_the_manifest_and_runs_one_job_at_a_time(bake: Bake) -> None:
+    """No volume outlives a pod: the state's URL comes from a secret, where the configuration says."""
     import yaml
 
     project = bake(**scheduled("kubernetes"))
     manifest = project.path / "deploy/kubernetes/cronjob.yaml"
     do(tool("kubernetes-validate"), "--strict", manifest, cwd=project.path)
-    job, claim = yaml.safe_load_all(manifest.read_text())
-    assert job["spec"]["concurrencyPolicy"] == "Forbid"
+    job = yaml.safe_load(manifest.read_text())
+    name = f"n6-{project.name.replace('_', '-')}"
+    assert (job["metadata"]["name"], job["spec"]["concurrencyPolicy"]) == (name, "Forbid")
     pod = job["spec"]["jobTemplate"]["spec"]["template"]["spec"]
-    (state,) = (each for each in pod["volumes"] if each["name"] == "state")
-    assert state["persistentVolumeClaim"]["claimName"] == claim["metadata"]["name"]
+    secrets = {each["name"]: each["secret"]["secretName"] for each in pod["volumes"] if "secret" in each}
+    assert secrets == {"config": name, "state": f"{name}-state"}
+    assert [each["name"] for each in pod["volumes"] if "secret" not in each] == ["tmp"]
     (container,) = pod["containers"]
-    (place,) = (each["mountPath"] for each in container["volumeMounts"] if each["name"] == "state")
-    config = (project.path / f"etc/60_{project.name}.conf").read_text()
-    assert f"cache_dir = {place}/" in config
-    assert f"n6-{project.name.replace('_', '-')}" == job["metadata"]["name"]
+    places = {each["name"]: each["mountPath"] for each in container["volumeMounts"]}
+    config = (project.path / "deploy/kubernetes/70_kubernetes.conf").read_text()
+    assert f"cache_dir = {places['tmp']}\n" in config
+    assert f"url_file = {places['state']}/uri\n" in config
+    assert "--from-literal=uri=" in manifest.read_text()
+    assert container["args"][:2] == ["--config", places["config"]]
 
 
 def test_the_containerfile_copies_what_there_is_and_starts_the_command(bake: Bake) -> None:
@@ -105,29 +144,38 @@ def test_the_containerfile_copies_what_there_is_and_starts_the_command(bake: Bak
     assert text.endswith('ENTRYPOINT ["n6collector_myfeed"]\n')
 
 
-def test_the_configuration_is_read_as_kubernetes_mounts_it(bake: Bake, tmp_path: Path) -> None:
+def test_the_configuration_is_read_as_kubernetes_mounts_it(bake: Bake, database: str, tmp_path: Path) -> None:
+    """Its state is in the database; nothing is kept in the pod."""
     project = bake(scheduler="kubernetes")
+    project.fill_in()
     mounted = tmp_path / "config/..2026_11_24"
     mounted.mkdir(parents=True)
     (tmp_path / "config/..data").symlink_to(mounted.name)
-    config = (project.path / "etc/60_my_feed.conf").read_text()
-    (mounted / "60_my_feed.conf").write_text(config.replace("/state/", f"{tmp_path}/"))
-    (mounted / "61_output.conf").write_text(f"[output]\nurl = spool:{tmp_path}/cache/spool\n")
-    for name in ("60_my_feed.conf", "61_output.conf"):
-        (tmp_path / "config" / name).symlink_to(Path("..data", name))
-    command = project.install(tmp_path / "venv")
-    said = do("env", "-i", command, "check", "--config", tmp_path / "config", cwd=tmp_path)
+    (tmp_path / "uri").write_text(f"{database}\n")
+    shutil.copy(project.path / "etc/60_my_feed.conf", mounted)
+    config = (project.path / "deploy/kubernetes/70_kubernetes.conf").read_text()
+    config = config.replace("/state/", f"{tmp_path}/").replace("/tmp\n", f"{tmp_path}/nothing\n")
+    (mounted / "70_kubernetes.conf").write_text(config)
+    (mounted / "99_secrets.conf").write_text(f"[output]\nurl = spool:{tmp_path}/spool\n")
+    for path in mounted.iterdir():
+        (tmp_path / "config" / path.name).symlink_to(Path("..data", path.name))
+    command = (project.install(tmp_path / "venv"), "--config", tmp_path / "config")
+    said = do("env", "-i", *command, "check", cwd=tmp_path)
     assert "configuration: ok" in said
+    assert "state: ok" in said
+    assert "published 1 message" in do("env", "-i", *command, cwd=tmp_path)
+    assert "published 0 messages" in do("env", "-i", *command, cwd=tmp_path)
+    assert not (tmp_path / "nothing").exists()
 
 
 @SYSTEMD
 def test_systemd_finds_nothing_wrong_and_little_exposed(bake: Bake) -> None:
     project = bake(**scheduled("systemd"))
-    (service,) = project.path.glob("deploy/systemd/*.service")
+    failed, service = sorted(project.path.glob("deploy/systemd/*.service"))
     text = service.read_text()
     (said,) = re.findall(r"security`: ([\d.]+) of 10 \(OK\)", text)
     service.write_text(re.sub(r"ExecStart=\S+", "ExecStart=/bin/true", text))
-    done = run("systemd-analyze", "verify", service, service.with_suffix(".timer"), cwd=project.path)
+    done = run("systemd-analyze", "verify", service, failed, service.with_suffix(".timer"), cwd=project.path)
     assert (done.returncode, done.stderr) == (0, "")
     done = run("systemd-analyze", "security", "--offline=true", "--no-pager", service, cwd=project.path)
     if "unrecognized option" in done.stderr:
@@ -168,6 +216,22 @@ def test_collectors_start_at_different_minutes() -> None:
     """Every ten minutes, and each from a minute of its own."""
     names = [{"source_provider": "p", "source_channel": "c", "collector_name": str(n)} for n in range(50)]
     assert {schedule(each) for each in names} == {f"{minute}-59/10 * * * *" for minute in range(10)}
+
+
+@pytest.fixture
+def database() -> Iterator[str]:
+    """A database of PostgreSQL; the user that may make and drop it is N6_STATEFUL_POSTGRESQL's."""
+    psycopg = pytest.importorskip("psycopg")
+    server = os.environ.get("N6_STATEFUL_POSTGRESQL", "postgresql://postgres@127.0.0.1:5432/postgres")
+    try:
+        connection = psycopg.connect(server, autocommit=True, connect_timeout=5)
+    except psycopg.OperationalError as exc:
+        pytest.skip(f"no PostgreSQL answers: {exc}")
+    name = f"template_{uuid.uuid4().hex}"
+    connection.execute(f"CREATE DATABASE {name}")
+    yield server.rpartition("/")[0] + f"/{name}"
+    connection.execute(f"DROP DATABASE {name} WITH (FORCE)")
+    connection.close()
 
 
 # Deployed, as an ordinary user with an almost empty environment, against RabbitMQ
@@ -282,7 +346,7 @@ def test_the_command_line_of_the_systemd_unit_delivers_to_rabbitmq(
     deployed: tuple[Project, Path], queue: Callable[[], Any]
 ) -> None:
     project, home = deployed
-    (service,) = project.path.glob("deploy/systemd/*.service")
+    service = project.path / f"deploy/systemd/n6-{project.name}.service"
     (command,) = re.findall(r"^ExecStart=(.*)", service.read_text(), re.MULTILINE)
     (state_directory,) = re.findall(r"^StateDirectory=(.*)", service.read_text(), re.MULTILINE)
     env = {"HOME": str(home), "PATH": "/usr/bin:/bin", "STATE_DIRECTORY": f"/var/lib/{state_directory}"}

@@ -1,10 +1,8 @@
-"""`download = http`, from a server that does what servers do."""
+"""`download = http`, from a server that does what servers do; `tests/bases/test_http.py` has the rest."""
 
 from __future__ import annotations
 
 import json
-import re
-import resource
 from pathlib import Path
 
 import pytest
@@ -53,11 +51,7 @@ class Collecting:
 @pytest.fixture(scope="module")
 def command(bake_in: Bake, tmp_path_factory: pytest.TempPathFactory) -> Path:
     directory = tmp_path_factory.mktemp("http")
-    project = bake_in(directory, download="http")
-    text, count = re.subn(r"TIMEOUT = \(10, 60\)", "TIMEOUT = (1, 0.5)", project.collector.read_text())
-    assert count == 1
-    project.collector.write_text(text)
-    return project.install(directory / "venv")
+    return bake_in(directory, download="http").install(directory / "venv")
 
 
 @pytest.fixture
@@ -65,72 +59,46 @@ def collecting(command: Path, feed: Feed, tmp_path: Path) -> Collecting:
     return Collecting(command, tmp_path, feed)
 
 
-def test_a_page_with_an_etag_is_published_once_until_it_changes(collecting: Collecting, feed: Feed) -> None:
+def test_etag(collecting: Collecting, feed: Feed) -> None:
+    """A page with an ETag is published once until it changes."""
     taken = [collecting.take("etag") for _ in range(4)]
     assert taken == [b'version "1"', None, b'version "2"', None]
     assert [headers.get("If-None-Match") for _, headers in feed.requests] == [None, '"1"', '"1"', '"2"']
 
 
-def test_a_page_with_a_date_is_asked_for_by_it(collecting: Collecting, feed: Feed) -> None:
-    assert [collecting.take("dated") for _ in range(2)] == [b"", None]
+def test_last_modified(collecting: Collecting, feed: Feed) -> None:
+    """A page with a date is asked for by it."""
+    assert [collecting.take("dated") for _ in range(2)] == [b"dated", None]
     assert feed.requests[1][1]["If-Modified-Since"] == "Thu, 01 Jan 2026 00:00:00 GMT"
 
 
-def test_a_page_of_a_server_that_knows_no_conditions_is_published_once(collecting: Collecting) -> None:
+def test_no_conditions(collecting: Collecting) -> None:
+    """A page of a server that knows no conditions is published once as well."""
     assert [collecting.take("plain") for _ in range(2)] == [b"one record\n", None]
 
 
 @pytest.mark.parametrize(
-    ("word", "body"),
-    [
-        ("busy", b"after all"),
-        ("moved", b"one record\n"),
-        ("truncated_once", b"all of it"),
-        ("slow_once", b"at last"),
-        ("gzip", b"unpacked"),
-    ],
+    ("word", "body"), [("busy", b"after all"), ("moved", b"one record\n"), ("gzip", b"unpacked")]
 )
 def test_what_passes_is_borne(word: str, body: bytes, collecting: Collecting) -> None:
+    """An error that passes, a redirect and an encoding are no matter."""
     assert collecting.take(word) == body
 
 
-def test_bytes_are_published_as_they_are_whatever_charset_is_claimed(collecting: Collecting) -> None:
-    body = "zażółć".encode("iso-8859-2")
+def test_bytes(collecting: Collecting) -> None:
+    """Bytes are published as they are, whatever charset is claimed."""
     assert collecting.run("charset").returncode == 0
     (line,) = collecting.run("charset", "spool", "list", "--json").stdout.splitlines()
-    assert json.loads(line)["size"] == len(body)
+    assert json.loads(line)["size"] == len("zażółć".encode("iso-8859-2"))
 
 
-@pytest.mark.parametrize(
-    ("word", "told", "tries"),
-    [
-        ("missing", "404 Client Error", 1),
-        ("never", "503 Server Error", 4),
-        ("truncated", "IncompleteRead(10 bytes read, 10 more expected)", 4),
-        ("slow", "Read timed out", 4),
-        ("circle", "30 redirects", None),
-        ("no_gzip", "failed to decode it", 1),
-    ],
-)
-def test_what_does_not_pass_is_one_clear_error_and_leaves_the_state(
-    word: str, told: str, tries: int | None, collecting: Collecting, feed: Feed
-) -> None:
+@pytest.mark.parametrize(("word", "told"), [("missing", "404"), ("empty", "empty body")])
+def test_errors(word: str, told: str, collecting: Collecting) -> None:
+    """What does not pass is one clear line, and leaves the state."""
     collecting.take("plain")
     before = collecting.state()
-    feed.requests.clear()
-    done = collecting.run(word, "--log-level", "warning")
-    assert done.returncode == 1
+    done = collecting.run(word, "--log-level", "error")
+    assert done.returncode == 66
     (line,) = done.stderr.splitlines()
     assert told in line
-    assert line.endswith("nothing was published")
     assert collecting.state() == before
-    assert tries is None or len(feed.requests) == tries
-
-
-def test_200_mib_are_taken_in_seconds(collecting: Collecting, tmp_path: Path) -> None:
-    done = collecting.run("big")
-    assert "published 1 message (200.0 MiB)" in done.stdout
-    peak = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss / 1024
-    print(f"peak memory: {peak:.0f} MiB; {done.stdout}")
-    assert peak < 800
-    (tmp_path / "spool").unlink()

@@ -150,3 +150,17 @@ def test_no_git_runtime_from_a_zip(repository: Path, tmp_path: Path) -> None:
     done = call_cookiecutter(tmp_path, "--no-input", "runtime_source=git", template=template)
     assert done.returncode == 1
     assert "runtime_source = git needs a template from git" in done.stdout + done.stderr
+
+
+def test_line_ends(repository: Path, tmp_path: Path) -> None:
+    """They are LF whatever git is set to: a carriage return would end cron's command."""
+    convert = ("-c", "core.autocrlf=true")
+    git(tmp_path, *convert, "clone", "-q", repository, tmp_path / "template")
+    succeeded(call_cookiecutter(tmp_path, "--no-input", template=tmp_path / "template"))
+    project = tmp_path / "my_feed"
+    git(project, "init", "-q")
+    git(project, "add", "-A")
+    git(project, "commit", "-q", "-m", "As it was generated")
+    git(tmp_path, *convert, "clone", "-q", project, tmp_path / "clone")
+    for each in (project, tmp_path / "clone"):
+        assert [name for name in files_in(each) if b"\r\n" in (each / name).read_bytes()] == []

@@ -283,7 +283,8 @@ def _stubs(cls: type[BaseCollector], source: Any) -> dict[str, Any]:
     """The method that gets what the source has, replaced."""
     name = next((name for base, name in PLACES if issubclass(cls, base)), "_download")
 
-    def stub(collector: BaseCollector, *args: Any) -> Any:
+    def stub(collector: BaseCollector, *args: Any, **named: Any) -> Any:
+        args += tuple(named.values())  # n6's guide gives only_newer_than by its name
         if isinstance(source, BaseException):
             raise source
         if callable(source):

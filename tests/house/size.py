@@ -22,7 +22,7 @@ OPTIONAL = ("bases", "command", "record", "testing")
 OPTIONAL_MODULES = ("n6_stateful.state.database",)
 NEW_ROOMS = ("bases", "record")
 NEW_MODULES = (*OPTIONAL_MODULES, "n6_stateful.command.runs", "n6_stateful.command.status")
-OUTPUTS = ("amqp", "broker", "dry_run", "spool", "spool_first")
+OUTPUTS = ("amqp", "broker", "dry_run", "forwarding", "spool", "spool_first")
 
 _NO_CODE = frozenset(
     (

@@ -47,7 +47,7 @@ class Undelivered(NamedTuple):
 
 
 def check(message: Message) -> Message:
-    """The message, with properties that nobody else can change, and without those that are None.
+    """The message, with properties that nobody else can change, without those that are None or empty headers.
 
     Raises:
         CollectorError: AMQP cannot hold it; the text names what it cannot.
@@ -55,7 +55,7 @@ def check(message: Message) -> Message:
     short_string("routing key", message.routing_key)
     given = message.properties.items()
     try:
-        properties = {name: _checked(name, value) for name, value in given if value is not None}
+        properties = {name: _checked(name, value) for name, value in given if value not in (None, {})}
     except RecursionError:
         raise _error("headers", "...", "they are nested too deeply") from None
     return message._replace(properties=properties)
@@ -102,7 +102,7 @@ def _copied(name: str, value: Any) -> Any:
         case decimal.Decimal() if value.is_finite() and -9 < value.adjusted() < 9:
             if value == round(value, 8 - value.adjusted()):
                 return value
-        case datetime.datetime() if value.year < 9999:
+        case datetime.datetime() if type(value) is datetime.datetime and value.year < 9999:
             moment = value.replace(tzinfo=value.tzinfo or datetime.UTC)
             if moment.timestamp() >= 0:
                 return value if value.tzinfo is None else moment.astimezone(datetime.UTC)

@@ -176,24 +176,18 @@ class QueuedBase:
         self._check_runner()
         raise_if_interrupted()
         body = as_body(body)
-        names = [each.name for each in self._exchanges]
-        if exchange is None:
-            exchange = names[0]
-        elif exchange not in names:
+        exchange = exchange or self._exchanges[0].name
+        if exchange not in [each.name for each in self._exchanges]:
             raise CollectorError(
                 f"{type(self).__name__}.output_queue does not name the exchange {exchange!r}"
             )
         properties = {**self.basic_prop_kwargs, **(prop_kwargs or {})}
-        for name in ("headers", "message_id"):
-            if not properties.get(name):
-                properties.pop(name, None)
-        generation = self.state_generation
-        message = check(Message(exchange, routing_key, body, properties, generation))
+        message = check(Message(exchange, routing_key, body, properties, self.state_generation))
         if not self._is_checked:
             self.check_before_publishing()
             self._is_checked = True
         message_id: str = message.properties.get("message_id") or self._message_ids.next(
-            exchange, routing_key, generation, body
+            exchange, routing_key, message.generation, body
         )
         message.properties["message_id"] = message_id
         output.publish(message)
@@ -223,18 +217,12 @@ class QueuedBase:
             raise CollectorError("only the thread that called run() may publish, in its own process")
 
     def _declared_exchanges(self) -> list[Exchange]:
-        declared = self.output_queue or []
-        if isinstance(declared, dict):
-            declared = [declared]
+        declared = [self.output_queue] if isinstance(self.output_queue, dict) else self.output_queue
         if not declared:
             raise CollectorError(f"{type(self).__name__}.output_queue names no exchange to publish to")
-        return [
-            Exchange(
-                short_string("exchange", each["exchange"]),
-                short_string("exchange type", each.get("exchange_type", "topic")),
-            )
-            for each in declared
-        ]
+        names = [short_string("exchange", each["exchange"]) for each in declared]
+        kinds = [short_string("exchange type", each.get("exchange_type", "topic")) for each in declared]
+        return [Exchange(*each) for each in zip(names, kinds, strict=True)]
 
 
 def as_body(body: Any) -> bytes:

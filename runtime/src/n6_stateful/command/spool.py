@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING
 
 from n6_stateful import settings, typed_json
 from n6_stateful.command.confirm import confirm
-from n6_stateful.config import ConfigFiles, load
+from n6_stateful.config import ConfigFiles
 from n6_stateful.errors import N6StatefulError
 from n6_stateful.output import forwarding
-from n6_stateful.output.choice import OUTPUT_SPEC, find_broker, find_spool
+from n6_stateful.output.choice import find_broker, find_spool
 from n6_stateful.output.spool import Spool, Spooled
 
 if TYPE_CHECKING:
@@ -48,9 +48,8 @@ def show(collector_class: type[AbstractBaseCollector], args: Namespace) -> int:
 
 def forward(collector_class: type[AbstractBaseCollector], args: Namespace) -> int:
     """Send what waits to the broker."""
-    files = ConfigFiles.from_paths(settings.current().config_paths)
     spool = _spool()
-    broker = find_broker(load([OUTPUT_SPEC], files), files, args.to)
+    broker = find_broker(ConfigFiles.from_paths(settings.current().config_paths), args.to)
     sent = forwarding.forward(spool, broker)
     print(f"forwarded {sent:,} message{'' if sent == 1 else 's'} from {spool.where} to {broker.where}")
     if refusal := spool.refusal():
@@ -81,7 +80,7 @@ def _message(spool: Spool, message_id: str) -> Spooled:
 def _spool() -> Spool:
     wanted = settings.current()
     override = wanted.output if isinstance(wanted.output, str) else None
-    return find_spool(load([OUTPUT_SPEC], ConfigFiles.from_paths(wanted.config_paths)), override)
+    return find_spool(ConfigFiles.from_paths(wanted.config_paths), override)
 
 
 def _as_line(spooled: Spooled) -> str:

@@ -9,9 +9,9 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from n6_stateful import settings
-from n6_stateful.config import ConfigFiles, load
+from n6_stateful.config import ConfigFiles
 from n6_stateful.errors import ConfigError, N6StatefulError
-from n6_stateful.output.choice import OUTPUT_SPEC, find_spool
+from n6_stateful.output.choice import find_spool
 from n6_stateful.record.history import history_of, records
 from n6_stateful.record.run import RunRecord
 from n6_stateful.record.summary import Summary
@@ -54,7 +54,7 @@ def around(collector: Any) -> Around:
     wanted = settings.current()
     override = wanted.output if isinstance(wanted.output, str) else None
     try:
-        spool = find_spool(load([OUTPUT_SPEC], ConfigFiles.from_paths(wanted.config_paths)), override)
+        spool = find_spool(ConfigFiles.from_paths(wanted.config_paths), override)
     except ConfigError:
         pass  # there is none
     else:

@@ -110,7 +110,7 @@ def make_output(sections: Mapping[str, ConfigSection], override: str | None = No
     return broker
 
 
-def find_spool(sections: Mapping[str, ConfigSection], override: str | None = None) -> Spool:
+def find_spool(files: ConfigFiles, override: str | None) -> Spool:
     """The spool that `override` names, else `[output] url`, else `spool_when_down`.
 
     Raises:
@@ -118,7 +118,7 @@ def find_spool(sections: Mapping[str, ConfigSection], override: str | None = Non
     """
     if override and not override.startswith("spool:"):
         raise ConfigError("--output names the spool here, as spool:PATH (where to forward to is --to)")
-    options = _checked(sections["output"])
+    options = _checked(load([OUTPUT_SPEC], files)["output"])
     url = override or options["url"]
     path = url if url.startswith("spool:") else options["spool_when_down"]
     if not path:
@@ -126,7 +126,7 @@ def find_spool(sections: Mapping[str, ConfigSection], override: str | None = Non
     return _spool(path, options)
 
 
-def find_broker(sections: Mapping[str, ConfigSection], files: ConfigFiles, url: str | None) -> AmqpOutput:
+def find_broker(files: ConfigFiles, url: str | None) -> AmqpOutput:
     """The broker that a spool is forwarded to: at `url`, else `[output] url`, else `[rabbitmq]`.
 
     Raises:
@@ -134,12 +134,13 @@ def find_broker(sections: Mapping[str, ConfigSection], files: ConfigFiles, url: 
     """
     if url and url.startswith("spool:"):
         raise ConfigError("--to names a broker, amqp://... or amqps://..., not a spool")
+    sections = load([OUTPUT_SPEC, *([RABBITMQ_SPEC] if files.has_section("rabbitmq") else [])], files)
     url = url or sections["output"]["url"]
-    if not url.startswith("spool:"):
-        return _broker(url, sections)
-    if not files.has_section("rabbitmq"):
+    if url.startswith("spool:"):
+        url = ""
+    if not url and "rabbitmq" not in sections:
         raise ConfigError("no broker is configured: give --to amqp://..., or write a [rabbitmq] section")
-    return _broker("", {**sections, **load([RABBITMQ_SPEC], files)})
+    return _broker(url, sections)
 
 
 def _broker(url: str, sections: Mapping[str, ConfigSection]) -> AmqpOutput:

@@ -82,9 +82,9 @@ _REFUSED = """
 SELECT routing_key, message_id, length(body), reason
 FROM refused JOIN message USING (number) ORDER BY number
 """
-_SOME_ARE_OVER = """
-SELECT 1 FROM forwarded
-WHERE owner = ? AND generation NOT IN (SELECT value FROM json_each(?)) LIMIT 1
+_DECLARE = """
+INSERT INTO exchange VALUES (?, ?)
+ON CONFLICT (name) DO UPDATE SET type = excluded.type WHERE type != excluded.type
 """
 _FORGET = "DELETE FROM forwarded WHERE owner = ? AND generation NOT IN (SELECT value FROM json_each(?))"
 
@@ -124,8 +124,8 @@ class Spool:
         self._rows: list[tuple[Any, ...]] = []
         self._rows_bytes = 0
         self._uncommitted = 0  # messages
-        self._plain: dict[str, Any] = {}
-        self._plain_json = "{}"
+        self._others: dict[str, Any] = {}
+        self._json = "{}"
 
     # Output
 
@@ -137,27 +137,19 @@ class Spool:
             # Not for a forward: to drop a message it has to remember its id, in a full spool, too.
             (page_size,) = database.execute("PRAGMA page_size").fetchone()
             database.execute(f"PRAGMA max_page_count = {(self._max_mib << 20) // page_size}")
-            known = set(database.execute("SELECT name, type FROM exchange"))
-            over = (owner, json.dumps(list(generations)))
-            if database.execute(_SOME_ARE_OVER, over).fetchone() or not known.issuperset(exchanges):
-                database.execute("BEGIN IMMEDIATE")
-                database.executemany("INSERT OR REPLACE INTO exchange VALUES (?, ?)", exchanges)
-                database.execute(_FORGET, over)
-                database.execute("COMMIT")
+            database.execute("BEGIN IMMEDIATE")
+            database.executemany(_DECLARE, exchanges)
+            database.execute(_FORGET, (owner, json.dumps(list(generations))))
+            database.execute("COMMIT")
 
     def publish(self, message: Message) -> None:
         """Add the message to the transaction, unless its id is there or was forwarded already."""
         exchange, routing_key, body, properties, generation = message
-        others = properties.copy()
-        message_id = others.pop("message_id")
-        if "headers" in others:
-            text = json.dumps(typed_json.dump(others))
-        elif others == self._plain:  # they seldom change from message to message
-            text = self._plain_json
-        else:
-            self._plain, self._plain_json = others, json.dumps(others)
-            text = self._plain_json
-        row = (message_id, self._owner, generation, exchange, routing_key, text, time.time(), body)
+        others = {name: value for name, value in properties.items() if name != "message_id"}
+        if "headers" in others or others != self._others:  # without headers, they seldom change
+            self._others, self._json = others, json.dumps(typed_json.dump(others))
+        about = (properties["message_id"], self._owner, generation, exchange, routing_key)
+        row = (*about, self._json, time.time(), body)
         self._rows.append(row)
         self._rows_bytes += len(body)
         self._uncommitted += 1

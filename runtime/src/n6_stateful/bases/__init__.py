@@ -42,6 +42,14 @@ An exception is raised instead, a function takes the method's place, and `...` l
 `harness.assert_stateful_contract(source, later)` needs no more than what the source has at first, and later.
 """
 
+from n6_stateful.bases.base import (
+    BaseCollector,
+    StatefulCollectorMixin,
+    add_collector_entry_point_functions,
+    combined_config_spec,
+    extract_field_from_csv_row,
+    split_csv_row,
+)
 from n6_stateful.bases.downloading import BaseDownloadingCollector
 from n6_stateful.bases.emails import BaseSimpleEmailCollector
 from n6_stateful.bases.items import BaseSeenItemsCollector
@@ -51,6 +59,7 @@ from n6_stateful.bases.rows import BaseDownloadingTimeOrderedRowsCollector, Base
 from n6_stateful.bases.two_phase import BaseSimpleCollector, BaseTwoPhaseCollector
 
 __all__ = [
+    "BaseCollector",
     "BaseDownloadingCollector",
     "BaseDownloadingListCollector",
     "BaseDownloadingTimeOrderedRowsCollector",
@@ -62,4 +71,9 @@ __all__ = [
     "BaseTwoPhaseCollector",
     "CursorForgottenError",
     "Page",
+    "StatefulCollectorMixin",
+    "add_collector_entry_point_functions",
+    "combined_config_spec",
+    "extract_field_from_csv_row",
+    "split_csv_row",
 ]

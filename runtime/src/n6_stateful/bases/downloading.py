@@ -8,13 +8,13 @@ from datetime import datetime
 from types import SimpleNamespace
 from typing import Any
 
+from n6_stateful.bases.base import BaseCollector
 from n6_stateful.bases.http import Answer, as_datetime, download
-from n6_stateful.bases.shape import ChannelCollector
 from n6_stateful.duration import seconds
 from n6_stateful.errors import ConfigError, NothingNew
 
 
-class BaseDownloadingCollector(ChannelCollector):
+class BaseDownloadingCollector(BaseCollector):
     """Gives a collector `download`; the names are n6's.
 
     Attributes:

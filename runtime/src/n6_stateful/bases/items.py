@@ -29,7 +29,7 @@ class BaseSeenItemsCollector(StatefulBaseCollector):
     for `forget_after` is forgotten.
     """
 
-    type = "stream"
+    raw_type = "stream"
     extra_config_options = """
         ; how long a thing that is gone is remembered, so that it is not new when it returns, like 12h or 30d
         forget_after = 30d :: str

@@ -17,7 +17,7 @@ class BaseDownloadingListCollector(BaseDownloadingCollector, StatefulBaseCollect
     and its digest, for servers that know no conditions.
     """
 
-    type = "blacklist"
+    raw_type = "blacklist"
     content_type = "text/plain"
     extra_config_options = """
         url :: str  ; where the list is, http or https

@@ -33,7 +33,7 @@ class BasePagedCollector(StatefulBaseCollector):
     To be written: `download_page`; perhaps `record_body` and `first_cursor`. The state is `{"cursor": ...}`.
     """
 
-    type = "stream"
+    raw_type = "stream"
 
     def download_page(self, cursor: Any) -> Page:
         """The page that begins at `cursor`.

@@ -39,7 +39,7 @@ class BaseTimeOrderedRowsCollector(StatefulBaseCollector, BaseTwoPhaseCollector)
     `window_rows`, `{newest time in a run: digests of its rows, one after the other}`.
     """
 
-    type = "file"
+    raw_type = "file"
     content_type = "text/csv"
     extra_config_options = """
         ; how much older than the newest row a row may be when it comes, like 90m, 2h or 7d

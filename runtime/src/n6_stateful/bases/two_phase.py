@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
-from n6_stateful.bases.shape import ChannelCollector
+from n6_stateful.bases.base import BaseCollector
 from n6_stateful.errors import NothingNew
 
 
-class BaseTwoPhaseCollector(ChannelCollector):
+class BaseTwoPhaseCollector(BaseCollector):
     """Obtains an input pile, then publishes a message for each input data dict that is generated from it.
 
     To be written: `obtain_input_pile` and `generate_input_data_dicts`, and what makes a message of input data
@@ -33,13 +33,21 @@ class BaseTwoPhaseCollector(ChannelCollector):
             self._input_pile, self._why_none = None, reason
         super().run()
 
+    def has_something_to_publish(self) -> bool:
+        """Whether there is an input pile."""
+        return self._input_pile is not None
+
     def start_publishing(self) -> None:
-        """Publish a message for each input data dict."""
+        """Publish what `publish_iteratively` publishes, if there is an input pile."""
         if self._input_pile is None:
             raise self._why_none
+        self.start_iterative_publishing()
+
+    def publish_iteratively(self) -> Iterator[None]:
+        """Publish a message for each input data dict."""
         for input_data in self.generate_input_data_dicts(self._input_pile):
             self.publish_output(*self.get_output_components(**input_data))
-        self.inner_stop()
+            yield
 
 
 class BaseSimpleCollector(BaseTwoPhaseCollector):

@@ -34,7 +34,7 @@ class Body(bytes):
 
 
 # As the guide's collector is written with the names of n6 4.x.
-# mypy: disable-error-code="no-untyped-def, no-untyped-call"
+# mypy: disable-error-code="no-untyped-def, no-untyped-call, override"
 # fmt: off
 class MyStatefulCollector(StatefulCollectorMixin, BaseCollector):
     raw_type = 'stream'

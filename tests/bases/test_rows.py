@@ -109,6 +109,30 @@ class TestOrder:
         """Comments, blank lines and rows without a time are left out."""
         assert run(running, "# 2026", "", "  ", "\r", "id,name", "2026-01,a", "") == ["2026-01,a"]
 
+    def test_unreadable(self, running: Running, caplog: pytest.LogCaptureFixture) -> None:
+        """Rows whose time cannot be read are left out and told; if none can, it is an error."""
+
+        def clean(self: Any, raw: str) -> str:
+            return str(datetime.fromisoformat(raw))
+
+        assert run(running, "2026-01-01,a", "<p>b", "c", clean_row_time=clean) == ["2026-01-01,a"]
+        assert "2 rows have no time that can be read; the first is '<p>b'; they are left out" in caplog.text
+        with pytest.raises(SourceError, match="has the format changed"):
+            run(running, "01/02/2026,a", clean_row_time=clean)
+        assert run(running, "2026-01-01,a", "2026-01-02,b", clean_row_time=clean) == ["2026-01-02,b"]
+
+    @pytest.mark.parametrize("options", ["", "late_by = 30d"])
+    def test_key(self, options: str, tmp_path: Path) -> None:
+        """A row that changes is the same if its key says so."""
+        running = Running(RowsCollector, tmp_path, options)
+        keyed: Any = {"row_key": lambda self, row: row.split(",")[1]}
+        feed = "2026-01-01,1,new", "2026-01-01,2,new", "2026-01-01,1,twice"
+        assert run(running, *feed, **keyed) == ["2026-01-01,2,new", "2026-01-01,1,new"]
+        assert run(running, "2026-01-01,1,old", "2026-01-01,2,old", "2026-01-01,3,x", **keyed) == [
+            "2026-01-01,3,x"
+        ]
+        assert run(running, "2026-01-01,1,older", "2026-01-02,4,y", **keyed) == ["2026-01-02,4,y"]
+
     def test_bytes(self, running: Running) -> None:
         """What is not UTF-8 goes through as it is, and so does the `\\r` of a line's end."""
         arrived = running.run(obtain_orig_data=lambda self: b"2026-01,\xff\xfe\r\n2026-02,\xc5\xbc\r\n")

@@ -52,6 +52,7 @@ from n6_stateful.bases.base import (
 )
 from n6_stateful.bases.downloading import BaseDownloadingCollector
 from n6_stateful.bases.emails import BaseSimpleEmailCollector
+from n6_stateful.bases.http import Answer, DownloadError
 from n6_stateful.bases.items import BaseSeenItemsCollector
 from n6_stateful.bases.lists import BaseDownloadingListCollector
 from n6_stateful.bases.pages import BasePagedCollector, CursorForgottenError, Page
@@ -59,6 +60,7 @@ from n6_stateful.bases.rows import BaseDownloadingTimeOrderedRowsCollector, Base
 from n6_stateful.bases.two_phase import BaseSimpleCollector, BaseTwoPhaseCollector
 
 __all__ = [
+    "Answer",
     "BaseCollector",
     "BaseDownloadingCollector",
     "BaseDownloadingListCollector",
@@ -70,6 +72,7 @@ __all__ = [
     "BaseTimeOrderedRowsCollector",
     "BaseTwoPhaseCollector",
     "CursorForgottenError",
+    "DownloadError",
     "Page",
     "StatefulCollectorMixin",
     "add_collector_entry_point_functions",

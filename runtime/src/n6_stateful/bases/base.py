@@ -65,7 +65,7 @@ class BaseCollector(collector.BaseCollector):
         for old, new in TWINS:
             if all(any(name in vars(cls) for cls in classes) for name in (old, new)):
                 raise CollectorError(
-                    f"{type(self).__name__} has {old}, the name in n6's guide, and {new}, that in n6 4.x, for "
+                    f"{type(self).__name__} has {old}, as n6's guide says, and {new}, as n6 4.x does, for "
                     f"one thing: keep {new}, and remove {old}"
                 )
         super().__init__(**kwargs)

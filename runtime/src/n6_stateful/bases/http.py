@@ -115,7 +115,7 @@ def download(
         The answer; None if the server says that nothing changed since `validators`.
 
     Raises:
-        SourceError: there is no whole answer. Neither the query nor the user of the URL is in its text.
+        DownloadError: there is no whole answer. Neither the query nor the user of the URL is in its text.
         ConfigError: requests or stamina is not installed.
     """
     try:
@@ -137,7 +137,7 @@ def download(
     attempt = _Attempt(url, method, sent, data, timeout, size_limit, allow_empty, is_expected)
 
     def pause(exc: Exception) -> bool | float:
-        if not isinstance(exc, _PassingError):
+        if not isinstance(exc, DownloadError) or not exc.may_pass:
             return False
         return exc.wait is None or (exc.wait < end - time.monotonic() and exc.wait)
 
@@ -162,11 +162,19 @@ def shown(url: str) -> str:
     return f"{parts.scheme}://{host}{parts.path}" + ("?..." if parts.query else "")
 
 
-class _PassingError(SourceError):
-    """The next attempt may do better, after `wait` seconds if the source named a time."""
+class DownloadError(SourceError):
+    """There is no whole answer.
 
-    def __init__(self, text: str, wait: float | None) -> None:
+    Attributes:
+        status: what the server answered; 0 if it is not the status that is wrong.
+        may_pass: whether another attempt may do better.
+        wait: after how many seconds, if the source named a time.
+    """
+
+    def __init__(self, text: str, status: int = 0, *, may_pass: bool, wait: float | None = None) -> None:
         super().__init__(text)
+        self.status = status
+        self.may_pass = may_pass
         self.wait = wait
 
 
@@ -186,7 +194,7 @@ class _Attempt(NamedTuple):
         """The answer; None if nothing changed.
 
         Raises:
-            SourceError: there is none.
+            DownloadError: there is none.
         """
         import requests
         from urllib3.exceptions import HTTPError
@@ -197,16 +205,18 @@ class _Attempt(NamedTuple):
         except ValueError as exc:  # whatever is said of a URL or a header that is wrong quotes it
             raise self._error(f"cannot be asked for: {type(exc).__name__}") from None
         except (EOFError, HTTPError, HTTPException, OSError, zlib.error) as exc:  # with all of requests' own
-            passing = not isinstance(exc, requests.exceptions.SSLError)
+            may_pass = not isinstance(exc, requests.exceptions.SSLError)
             why = f"the body is damaged: {exc}" if isinstance(exc, zlib.error) else _root(exc)
-            raise self._error(why, passing=passing) from None
+            raise self._error(why, may_pass=may_pass) from None
 
-    def _error(self, what: str, *, passing: bool = False, wait: float | None = None) -> SourceError:
+    def _error(
+        self, what: str, status: int = 0, *, may_pass: bool = False, wait: float | None = None
+    ) -> DownloadError:
         if parts := _parts(self.url):
             for secret in filter(None, [parts.query, parts.netloc.rpartition("@")[0]]):
                 what = what.replace(secret, "...")
         text = f"{shown(self.url)}: {what if what.isprintable() else ascii(what)}"[:500]
-        return _PassingError(text, wait) if passing else SourceError(text)
+        return DownloadError(text, status, may_pass=may_pass, wait=wait)
 
     def _respond(self, session: requests.Session) -> requests.Response:
         """The response to the request, redirects followed; its body is not read yet."""
@@ -252,7 +262,8 @@ class _Attempt(NamedTuple):
             raise self._error(
                 f"answered {status} {response.reason or ''}".rstrip()
                 + (f", and asks to wait {wait:.0f} s" if wait else ""),
-                passing=status >= 500 or status in (408, 425, 429),
+                status,
+                may_pass=status >= 500 or status in (408, 425, 429),
                 wait=wait,
             )
         chunked = "chunked" in headers.get("Transfer-Encoding", "").lower()
@@ -344,7 +355,7 @@ def _within(seconds: float, function: Callable[[], Answer | None], otherwise: st
     try:
         return outcome.result(seconds)
     except TimeoutError:
-        raise SourceError(otherwise) from None
+        raise DownloadError(otherwise, may_pass=False) from None
 
 
 def _may_know_the_same(one: SplitResult, two: SplitResult) -> bool:

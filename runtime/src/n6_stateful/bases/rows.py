@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import csv
 import datetime
 import io
 import logging
 import pickle
 from collections.abc import Iterable, Iterator
 from hashlib import blake2b
+from operator import itemgetter
 from typing import Any
 
 from n6_stateful.bases.downloading import BaseDownloadingCollector, looks_like_html
@@ -31,8 +33,11 @@ class BaseTimeOrderedRowsCollector(StatefulBaseCollector, BaseTwoPhaseCollector)
 
     Without `late_by` the rule is n6's: a row is new if its time is above the newest one seen, or equal to it
     and the row was not there. With `late_by` so is one that comes late, as long as its time is at most that
-    much before the newest one: the digests of the rows taken in that window are remembered. A row is its
-    text: the same text again, anywhere in the window, is not new.
+    much before the newest one: the digests of the rows taken in that window are remembered. The same row
+    again, anywhere in the window, is not new.
+
+    A row whose time cannot be read (`ValueError`, `LookupError` or `csv.Error`) is left out, with a line in
+    the log; if that is so of all rows, the format must have changed, and it is an error.
 
     The state's keys are n6's, `newest_row_time`, `newest_rows` and `rows_count`, so that the state of either
     is read by the other; and with `late_by` also `window_begin`, since when all rows are remembered, and
@@ -91,6 +96,11 @@ class BaseTimeOrderedRowsCollector(StatefulBaseCollector, BaseTwoPhaseCollector)
             return None
         raw_row_time = self.pick_raw_row_time(row)
         return None if raw_row_time is None else self.clean_row_time(raw_row_time)
+
+    def row_key(self, row: Any) -> Any:
+        """What tells the row from others with its time: the row itself. To be overridden where a row changes
+        after it was published, such as by its id."""
+        return row
 
     def should_row_be_used(self, row: Any) -> bool:
         """Whether it is more than blanks or a comment, which begins with `#`."""
@@ -160,14 +170,18 @@ class BaseTimeOrderedRowsCollector(StatefulBaseCollector, BaseTwoPhaseCollector)
         """The rows that were not there before, oldest first; the state is brought up to date with them.
 
         Raises:
-            SourceError: their number is not explained, and `row_count_mismatch_is_fatal` is set.
+            SourceError: no row has a time that can be read, or their number is not explained and
+                `row_count_mismatch_is_fatal` is set.
         """
         state = self.state
         newest = before = state[self._NEWEST_ROW_TIME_STATE_KEY]
-        newest_rows = known_rows = set(state[self._NEWEST_ROWS_STATE_KEY])
+        extract_row_time, row_key = self.extract_row_time, self.row_key
+        newest_rows = known_rows = {row_key(row): row for row in state[self._NEWEST_ROWS_STATE_KEY]}
         late_by = self._late_by()
         # Where no window was remembered yet, the newest rows are all that is known of it.
-        packs: dict[Any, bytes] = state.pop("window_rows", {before: b"".join(map(_digest, newest_rows))})
+        packs: dict[Any, bytes] = state.pop(
+            "window_rows", {before: b"".join(_digest(before, key) for key in known_rows)}
+        )
         seen = {digests[at : at + DIGEST_SIZE] for digests in packs.values() for at in _steps(digests)}
         begin = state.pop("window_begin", before)
         if not late_by:
@@ -177,17 +191,24 @@ class BaseTimeOrderedRowsCollector(StatefulBaseCollector, BaseTwoPhaseCollector)
         window: dict[bytes, Any] = {}
         longest = 2 * _PACK
         fresh, rows = _Rows(), []
-        count, last, tied, rises, falls = 0, None, set(), True, True
-        extract_row_time = self.extract_row_time
+        count, last, tied, rises, falls = 0, None, {}, True, True
+        unread: list[Any] = []
         for row in all_rows:
-            row_time = extract_row_time(row)
+            try:
+                row_time = extract_row_time(row)
+            except (ValueError, LookupError, csv.Error):
+                unread.append(row)
+                continue
             if row_time is None:
                 continue
             count += 1
-            if row_time < begin or (row_time == before and row in known_rows):
+            if row_time < begin:
+                continue
+            key = row_key(row)
+            if row_time == before and key in known_rows:
                 continue
             if late_by:
-                if (digest := _digest(row)) in seen or digest in window:
+                if (digest := _digest(row_time, key)) in seen or digest in window:
                     continue
                 window[digest] = row_time
                 if len(window) > longest:  # most of them will be too old to be remembered in the end
@@ -195,17 +216,17 @@ class BaseTimeOrderedRowsCollector(StatefulBaseCollector, BaseTwoPhaseCollector)
                     longest = 2 * max(len(window), _PACK)
             # Only rows with the same time can be the same: those side by side are told apart here.
             if row_time == last:
-                if row in tied:
+                if key in tied:
                     continue
-                tied.add(row)
+                tied[key] = row
             else:
                 if last is not None:
                     rises, falls = rises and row_time > last, falls and row_time < last
-                last, tied = row_time, {row}
+                last, tied = row_time, {key: row}
             if row_time > newest:
                 newest, newest_rows = row_time, tied
             elif row_time == newest:
-                newest_rows.add(row)
+                newest_rows[key] = row
             rows.append(row)
             if len(rows) == _PACK:
                 fresh.add(rows)
@@ -215,10 +236,11 @@ class BaseTimeOrderedRowsCollector(StatefulBaseCollector, BaseTwoPhaseCollector)
             fresh.turn()
         elif not rises:
             fresh = self._sorted(fresh)
+        self._tell_unread(unread, count)
         self._check_count(count, len(fresh))
         if fresh:
             state[self._NEWEST_ROW_TIME_STATE_KEY] = newest
-            state[self._NEWEST_ROWS_STATE_KEY] = newest_rows
+            state[self._NEWEST_ROWS_STATE_KEY] = set(newest_rows.values())
             state[self._ROWS_COUNT_KEY] = count
         if late_by and newest != self.get_oldest_possible_row_time():
             state["window_begin"] = begin = max(begin, self.get_window_begin(newest, late_by))
@@ -235,9 +257,15 @@ class BaseTimeOrderedRowsCollector(StatefulBaseCollector, BaseTwoPhaseCollector)
             raise ConfigError(f"late_by = {self.config['late_by']}: {exc}") from exc
 
     def _sorted(self, fresh: _Rows) -> _Rows:
-        rows = list(dict.fromkeys(fresh))
-        rows.sort(key=self.extract_row_time)
-        return _Rows(rows)
+        rows = {(self.extract_row_time(row), self.row_key(row)): row for row in fresh}
+        return _Rows(rows[key] for key in sorted(rows, key=itemgetter(0)))
+
+    def _tell_unread(self, unread: list[Any], count: int) -> None:
+        if unread:
+            text = f"{len(unread):,} rows have no time that can be read; the first is {unread[0]!r:.100}"
+            if not count:
+                raise SourceError(f"{text}; has the format changed? nothing was published")
+            LOGGER.warning("%s; they are left out", text)
 
     def _check_count(self, count: int, fresh: int) -> None:
         before = self.state.get(self._ROWS_COUNT_KEY)  # n6's oldest states have none
@@ -312,8 +340,8 @@ class _Rows:
             yield from pack
 
 
-def _digest(row: Any) -> bytes:
-    return blake2b(str(row).encode("utf-8", "surrogatepass"), digest_size=DIGEST_SIZE).digest()
+def _digest(row_time: Any, key: Any) -> bytes:
+    return blake2b(f"{row_time}\n{key}".encode("utf-8", "surrogatepass"), digest_size=DIGEST_SIZE).digest()
 
 
 def _since(begin: Any, window: dict[bytes, Any]) -> dict[bytes, Any]:

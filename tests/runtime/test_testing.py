@@ -100,7 +100,7 @@ def test_a_download_is_handed_over_only_if_it_is_newer(harness: CollectorHarness
 
 def test_a_download_may_be_an_error(harness: CollectorHarness) -> None:
     result = harness.run(TimeoutError("the source is slow"))
-    assert (result.exit_code, harness.state) == (1, None)
+    assert (result.exit_code, harness.state) == (66, None)
 
 
 def test_a_download_may_be_a_function(harness: CollectorHarness) -> None:

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from n6_stateful import BaseCollector, CollectorWithStateMixin
+from n6_stateful import BaseCollector, CollectorWithStateMixin, Download
 from n6_stateful.testing import MemoryOutput
 from tests.runtime.conftest import InForce
 
@@ -87,6 +87,17 @@ def test_the_class_of_the_guide_remembers_between_runs(in_force: InForce, tmp_pa
         assert run_once().asked_for == ("2026-01-01T00:00:00",)
     path = tmp_path / "cache" / "my-provider.example-channel.MyStatefullCollector.pickle"
     assert pickle.loads(path.read_bytes()) == {"last_utc": "2026-01-01T00:00:00"}
+
+
+def test_nothing_new_but_a_tag(
+    in_force: InForce, memory: MemoryOutput, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An empty Download publishes nothing, and its time_utc is remembered."""
+    monkeypatch.setattr(MyStatefullCollector, "_download", lambda *_, **__: Download(b"", time_utc="tag"))
+    with in_force(CONFIG):
+        run_once()
+    path = tmp_path / "cache" / "my-provider.example-channel.MyStatefullCollector.pickle"
+    assert (memory.delivered, pickle.loads(path.read_bytes())) == ([], {"last_utc": "tag"})
 
 
 @pytest.mark.parametrize("converter", ["str", "path"])

@@ -6,10 +6,15 @@ from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 
+import hypothesis
 import pytest
 
 from n6_stateful import settings
 from n6_stateful.testing import MemoryOutput
+
+# A busy machine is no failure.
+hypothesis.settings.register_profile("no deadline", deadline=None)
+hypothesis.settings.load_profile("no deadline")
 
 InForce = Callable[[str], AbstractContextManager[None]]
 WriteConfig = Callable[[str], Path]

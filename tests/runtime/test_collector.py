@@ -42,7 +42,8 @@ def variant(**attributes: Any) -> type[Collector]:
     return type("Variant", (Collector,), attributes)
 
 
-def test_the_properties_are_those_of_n6(in_force: InForce, memory: MemoryOutput) -> None:
+def test_properties(in_force: InForce, memory: MemoryOutput) -> None:
+    """A message's properties are those of n6."""
     before = int(time.time())
     with in_force(CONFIG):
         Collector().run()
@@ -55,23 +56,25 @@ def test_the_properties_are_those_of_n6(in_force: InForce, memory: MemoryOutput)
 
 
 @pytest.mark.parametrize("raw_type", ["file", "blacklist"])
-def test_files_and_blacklists_have_a_content_type(
-    raw_type: str, in_force: InForce, memory: MemoryOutput
-) -> None:
+def test_content_type(raw_type: str, in_force: InForce, memory: MemoryOutput) -> None:
+    """Files and blacklists have a content type."""
     with in_force(CONFIG):
         variant(type=raw_type, content_type="text/csv")().run()
     (message,) = memory.delivered
     assert (message.properties["type"], message.properties["content_type"]) == (raw_type, "text/csv")
 
 
-def test_a_format_version_tag_ends_the_routing_key(in_force: InForce, memory: MemoryOutput) -> None:
+def test_version_tag(in_force: InForce, memory: MemoryOutput) -> None:
+    """The format version tag ends the routing key."""
     with in_force(CONFIG):
         variant(raw_format_version_tag="202601")().run()
     (message,) = memory.delivered
     assert message.routing_key == "my-provider.my-channel.202601"
 
 
-def test_input_data_reaches_every_method(in_force: InForce) -> None:
+def test_input_data(in_force: InForce) -> None:
+    """Input data reaches every template method."""
+
     class Curious(Collector):
         def process_input_data(self, **input_data: Any) -> dict[str, Any]:
             return {"row": input_data["number"] + 1}
@@ -109,34 +112,36 @@ def test_input_data_reaches_every_method(in_force: InForce) -> None:
         ({"config_spec": ""}, "declares no section"),
     ],
 )
-def test_a_class_that_breaks_a_rule_is_refused_when_it_is_made(
-    attributes: dict[str, Any], told: str, in_force: InForce
-) -> None:
+def test_wrong_class(attributes: dict[str, Any], told: str, in_force: InForce) -> None:
+    """A class that breaks a rule of n6 is refused when it is made."""
     with in_force(CONFIG), pytest.raises(CollectorError, match=told):
         variant(**attributes)()
 
 
 @pytest.mark.parametrize("channel", ["", "Upper", "under_score", "two.dots", "ż", "space d", "x" * 21, "a\n"])
-def test_a_channel_that_breaks_n6s_pattern_is_refused_and_nothing_is_published(
-    channel: str, in_force: InForce, memory: MemoryOutput
-) -> None:
+def test_wrong_channel(channel: str, in_force: InForce, memory: MemoryOutput) -> None:
+    """A channel that breaks n6's pattern is refused, and nothing is published."""
     with in_force(CONFIG), pytest.raises(CollectorError, match="breaks n6's rule"):
         variant(channel=channel)().run()
     assert not memory.delivered
 
 
-def test_a_source_of_32_characters_is_accepted(in_force: InForce, memory: MemoryOutput) -> None:
+def test_longest_source(in_force: InForce, memory: MemoryOutput) -> None:
+    """A source may have 32 characters."""
     with in_force(CONFIG):
         variant(channel="x" * 20)().run()
     assert len(memory.delivered[0].routing_key) == 32
 
 
-def test_a_provider_that_breaks_n6s_pattern_is_an_error_of_the_configuration(in_force: InForce) -> None:
+def test_wrong_provider(in_force: InForce) -> None:
+    """A provider that breaks n6's pattern is an error of the configuration."""
     with in_force("[a_collector]\nsource = My_Provider"), pytest.raises(ConfigError, match="My_Provider"):
         Collector().run()
 
 
-def test_the_source_is_checked_before_anything_is_downloaded(in_force: InForce) -> None:
+def test_source_checked_first(in_force: InForce) -> None:
+    """The source is checked before anything is downloaded."""
+
     class Downloading(Collector):
         channel = "WRONG"
 
@@ -147,7 +152,9 @@ def test_the_source_is_checked_before_anything_is_downloaded(in_force: InForce) 
         Downloading().run()
 
 
-def test_classes_may_add_options_to_the_collectors_section(in_force: InForce) -> None:
+def test_extra_options(in_force: InForce) -> None:
+    """Classes may add options to the collector's section."""
+
     class Mixin:
         extra_config_options = """
             flavour = plain :: str
@@ -207,7 +214,8 @@ def test_custom_converters(in_force: InForce) -> None:
     assert collector.config["sizes"] == [1024, 2048]
 
 
-def test_a_spec_may_have_further_sections(in_force: InForce) -> None:
+def test_further_sections(in_force: InForce) -> None:
+    """A spec may have further sections."""
     spec = Collector.config_spec + "\n[other]\nkey = 1 :: int"
     with in_force(CONFIG + "[other]\nkey = 2\n"):
         collector = variant(config_spec=spec)()
@@ -215,7 +223,9 @@ def test_a_spec_may_have_further_sections(in_force: InForce) -> None:
     assert collector.config["source"] == "my-provider"
 
 
-def test_an_interrupted_run_is_stopped_and_the_interruption_goes_on(in_force: InForce) -> None:
+def test_interruption(in_force: InForce) -> None:
+    """An interrupted run is stopped, and the interruption goes on."""
+
     class Interrupted(Collector):
         stopped = False
 

@@ -74,7 +74,8 @@ def one_clear_error(done: subprocess.CompletedProcess[str], code: int, *told: st
         assert each in done.stderr
 
 
-def test_without_arguments_it_runs_with_the_configuration_of_the_environment(host: Host) -> None:
+def test_no_arguments(host: Host) -> None:
+    """Without arguments it runs, with the configuration of the environment."""
     host.env["N6_CONFIG"] = str(host.config)
     done = host.run(config=False)
     assert done.returncode == 0, done.stderr
@@ -82,31 +83,36 @@ def test_without_arguments_it_runs_with_the_configuration_of_the_environment(hos
     assert done.stdout.count("\n") == 1
 
 
-def test_the_second_run_publishes_nothing_and_the_third_what_is_new(host: Host) -> None:
+def test_runs(host: Host) -> None:
+    """The second run publishes nothing, and the third what is new."""
     host.run()
     assert host.run().stdout.startswith("published 0 messages; ")
     host.feed.write_text("one\ntwo\nthree\n")
     assert host.run().stdout.startswith("published 1 message (5 bytes) to ")
 
 
-def test_the_closing_line_tells_the_state_generation_that_was_saved(host: Host) -> None:
+def test_closing_line(host: Host) -> None:
+    """The closing line tells the state's generation that was saved."""
     generation = host.run().stdout.split("state generation ")[1].split(";")[0]
     assert generation in host.run("state", "show").stdout
 
 
-def test_under_cron_only_what_is_wrong_is_logged_at_level_warning(host: Host) -> None:
+def test_quiet(host: Host) -> None:
+    """At level warning a good run logs nothing."""
     host.run()
     assert host.run("--log-level", "warning").stderr == ""
 
 
-def test_output_on_the_command_line_wins_over_the_configuration(host: Host) -> None:
+def test_output(host: Host) -> None:
+    """--output wins over the configuration."""
     done = host.run("--output", f"spool:{host.directory}/other")
     assert done.returncode == 0, done.stderr
     assert (host.directory / "other").exists()
     assert not (host.directory / "spool").exists()
 
 
-def test_a_dry_run_shows_the_messages_and_changes_nothing(host: Host) -> None:
+def test_dry_run(host: Host) -> None:
+    """A dry run shows the messages and changes nothing."""
     done = host.run("--dry-run")
     assert done.returncode == 0, done.stderr
     assert "raw my-provider.lines (3 bytes)" in done.stdout
@@ -116,26 +122,30 @@ def test_a_dry_run_shows_the_messages_and_changes_nothing(host: Host) -> None:
     assert host.run().stdout.startswith("published 2 messages")
 
 
-def test_a_dry_run_needs_no_output(host: Host) -> None:
+def test_dry_run_without_output(host: Host) -> None:
+    """A dry run needs no output."""
     host.change_config(f"[output]\nurl = spool:{host.directory}/spool\n", "")
     assert host.run("--dry-run").returncode == 0
 
 
-def test_check_tries_everything_and_publishes_nothing(host: Host) -> None:
+def test_check(host: Host) -> None:
+    """check tries everything and publishes nothing."""
     done = host.run("check")
     assert done.returncode == 0, done.stderr
     assert [line.split(":")[0] for line in done.stdout.splitlines()] == ["configuration", "state", "output"]
     assert host.run().stdout.startswith("published 2 messages")
 
 
-def test_check_tells_what_fails_and_tries_the_rest(host: Host) -> None:
+def test_check_failure(host: Host) -> None:
+    """check tells what fails, and tries the rest."""
     (host.directory / "cache").write_text("a file stands where the directory belongs")
     done = host.run("check")
     assert done.returncode == 74
     assert "output: ok" in done.stdout
 
 
-def test_check_tells_of_a_broken_state_and_leaves_it_to_the_next_run(host: Host) -> None:
+def test_check_broken_state(host: Host) -> None:
+    """check tells of a broken state, and leaves it to the next run."""
     host.run()
     (state,) = (host.directory / "cache").glob("*.pickle")
     state.write_bytes(b"garbage")
@@ -147,7 +157,8 @@ def test_check_tells_of_a_broken_state_and_leaves_it_to_the_next_run(host: Host)
     assert "the state is broken" in host.run().stderr
 
 
-def test_version_names_the_runtime(host: Host) -> None:
+def test_version(host: Host) -> None:
+    """--version names the runtime's version."""
     from n6_stateful import __version__
 
     done = host.run("--version", config=False)
@@ -158,7 +169,8 @@ def test_version_names_the_runtime(host: Host) -> None:
 @pytest.mark.parametrize(
     "argv", [["--no-such-option"], ["no-such-command"], ["state"], ["--log-level", "loud"], ["spool", "show"]]
 )
-def test_wrong_usage_exits_with_2(host: Host, argv: list[str]) -> None:
+def test_usage(host: Host, argv: list[str]) -> None:
+    """Wrong usage exits with 2."""
     assert host.run(*argv, config=False).returncode == 2
 
 
@@ -170,27 +182,32 @@ def test_wrong_usage_exits_with_2(host: Host, argv: list[str]) -> None:
         ("[ouput]\nurl = amqp://127.0.0.1/", "Did you mean [output] where it says [ouput]?"),
     ],
 )
-def test_an_output_that_is_misspelt_is_told_as_that(section: str, told: str, host: Host) -> None:
+def test_misspelt_output(section: str, told: str, host: Host) -> None:
+    """A misspelt output is told as that."""
     host.change_config(f"[output]\nurl = spool:{host.directory}/spool\n", section + "\n")
     one_clear_error(host.run(), 78, told)
 
 
-def test_a_missing_configuration_file_is_named(host: Host) -> None:
+def test_missing_file(host: Host) -> None:
+    """A configuration file that is not there is named."""
     host.env["N6_CONFIG"] = str(host.directory / "no-such.conf")
     one_clear_error(host.run(config=False), 78, "no-such.conf")
 
 
-def test_a_missing_section_is_named_and_shown(host: Host) -> None:
+def test_missing_section(host: Host) -> None:
+    """A missing section is named with its options."""
     host.config.write_text("")
     one_clear_error(host.run(), 78, "[sample]", "source", "cache_dir")
 
 
-def test_all_problems_of_the_configuration_are_told_at_once(host: Host) -> None:
+def test_all_problems(host: Host) -> None:
+    """All problems of the configuration are told at once."""
     host.config.write_text("[sample]\ncache_dir = relative\nurll = /feed\n")
     one_clear_error(host.run(), 78, "source", "cache_dir", "urll", "[output]", "[rabbitmq]")
 
 
-def test_a_collector_whose_own_code_fails_leaves_a_traceback_and_exits_with_1(host: Host) -> None:
+def test_own_code(host: Host) -> None:
+    """A collector whose own code fails leaves a traceback, and exits with 1."""
     host.feed.unlink()
     done = host.run()
     assert done.returncode == 1
@@ -200,13 +217,15 @@ def test_a_collector_whose_own_code_fails_leaves_a_traceback_and_exits_with_1(ho
     assert done.stdout == ""
 
 
-def test_an_unwritable_cache_dir_is_one_clear_error_and_nothing_is_published(host: Host) -> None:
+def test_unwritable_cache_dir(host: Host) -> None:
+    """An unusable cache_dir is one clear error, and nothing is published."""
     (host.directory / "cache").write_text("a file stands where the directory belongs")
     one_clear_error(host.run(), 74, str(host.directory / "cache"))
     assert not (host.directory / "spool").exists()
 
 
-def test_a_broker_that_is_down_is_one_clear_error_and_the_state_stays(host: Host) -> None:
+def test_broker_down(host: Host) -> None:
+    """A broker that is down is one clear error, and the state stays."""
     host.run()
     before = host.run("state", "show").stdout
     host.feed.write_text("one\ntwo\nthree\n")
@@ -214,16 +233,16 @@ def test_a_broker_that_is_down_is_one_clear_error_and_the_state_stays(host: Host
     assert host.run("state", "show").stdout == before
 
 
-def test_passwords_in_urls_are_never_shown(host: Host) -> None:
+def test_password_in_url(host: Host) -> None:
+    """A password in an output's URL is not shown."""
     done = host.run("--log-level", "debug", "--output", "amqp://user:hunter2@127.0.0.1:9/")
     assert done.returncode == 69
     assert "hunter2" not in done.stdout + done.stderr
 
 
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
-def test_an_interrupted_run_exits_at_once_and_saves_nothing(
-    host: Host, number: signal.Signals, code: int
-) -> None:
+def test_interrupted(host: Host, number: signal.Signals, code: int) -> None:
+    """An interrupted run exits at once, and saves nothing."""
     host.feed.unlink()
     os.mkfifo(host.feed)  # the collector waits in its own code until somebody writes
     process = host.start("--config", str(host.config))
@@ -237,7 +256,8 @@ def test_an_interrupted_run_exits_at_once_and_saves_nothing(
     assert not list((host.directory / "cache").glob("*.pickle"))
 
 
-def test_a_reader_that_goes_away_is_no_error(host: Host) -> None:
+def test_reader_gone(host: Host) -> None:
+    """Nobody has to read all of a dry run."""
     host.feed.write_text("x" * 150 + "\n" + "".join(f"{number}\n" for number in range(5_000)))
     process = host.start("--dry-run", "--config", str(host.config))
     assert process.stdout is not None
@@ -249,7 +269,8 @@ def test_a_reader_that_goes_away_is_no_error(host: Host) -> None:
     assert process.wait(timeout=60) == 0
 
 
-def test_a_long_run_shows_its_progress_on_a_terminal_only(host: Host) -> None:
+def test_progress(host: Host) -> None:
+    """A long run shows its progress, on a terminal only."""
     code = (
         "from n6_stateful import progress; progress.FIRST_AFTER_SECONDS = progress.SECONDS_BETWEEN = 0\n"
         "from tests.runtime.sample_collector import SampleCollector; SampleCollector.run_script()"

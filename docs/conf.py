@@ -39,6 +39,7 @@ autodoc_typehints = "signature"
 autodoc_member_order = "bysource"
 autodoc_preserve_defaults = True
 napoleon_numpy_docstring = False
+napoleon_use_ivar = True  # or the fields of a tuple would be told twice
 python_display_short_literal_types = True
 
 html_theme = "furo"
@@ -63,6 +64,19 @@ linkcheck_ignore = [
 linkcheck_timeout = 15
 
 
+# `type` is Python's here, and the name of an attribute that collectors have.
+suppress_warnings = ["ref.python"]
+
+
+def without_that_of_a_module(
+    app: Any, what: str, name: str, obj: Any, options: Any, lines: list[str]
+) -> None:
+    """Leave out the docstring of a module, which is for whoever reads the source."""
+    if what == "module":
+        lines.clear()
+
+
 def setup(app: Any) -> None:
     """Write the pages that are made from the code."""
     app.connect("builder-inited", lambda app: from_code.write(Path(app.srcdir) / "reference"))
+    app.connect("autodoc-process-docstring", without_that_of_a_module, priority=100)

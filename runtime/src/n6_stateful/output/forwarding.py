@@ -48,6 +48,7 @@ class _Forwarding:
         self._database = database
         self._output = output
         self._exchanges: list[Exchange] = []
+        self._is_open = False
         # Counts the forwards that were refused something, so that none tries the same message twice.
         query = "SELECT ifnull(max(attempt), 0) + 1 FROM refused"
         self.attempt: int = database.execute(query).fetchone()[0]
@@ -64,7 +65,8 @@ class _Forwarding:
                 arrived += self._send(batch)
                 # For a run that waits to write: SQLite has it look ten times a second.
                 time.sleep(min(0.15, (time.monotonic() - started) / 10))
-            self._output.close()
+            if self._is_open:
+                self._output.close()
         except BaseException:
             self._output.abort()
             raise
@@ -81,6 +83,7 @@ class _Forwarding:
         return batch
 
     def _connect(self, first: int, last: int) -> None:
+        """Open the output with the exchanges that messages wait for, but for those that cannot be had."""
         found = self._database.execute(EXCHANGES, (first, last))
         self._exchanges = [Exchange(*row) for row in found]
         try:
@@ -89,6 +92,7 @@ class _Forwarding:
             self._output.abort()
             self._exchanges = [each for each in self._exchanges if self._is_usable(each)]
             self._output.open(self._exchanges, "", ())
+        self._is_open = True
 
     def _is_usable(self, exchange: Exchange) -> bool:
         """Whether the broker lets us have an exchange; what waits for it is set apart if not."""
@@ -106,6 +110,9 @@ class _Forwarding:
         Returns:
             How many have arrived.
         """
+        if not self._is_open:
+            self._output.open(self._exchanges, "", ())
+            self._is_open = True
         published: list[Spooled] = []
         with self._spool.transaction(self._database):
             self._database.execute("SAVEPOINT sending")
@@ -132,8 +139,9 @@ class _Forwarding:
                     gone.add(each.number)
         if len(gone) == len(arrived) and all(each.refused is False for each in found.values()):
             raise failure
+        # An output that has failed takes nothing more.
         self._output.abort()
-        self._output.open(self._exchanges, "", ())
+        self._is_open = False
         left = [each for each in batch if each.number not in gone]
         middle = (len(left) + 1) // 2
         return len(arrived) + sum(self._send(half) for half in (left[:middle], left[middle:]) if half)

@@ -249,7 +249,7 @@ class Spool:
         if not self.path.exists():
             return []
         with self.connected() as database:
-            return select(database, query, *parameters)
+            return list(select(database, query, *parameters))
 
     # The file
 
@@ -375,17 +375,15 @@ class Spool:
         return f"failed: {exc}"
 
 
-def select(database: sqlite3.Connection, query: str, *parameters: Any) -> list[Spooled]:
+def select(database: sqlite3.Connection, query: str, *parameters: Any) -> Iterator[Spooled]:
     """The messages that one of the queries above finds."""
-    found = []
     for row in database.execute(query, parameters):
         number, spooled, size, refused, owner, message_id, generation, exchange, routing_key, text, body = row
         properties = json.loads(text)
         with suppress(ValueError):  # version 1 kept headers as they were, "$" and all
             properties = typed_json.load(properties)
         message = Message(exchange, routing_key, body, {"message_id": message_id, **properties}, generation)
-        found.append(Spooled(number, spooled, size, refused, owner, message))
-    return found
+        yield Spooled(number, spooled, size, refused, owner, message)
 
 
 def take_out(database: sqlite3.Connection, batch: Sequence[Spooled]) -> list[Spooled]:

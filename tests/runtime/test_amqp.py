@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import re
 import socket
 import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -88,8 +90,12 @@ class Peer:
                     connection.recv(1 << 16)
                 else:
                     assert self.go.wait(SLACK)
+                    connection.settimeout(1)
                 with suppress(OSError):
                     connection.sendall(answer)
+                    continue
+                break
+            connection.settimeout(None)
             with suppress(OSError):
                 while not self._hang_up and connection.recv(1 << 16):
                     pass
@@ -209,19 +215,27 @@ def test_stray_return() -> None:
         assert len(caught.value.undelivered) == 1
 
 
-@pytest.mark.parametrize("tag", [0, 7, 2**63])
+@pytest.mark.parametrize("tag", [0, 7, 2**63, 2**64 - 1])
 @pytest.mark.parametrize("multiple", [False, True])
 def test_stray_confirmation(tag: int, multiple: bool) -> None:
-    """A confirmation of what was not sent confirms nothing, and a nonsensical one ends in time."""
+    """A confirmation of what was not sent confirms nothing, not what was sent either, and ends at once."""
     with answering(*READY, method(1, spec.Basic.Ack(tag, multiple))) as output:
         output.open((), "test", ())
         publish(output, b"x")
-        if multiple and tag:  # whoever confirms all up to a later one confirms this one, too
+        with pytest.raises(PublishError, match="confirmed a message that was not sent") as caught:
             output.flush()
-        else:
-            with pytest.raises(PublishError) as caught:
-                output.flush()
-            assert len(caught.value.undelivered) == 1
+        assert len(caught.value.undelivered) == 1
+
+
+def test_confirmations() -> None:
+    """One confirmation can be of several messages, in any order with others, and come twice."""
+    acks = [spec.Basic.Ack(2), spec.Basic.Ack(2), spec.Basic.Ack(3, True), spec.Basic.Ack(1)]
+    with answering(*READY, b"".join(method(1, ack) for ack in acks)) as output:
+        output.open((), "test", ())
+        for body in (b"a", b"b", b"c"):
+            publish(output, body)
+        time.sleep(0.1)  # they have to be sent before they can be confirmed
+        output.flush()
 
 
 @pytest.mark.parametrize("in_flight", [1, 2])
@@ -237,6 +251,53 @@ def test_channel_closed(in_flight: int) -> None:
         assert [each.refused for each in caught.value.undelivered] == (
             [True] if in_flight == 1 else [None, None]
         )
+
+
+@pytest.mark.parametrize(("code", "is_refusal"), [(501, True), (541, True), (320, False)])
+@pytest.mark.parametrize("in_flight", [1, 2])
+def test_connection_closed(in_flight: int, code: int, is_refusal: bool) -> None:
+    """A connection that the broker closes refuses the only message in flight, unless an operator did."""
+    with answering(*READY, method(0, spec.Connection.Close(code, "said why", 0, 0))) as output:
+        output.open((), "test", ())
+        for _ in range(in_flight):
+            publish(output, b"x")
+        with pytest.raises(PublishError, match=f"{code} said why") as caught:
+            output.flush()
+        refused = (True if in_flight == 1 else None) if is_refusal else False
+        assert [each.refused for each in caught.value.undelivered] == [refused] * in_flight
+
+
+def resident_mib() -> float:
+    found = re.search(r"VmRSS:\s*(\d+) kB", Path("/proc/self/status").read_text())
+    assert found
+    return int(found[1]) / 1024
+
+
+RETURN = method(1, spec.Basic.Return(312, "NO_ROUTE", "raw", "a.b"))
+
+
+@pytest.mark.parametrize(
+    "beginning",
+    [
+        b"\x03\x00\x01\x7f\xff\xff\xff",
+        RETURN + frame.Header(1, 1 << 40, spec.BasicProperties()).marshal(),
+        b"",
+    ],
+    ids=["frame", "return", "bodies"],
+)
+def test_flood(beginning: bytes) -> None:
+    """A broker that says more and more ends the run in time, and does not fill the memory."""
+    body = frame.Body(1, bytes(1 << 16)).marshal()
+    peer = Peer((*READY, beginning, *[body] * 10_000), progress_timeout=3)
+    peer.go.set()
+    before = resident_mib()
+    peer.output.open((), "test", ())
+    publish(peer.output, b"x")
+    with pytest.raises(PublishError) as caught:
+        peer.output.flush()
+    assert len(caught.value.undelivered) == 1
+    assert resident_mib() - before < 250
+    peer.close()
 
 
 def test_addresses(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -28,6 +28,7 @@ LOGGER = logging.getLogger(__name__)
 CLOSE_SECONDS = 5.0
 ABORT_SECONDS = 1.0
 TICK_SECONDS = 0.25
+SPARE_BYTES = 1 << 20  # what a broker may say beyond twice what it was sent
 FORCED = 320  # an operator closed the connection, or the broker goes down: nothing of ours is to blame
 INTERRUPTED = "publishing was interrupted half-way"
 
@@ -71,6 +72,7 @@ class AmqpOutput:
         self._is_ready = False
         self._ended: str | None = None  # why nothing can be published any more
         self._alarm: str | None = None  # why the broker takes nothing for now
+        self._sent = 0
         self._confirmed_up_to = 0
         self._confirmed_bytes = 0
         self._refused: dict[int, Undelivered] = {}
@@ -284,6 +286,15 @@ class AmqpOutput:
     def _on_ready(self) -> None:
         self._is_ready = True
         self._wake.put(None)
+        self._watch()
+
+    def _watch(self) -> None:
+        """Let no broker fill the memory: whatever it has to say is less than what it was sent."""
+        if self._connection.bytes_received > 2 * self._connection.bytes_sent + SPARE_BYTES:
+            self._ended = self._ended or "it sends more than it was sent"
+            self._wake.put(None)
+            self._loop.hang_up()
+        self._loop.call_later(TICK_SECONDS, self._watch)
 
     def _send(self) -> None:
         from pika import BasicProperties
@@ -292,6 +303,7 @@ class AmqpOutput:
         while self._outbox and self._channel.is_open and self._ended is None:
             tag, (exchange, routing_key, body, properties, _) = self._outbox.popleft()
             LOGGER.debug("%d: %s %s (%d bytes)", tag, routing_key, properties["message_id"], len(body))
+            self._sent = tag
             try:
                 self._channel.basic_publish(
                     exchange, routing_key, body, BasicProperties(**properties), mandatory=True
@@ -306,10 +318,13 @@ class AmqpOutput:
         from pika.spec import Basic
 
         method = frame.method
+        if not 0 < method.delivery_tag <= self._sent:
+            self._end(f"it confirmed a message that was not sent (number {method.delivery_tag:,})")
+            return
         first = self._confirmed_up_to + 1 if method.multiple else method.delivery_tag
-        for tag in range(first, min(method.delivery_tag, self._published) + 1):
+        for tag in range(first, method.delivery_tag + 1):
             about = self._unconfirmed.get(tag)
-            if about is None:  # confirmed before, or never sent
+            if about is None:  # confirmed before
                 continue
             if isinstance(method, Basic.Nack) and tag not in self._refused:
                 reason = "refused by the broker (nack): a queue is full, or could not store it"

@@ -94,6 +94,49 @@ def pika_blocking(count: int, size: int) -> float:
     return taken
 
 
+def pika_pipelined(count: int, size: int) -> float:
+    """pika's SelectConnection, one thread, with as many messages unconfirmed as the window has room for.
+
+    What a program would do that has nothing else to do: no ids, no list of what did not arrive.
+    """
+    window = WINDOW if size < 1 << 20 else 16
+    source = enumerate(bodies(count, size))
+    unconfirmed: set[int] = set()
+    times: list[float] = []
+
+    def fill(channel: Any) -> None:
+        while len(unconfirmed) < window and (each := next(source, None)):
+            number, body = each
+            unconfirmed.add(number + 1)
+            properties = pika.BasicProperties(delivery_mode=2, message_id=f"{number:032x}", type="stream")
+            channel.basic_publish(NAME, "a.b", body, properties, mandatory=True)
+        if not unconfirmed:
+            times.append(time.perf_counter())
+            connection.close()
+
+    def begin(channel: Any) -> None:
+        def on_confirmation(frame: Any) -> None:
+            tag = frame.method.delivery_tag
+            if frame.method.multiple:
+                unconfirmed.difference_update([each for each in unconfirmed if each <= tag])
+            else:
+                unconfirmed.discard(tag)
+            if len(unconfirmed) <= window // 2:
+                fill(channel)
+
+        channel.confirm_delivery(on_confirmation)
+        times.append(time.perf_counter())
+        fill(channel)
+
+    connection = pika.SelectConnection(
+        pika.URLParameters(URL),
+        on_open_callback=lambda connection: connection.channel(on_open_callback=begin),
+        on_close_callback=lambda connection, reason: connection.ioloop.stop(),
+    )
+    connection.ioloop.start()
+    return times[1] - times[0]
+
+
 def aio_pika(count: int, size: int) -> float:
     """aio-pika, with as many confirmations awaited at a time as the window has room for."""
 
@@ -121,6 +164,7 @@ def aio_pika(count: int, size: int) -> float:
 CLIENTS: dict[str, Callable[[int, int], float]] = {
     "raw socket": raw_socket,
     "n6-stateful": n6_stateful,
+    "pika, pipelined": pika_pipelined,
     "pika, blocking": pika_blocking,
     "aio-pika": aio_pika,
 }

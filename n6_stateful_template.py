@@ -33,7 +33,7 @@ _NOT_ASKED = ("_raw_type", "_content_type", "_author")
 TAKEN_NAMES = frozenset(
     name
     for names in (
-        "n6_stateful n6_stateful_runtime pika requests stamina tenacity urllib3 certifi idna",
+        "n6_stateful n6_stateful_runtime pika amqp vine requests stamina tenacity urllib3 certifi idna",
         "sqlalchemy greenlet psycopg psycopg_binary pymysql prometheus_client pythonjsonlogger matplotlib",
         "charset_normalizer src tests test test_collector test_download conftest vendor",
         "pytest py pluggy iniconfig packaging pygments mypy mypyc mypy_extensions typing_extensions pathspec",

@@ -14,6 +14,7 @@ from __future__ import annotations
 import io
 import os
 import pickle
+import ssl
 from collections.abc import Callable, Sequence
 from contextlib import redirect_stderr, redirect_stdout
 from pathlib import Path
@@ -174,27 +175,39 @@ class CollectorHarness:
         """Run the collector's command once, publishing to RabbitMQ, and read back what has arrived.
 
         It publishes to an exchange of its own, which is removed again: what n6 takes is not touched. What
-        has arrived is read by another client, pika, which has to be installed.
+        has arrived is read by another client than pika: py-amqp (`amqp`), which has to be installed.
 
         Args:
-            url: the broker, `amqp://...` or `amqps://...`.
+            url: the broker, `amqp://...` or `amqps://...` (with the system's certificate authorities).
             source: as `run` takes it.
         """
-        import pika
+        import amqp
+
+        from n6_stateful.output.broker import broker_of_url
 
         name = f"n6-stateful-test-{os.urandom(8).hex()}"
-        with pika.BlockingConnection(pika.URLParameters(url)) as connection:
+        broker = broker_of_url(
+            url, {"ssl_ca_certs": "", "ssl_certfile": "", "ssl_keyfile": "", "heartbeat": 0}
+        )
+        tls = broker.tls is not None and {"cert_reqs": ssl.CERT_REQUIRED, "server_hostname": broker.host}
+        place = f"{broker.host}:{broker.port}"
+        with amqp.Connection(
+            place, broker.user, broker.password, virtual_host=broker.vhost, ssl=tls
+        ) as connection:
             channel = connection.channel()
-            channel.exchange_declare(name, "topic", durable=True)
+            channel.auto_decode = False  # bodies are bytes, whatever their encoding
+            channel.exchange_declare(name, "topic", durable=True, auto_delete=False)
             try:
                 channel.queue_declare(name, exclusive=True)
                 channel.queue_bind(name, name, "#")
                 members = _stubs(self._collector_class, source) | {"output_queue": {"exchange": name}}
                 result = self._run(members, url, ())
-                while (got := channel.basic_get(name, auto_ack=True))[0]:
-                    frame, properties, body = got
-                    given = {key: value for key, value in vars(properties).items() if value is not None}
-                    result.messages.append(Message(frame.exchange, frame.routing_key, body, given, ""))
+                while (got := channel.basic_get(name, no_ack=True)) is not None:
+                    properties = dict(got.properties)
+                    if "application_headers" in properties:  # py-amqp's name for it
+                        properties["headers"] = properties.pop("application_headers")
+                    routing_key = got.delivery_info["routing_key"]
+                    result.messages.append(Message(name, routing_key, got.body, properties, ""))
             finally:
                 channel.exchange_delete(name)
         return result

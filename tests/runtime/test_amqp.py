@@ -289,10 +289,10 @@ def test_flood(beginning: bytes) -> None:
     """A broker that says more and more ends the run in time, and does not fill the memory."""
     body = frame.Body(1, bytes(1 << 16)).marshal()
     peer = Peer((*READY, beginning, *[body] * 10_000), progress_timeout=3)
-    peer.go.set()
     before = resident_mib()
     peer.output.open((), "test", ())
     publish(peer.output, b"x")
+    peer.go.set()
     with pytest.raises(PublishError) as caught:
         peer.output.flush()
     assert len(caught.value.undelivered) == 1

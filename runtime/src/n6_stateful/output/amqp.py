@@ -61,7 +61,6 @@ class AmqpOutput:
         # Handed from the one to the other: appended and inserted by the collector's thread, popped by pika's.
         self._outbox: deque[tuple[int, Message]] = deque()
         self._unconfirmed: dict[int, tuple[str, str, int]] = {}  # by delivery tag
-        self._sending = False  # whether pika's thread has been asked to empty the outbox
         self._wake: SimpleQueue[None] = SimpleQueue()
         # Set by pika's thread.
         self._loop: Any = None
@@ -103,28 +102,32 @@ class AmqpOutput:
 
     def publish(self, message: Message) -> None:
         """Hand a message over to be sent; wait while the window is full."""
+        interrupted, self._amid = self._amid, True  # the second to the end, and not in a `finally`
         size = len(message.body)
         about = (message.routing_key, message.properties["message_id"], size)
         if self._unconfirmed and self._is_full(size):
             self._wait(lambda: not self._is_full(size), self._window_messages // 2)
-        if len(self._refused) >= self._window_messages or self._ended is not None or self._amid:
+        if interrupted:
+            self._ended = self._ended or INTERRUPTED
+        if len(self._refused) >= self._window_messages or self._ended is not None:
             self._wait(lambda: not self._unconfirmed, 0)
             # Nothing is sent any more, and a collector that goes on all the same must not end well.
             self._published += 1
             self._refused[self._published] = Undelivered(*about, "not sent")
+            self._amid = interrupted
             self._raise()
-        self._amid = True
         self._published += 1
         self._published_bytes += size
         self._unconfirmed[self._published] = about
         self._outbox.append((self._published, message))
-        if not self._sending:
-            self._sending = True
+        if len(self._outbox) == 1:  # otherwise pika's thread is at it
             self._loop.add_callback_threadsafe(self._send)
         self._amid = False
 
     def flush(self) -> None:
         """Wait for every confirmation."""
+        if self._amid:
+            self._ended = self._ended or INTERRUPTED
         self._wait(lambda: not self._unconfirmed, 0)
         # A connection that ended when all was confirmed is no error; whoever publishes more will see it.
         if self._refused or self._unconfirmed or self._amid or self._thread is None:
@@ -209,7 +212,7 @@ class AmqpOutput:
             for tag, about in self._unconfirmed.copy().items()
         }
         known.update(self._refused)
-        what = self._ended or (INTERRUPTED if self._amid else "the broker did not take every message")
+        what = self._ended or "the broker did not take every message"
         raise PublishError(
             f"{self.where}: {what}",
             [known[tag] for tag in sorted(known)],
@@ -299,9 +302,8 @@ class AmqpOutput:
     def _send(self) -> None:
         from pika import BasicProperties
 
-        self._sending = False
         while self._outbox and self._channel.is_open and self._ended is None:
-            tag, (exchange, routing_key, body, properties, _) = self._outbox.popleft()
+            tag, (exchange, routing_key, body, properties, _) = self._outbox[0]
             LOGGER.debug("%d: %s %s (%d bytes)", tag, routing_key, properties["message_id"], len(body))
             self._sent = tag
             try:
@@ -313,10 +315,10 @@ class AmqpOutput:
                     *self._unconfirmed.pop(tag), f"AMQP cannot hold it: {exc}", True
                 )
                 self._end("a message cannot be sent")
+            del body
+            self._outbox.popleft()  # last, so that nobody wakes this thread for each message
 
     def _on_confirmation(self, frame: Any) -> None:
-        from pika.spec import Basic
-
         method = frame.method
         if not 0 < method.delivery_tag <= self._sent:
             self._end(f"it confirmed a message that was not sent (number {method.delivery_tag:,})")
@@ -326,7 +328,7 @@ class AmqpOutput:
             about = self._unconfirmed.get(tag)
             if about is None:  # confirmed before
                 continue
-            if isinstance(method, Basic.Nack) and tag not in self._refused:
+            if method.NAME == "Basic.Nack" and tag not in self._refused:
                 reason = "refused by the broker (nack): a queue is full, or could not store it"
                 self._refused[tag] = Undelivered(*about, reason, refused=True)
             self._confirmed_bytes += about[2]

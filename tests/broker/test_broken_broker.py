@@ -68,9 +68,10 @@ def thaw(node: Node) -> None:
     node.send_signal(signal.SIGCONT)
 
 
-def test_a_broker_that_is_frozen_from_the_start_ends_the_run_in_time(
+def test_frozen_from_the_start(
     node: Node, broker: Broker, collecting: Collecting, freeze: Callable[[], None]
 ) -> None:
+    """A broker that does not answer the login ends the run within connect_timeout."""
     freeze()
     done = attempt(collecting, node.url, broker.exchange)
     one_clear_error(done, collecting, "connect_timeout", f"127.0.0.1:{node.port}")
@@ -79,9 +80,10 @@ def test_a_broker_that_is_frozen_from_the_start_ends_the_run_in_time(
     nothing_is_lost(done, broker, collecting)
 
 
-def test_a_broker_that_freezes_on_the_way_ends_the_run_in_time(
+def test_frozen_midway(
     node: Node, broker: Broker, collecting: Collecting, freeze: Callable[[], None]
 ) -> None:
+    """A broker that freezes ends the run within progress_timeout, with an exact list."""
     done = attempt(collecting, node.url, broker.exchange, {10: once_all_has_arrived(freeze)})
     one_clear_error(done, collecting, "progress_timeout")
     assert TIMEOUT <= done.seconds < TIMEOUT + SLACK
@@ -91,9 +93,10 @@ def test_a_broker_that_freezes_on_the_way_ends_the_run_in_time(
     nothing_is_lost(done, broker, collecting)
 
 
-def test_a_window_that_a_frozen_broker_leaves_full_ends_the_run_in_time(
+def test_frozen_with_a_full_window(
     node: Node, broker: Broker, collecting: Collecting, freeze: Callable[[], None]
 ) -> None:
+    """Publishing waits no longer than progress_timeout for room in the window."""
     configure(collecting, "window_messages", 5)
     done = attempt(collecting, node.url, broker.exchange, {10: once_all_has_arrived(freeze)})
     one_clear_error(done, collecting, "progress_timeout")
@@ -103,9 +106,10 @@ def test_a_window_that_a_frozen_broker_leaves_full_ends_the_run_in_time(
     nothing_is_lost(done, broker, collecting)
 
 
-def test_missed_heartbeats_end_the_run_before_the_timeout_does(
+def test_missed_heartbeats(
     node: Node, broker: Broker, collecting: Collecting, freeze: Callable[[], None]
 ) -> None:
+    """Missed heartbeats end the run before a longer progress_timeout does."""
     configure(collecting, "heartbeat", 1)
     configure(collecting, "progress_timeout", 60)
     done = attempt(collecting, node.url, broker.exchange, {10: once_all_has_arrived(freeze)})
@@ -116,9 +120,10 @@ def test_missed_heartbeats_end_the_run_before_the_timeout_does(
     nothing_is_lost(done, broker, collecting)
 
 
-def test_a_broker_that_freezes_once_it_has_confirmed_everything_spoils_nothing(
+def test_frozen_at_the_end(
     node: Node, broker: Broker, collecting: Collecting, freeze: Callable[[], None]
 ) -> None:
+    """A broker that freezes when everything is confirmed spoils nothing."""
     done = attempt(collecting, node.url, broker.exchange, {30: once_all_has_arrived(freeze)})
     assert done.code == 0, done.told
     assert collecting.state_is_saved()
@@ -126,9 +131,9 @@ def test_a_broker_that_freezes_once_it_has_confirmed_everything_spoils_nothing(
     assert [message.properties["message_id"] for message in broker.receive()] == done.published
 
 
-def test_a_broker_that_closes_the_connection_ends_the_run_with_its_own_words(
-    node: Node, broker: Broker, collecting: Collecting
-) -> None:
+def test_connection_forced(node: Node, broker: Broker, collecting: Collecting) -> None:
+    """A broker that closes the connection ends the run with its own words."""
+
     def close_connections() -> None:
         node.control("close_all_connections", "maintenance tonight")
 
@@ -140,9 +145,8 @@ def test_a_broker_that_closes_the_connection_ends_the_run_with_its_own_words(
 
 
 @pytest.mark.parametrize("confirmed", [True, False], ids=["idle", "busy"])
-def test_a_broker_that_is_killed_ends_the_run_at_once(
-    confirmed: bool, node: Node, broker: Broker, collecting: Collecting
-) -> None:
+def test_killed(confirmed: bool, node: Node, broker: Broker, collecting: Collecting) -> None:
+    """A broker that is killed ends the run at once."""
     count = 3_000
     collecting.feed.write_text("".join(f"line {number}\n" for number in range(count)))
     kill = once_all_has_arrived(node.kill) if confirmed else lambda collector: node.kill()
@@ -174,7 +178,7 @@ def feed(node: Node) -> None:
 
 @pytest.mark.parametrize("what", ["memory", "disk"])
 @pytest.mark.parametrize("number", [0, 10], ids=["from the start", "on the way"])
-def test_a_broker_that_is_short_of_memory_or_disk_space_ends_the_run_in_time(
+def test_alarm(
     number: int,
     what: str,
     node: Node,
@@ -182,6 +186,7 @@ def test_a_broker_that_is_short_of_memory_or_disk_space_ends_the_run_in_time(
     collecting: Collecting,
     short_of: Callable[[str], None],
 ) -> None:
+    """An alarm ends the run within progress_timeout, and its reason is told."""
     starved: list[float] = []
 
     def starve() -> None:
@@ -196,13 +201,15 @@ def test_a_broker_that_is_short_of_memory_or_disk_space_ends_the_run_in_time(
     nothing_is_lost(done, broker, collecting)
 
 
-def test_an_alarm_that_ends_while_the_collector_is_busy_is_logged_and_no_error(
+def test_alarm_that_ends(
     node: Node,
     broker: Broker,
     collecting: Collecting,
     short_of: Callable[[str], None],
     caplog: pytest.LogCaptureFixture,
 ) -> None:
+    """An alarm that ends while the collector is busy is logged and is not an error."""
+
     def be_busy_for_longer_than_any_timeout(collector: SampleCollector) -> None:
         time.sleep(TIMEOUT + 1)  # that is what is tried here
         feed(node)
@@ -216,9 +223,8 @@ def test_an_alarm_that_ends_while_the_collector_is_busy_is_logged_and_no_error(
     assert [message.properties["message_id"] for message in broker.receive()] == done.published
 
 
-def test_a_message_that_is_too_large_for_the_broker_is_named_with_the_limit(
-    node: Node, broker: Broker, collecting: Collecting
-) -> None:
+def test_too_large_a_message(node: Node, broker: Broker, collecting: Collecting) -> None:
+    """A message beyond the broker's limit is told with that limit."""
     largest = b"x" * MAX_MESSAGE_SIZE
     collecting.feed.write_bytes(b"small\n" + largest + b"\n" + largest + b"y\nlast\n")
     done = attempt(collecting, node.url, broker.exchange, {2: lambda collector: collector.flush_output()})
@@ -227,14 +233,16 @@ def test_a_message_that_is_too_large_for_the_broker_is_named_with_the_limit(
     assert len(broker.receive()) == 2
 
 
-def test_a_user_who_may_not_configure_is_told_so(node: Node, broker: Broker, collecting: Collecting) -> None:
+def test_no_right_to_configure(node: Node, broker: Broker, collecting: Collecting) -> None:
+    """A user who may not declare the exchange is told so; nothing is published."""
     url = f"amqp://stranger:stranger@127.0.0.1:{node.port}/"
     done = attempt(collecting, url, broker.exchange)
     one_clear_error(done, collecting, "ACCESS_REFUSED", broker.exchange, "stranger")
     assert not done.published
 
 
-def test_a_user_who_may_not_publish_is_told_so(node: Node, broker: Broker, collecting: Collecting) -> None:
+def test_no_right_to_write(node: Node, broker: Broker, collecting: Collecting) -> None:
+    """A user who may not publish to the exchange is told so."""
     configure(collecting, "declare", "false")
     url = f"amqp://stranger:stranger@127.0.0.1:{node.port}/"
     done = attempt(collecting, url, broker.exchange)
@@ -243,7 +251,8 @@ def test_a_user_who_may_not_publish_is_told_so(node: Node, broker: Broker, colle
     nothing_is_lost(done, broker, collecting)
 
 
-def test_messages_travel_over_tls(node: Node, broker: Broker, collecting: Collecting) -> None:
+def test_tls(node: Node, broker: Broker, collecting: Collecting) -> None:
+    """Large and small messages travel over TLS, in order."""
     configure(collecting, "ssl_ca_certs", node.certificates / "ca.pem")
     lines = [b"%d" % number * MAX_MESSAGE_SIZE for number in range(10)] + [b"short"] * 1_000
     collecting.feed.write_bytes(b"\n".join(lines))
@@ -261,9 +270,10 @@ def test_messages_travel_over_tls(node: Node, broker: Broker, collecting: Collec
     ],
     ids=["wrong CA", "the system's CAs", "another host"],
 )
-def test_a_broker_whose_certificate_cannot_be_trusted_gets_nothing(
+def test_untrusted_certificate(
     host: str, authority: str | None, told: str, node: Node, broker: Broker, collecting: Collecting
 ) -> None:
+    """A broker whose certificate cannot be trusted gets nothing."""
     if authority is not None:
         configure(collecting, "ssl_ca_certs", node.certificates / authority)
     done = attempt(collecting, f"amqps://guest:guest@{host}:{node.tls_port}/", broker.exchange)
@@ -271,7 +281,8 @@ def test_a_broker_whose_certificate_cannot_be_trusted_gets_nothing(
     assert not done.published
 
 
-def test_a_client_certificate_logs_in(node: Node, broker: Broker, collecting: Collecting) -> None:
+def test_client_certificate(node: Node, broker: Broker, collecting: Collecting) -> None:
+    """A client certificate logs in, without a password."""
     configure(collecting, "ssl_ca_certs", node.certificates / "ca.pem")
     configure(collecting, "ssl_certfile", node.certificates / "client.pem")
     configure(collecting, "ssl_keyfile", node.certificates / "client.key")
@@ -286,9 +297,8 @@ def test_a_client_certificate_logs_in(node: Node, broker: Broker, collecting: Co
     assert {message.properties["user_id"] for message in broker.receive()} == {"collector"}
 
 
-def test_without_a_client_certificate_a_broker_that_knows_us_by_one_refuses_us(
-    node: Node, broker: Broker, collecting: Collecting
-) -> None:
+def test_wrong_password_over_tls(node: Node, broker: Broker, collecting: Collecting) -> None:
+    """A refused login over TLS is one clear error without the password."""
     configure(collecting, "ssl_ca_certs", node.certificates / "ca.pem")
     done = attempt(collecting, f"amqps://collector:wr0ng@localhost:{node.tls_port}/", broker.exchange)
     one_clear_error(done, collecting, "ACCESS_REFUSED")
@@ -296,9 +306,8 @@ def test_without_a_client_certificate_a_broker_that_knows_us_by_one_refuses_us(
 
 
 @pytest.mark.parametrize("scheme", ["amqp", "amqps"])
-def test_tls_on_one_side_only_is_one_clear_error(
-    scheme: str, node: Node, broker: Broker, collecting: Collecting
-) -> None:
+def test_tls_on_one_side_only(scheme: str, node: Node, broker: Broker, collecting: Collecting) -> None:
+    """TLS on one side only is one clear error in time."""
     configure(collecting, "ssl_ca_certs", node.certificates / "ca.pem")
     port = node.tls_port if scheme == "amqp" else node.port
     done = attempt(collecting, f"{scheme}://guest:guest@localhost:{port}/", broker.exchange)

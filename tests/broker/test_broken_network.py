@@ -46,9 +46,8 @@ def fresh(directory: Path) -> Collecting:
 
 
 @pytest.mark.parametrize("how", ["close", "reset", "stall", "deaf"])
-def test_a_connection_that_breaks_on_the_way_ends_the_run_in_time_with_an_exact_list(
-    how: str, broker: Broker, collecting: Collecting
-) -> None:
+def test_breaks_midway(how: str, broker: Broker, collecting: Collecting) -> None:
+    """A connection that breaks ends the run in time, with an exact list."""
     with Proxy(broker.url, how) as proxy:
 
         def cut(collector: SampleCollector) -> None:
@@ -63,9 +62,8 @@ def test_a_connection_that_breaks_on_the_way_ends_the_run_in_time_with_an_exact_
 
 
 @pytest.mark.parametrize("how", ["close", "reset"])
-def test_a_connection_that_breaks_once_all_is_confirmed_spoils_nothing(
-    how: str, broker: Broker, collecting: Collecting
-) -> None:
+def test_breaks_at_the_end(how: str, broker: Broker, collecting: Collecting) -> None:
+    """A connection that breaks when everything is confirmed spoils nothing."""
     with Proxy(broker.url, how) as proxy:
 
         def cut(collector: SampleCollector) -> None:
@@ -79,9 +77,8 @@ def test_a_connection_that_breaks_once_all_is_confirmed_spoils_nothing(
     assert [message.properties["message_id"] for message in broker.receive()] == done.published
 
 
-def test_a_collector_that_goes_on_after_the_error_does_not_end_well(
-    broker: Broker, collecting: Collecting, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_careless_collector(broker: Broker, collecting: Collecting, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A collector that swallows the error and goes on does not end well."""
     publish_output = SampleCollector.publish_output
 
     def careless(self: SampleCollector, *args: Any) -> str:
@@ -169,9 +166,8 @@ def test_swallowed_interruption(broker: Broker, tmp_path: Path, monkeypatch: pyt
     assert hit > 10
 
 
-def test_messages_whose_confirmation_got_lost_are_listed_and_come_again_as_twins(
-    broker: Broker, collecting: Collecting
-) -> None:
+def test_lost_confirmations(broker: Broker, collecting: Collecting) -> None:
+    """Messages whose confirmation got lost are listed, and come again as twins."""
     with Proxy(broker.url, "deaf") as proxy:
         done = attempt(collecting, proxy.url, broker.exchange, {5: lambda collector: proxy.cut()})
     one_clear_error(done, collecting, "progress_timeout")
@@ -185,9 +181,10 @@ def test_messages_whose_confirmation_got_lost_are_listed_and_come_again_as_twins
 
 @pytest.mark.parametrize("way", [TO_BROKER, FROM_BROKER])
 @pytest.mark.parametrize("how", ["close", "reset"])
-def test_cut_at_any_byte_a_run_either_delivers_all_or_says_what_it_did_not(
+def test_cut_at_any_byte(
     how: str, way: str, broker: Broker, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
+    """Cut at any byte, a run either delivers all or lists what it did not."""
     with Proxy(broker.url) as proxy:
         assert attempt(fresh(tmp_path / "whole"), proxy.url, broker.exchange).code == 0
     broker.receive()
@@ -213,9 +210,8 @@ def test_cut_at_any_byte_a_run_either_delivers_all_or_says_what_it_did_not(
 
 @pytest.mark.parametrize("way", [TO_BROKER, FROM_BROKER])
 @pytest.mark.parametrize("share", [0.0, 0.2, 0.9])
-def test_stalled_at_any_byte_a_run_ends_in_time(
-    share: float, way: str, broker: Broker, tmp_path: Path
-) -> None:
+def test_stalled_at_any_byte(share: float, way: str, broker: Broker, tmp_path: Path) -> None:
+    """Stalled at any byte, a run ends in time."""
     with Proxy(broker.url) as proxy:
         assert attempt(fresh(tmp_path / "whole"), proxy.url, broker.exchange).code == 0
     broker.receive()
@@ -227,7 +223,8 @@ def test_stalled_at_any_byte_a_run_ends_in_time(
     nothing_is_lost(done, broker, collecting)
 
 
-def test_a_slow_network_delays_all_messages_together_not_each(broker: Broker, collecting: Collecting) -> None:
+def test_latency(broker: Broker, collecting: Collecting) -> None:
+    """Latency delays all messages together, not each."""
     collecting.feed.write_text("".join(f"line {number}\n" for number in range(500)))
     with Proxy(broker.url, delay=0.02) as proxy:
         done = attempt(collecting, proxy.url, broker.exchange)
@@ -251,9 +248,10 @@ def test_large_message_on_a_slow_line(broker: Broker, collecting: Collecting) ->
 
 
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
-def test_interrupted_amid_a_message_a_run_ends_at_once_and_the_broker_has_none_of_it(
+def test_interrupted_amid_a_message(
     number: signal.Signals, code: int, broker: Broker, collecting: Collecting
 ) -> None:
+    """Interrupted amid a large message, a run ends at once and the broker has none of it."""
     body = b"x" * (16 << 20)
     collecting.feed.write_bytes(body)
     # What the collector publishes to by itself; the queue is the test's own.

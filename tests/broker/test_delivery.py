@@ -55,7 +55,8 @@ def failing_run(collector_class: type[SampleCollector], collecting: Collecting, 
     assert not collecting.state_is_saved()
 
 
-def test_a_message_is_on_the_wire_as_n6_has_it(broker: Broker, collecting: Collecting) -> None:
+def test_on_the_wire(broker: Broker, collecting: Collecting) -> None:
+    """A message has exactly the properties that n6 gives it."""
     broker.bind()
     before = int(time.time())
     assert run(sample(broker), collecting, url=broker.url) == 0
@@ -70,9 +71,8 @@ def test_a_message_is_on_the_wire_as_n6_has_it(broker: Broker, collecting: Colle
     assert properties == {"delivery_mode": 2, "type": "stream"}
 
 
-def test_files_bear_their_content_type_and_tags_end_the_routing_key(
-    broker: Broker, collecting: Collecting
-) -> None:
+def test_file_with_a_format_tag(broker: Broker, collecting: Collecting) -> None:
+    """A file bears its content type, and the format tag ends the routing key."""
     broker.bind()
     kind = sample(broker, type="file", content_type="text/csv", raw_format_version_tag="202601")
     assert run(kind, collecting, url=broker.url) == 0
@@ -82,7 +82,8 @@ def test_files_bear_their_content_type_and_tags_end_the_routing_key(
 
 
 @pytest.mark.parametrize("kind", ["classic", "quorum"])
-def test_thousands_of_messages_arrive_in_order(kind: str, broker: Broker, collecting: Collecting) -> None:
+def test_order(kind: str, broker: Broker, collecting: Collecting) -> None:
+    """Thousands of messages arrive in order."""
     broker.bind(**{"x-queue-type": kind})
     lines = [b"%d" % number for number in range(5_000)]
     collecting.feed.write_bytes(b"\n".join(lines))
@@ -90,7 +91,8 @@ def test_thousands_of_messages_arrive_in_order(kind: str, broker: Broker, collec
     assert [message.body for message in broker.receive()] == lines
 
 
-def test_a_large_body_arrives_whole(broker: Broker, collecting: Collecting) -> None:
+def test_large_body(broker: Broker, collecting: Collecting) -> None:
+    """A body of 20 MB arrives whole."""
     broker.bind()
     body = bytes(range(256)).replace(b"\n", b"").replace(b"\r", b"") * 80_000
     large = sample(broker, get_output_data_body=lambda self, **processed_data: body)
@@ -100,16 +102,16 @@ def test_a_large_body_arrives_whole(broker: Broker, collecting: Collecting) -> N
     assert message.body == body
 
 
-def test_the_exchange_is_declared_durable_as_n6_declares_it(broker: Broker, collecting: Collecting) -> None:
+def test_exchange_is_durable(broker: Broker, collecting: Collecting) -> None:
+    """The exchange is declared durable, as n6 declares it."""
     with failing_run(sample(broker), collecting, broker.url) as error:
         assert len(error.undelivered) == 2
     broker.bind()  # with other arguments the broker would refuse this
     assert run(sample(broker), collecting, url=broker.url) == 0
 
 
-def test_a_message_that_no_queue_takes_is_an_error_and_the_state_stays(
-    broker: Broker, collecting: Collecting
-) -> None:
+def test_unroutable(broker: Broker, collecting: Collecting) -> None:
+    """A message that no queue takes is an error, marked as refused, and the state stays."""
     broker.bind("other.#")
     with failing_run(sample(broker), collecting, broker.url) as error:
         assert [each.routing_key for each in error.undelivered] == ["my-provider.lines"] * 2
@@ -117,9 +119,8 @@ def test_a_message_that_no_queue_takes_is_an_error_and_the_state_stays(
         assert error.exit_code == 69
 
 
-def test_the_command_exits_with_69_and_shows_the_first_of_what_did_not_arrive(
-    broker: Broker, collecting: Collecting, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_error_listing(broker: Broker, collecting: Collecting, capsys: pytest.CaptureFixture[str]) -> None:
+    """The command exits with 69 and shows the first few that did not arrive."""
     collecting.feed.write_text("x\n" * 20)
     assert run(sample(broker), collecting, url=broker.url) == 69
     told = capsys.readouterr().err
@@ -131,9 +132,10 @@ def test_the_command_exits_with_69_and_shows_the_first_of_what_did_not_arrive(
     assert not collecting.state_is_saved()
 
 
-def test_unroutable_messages_can_be_only_a_warning(
+def test_unroutable_as_a_warning(
     broker: Broker, collecting: Collecting, caplog: pytest.LogCaptureFixture
 ) -> None:
+    """With unroutable = warn such messages are lost with a warning."""
     broker.bind("other.#")
     with collecting.config.open("a") as file:
         file.write("unroutable = warn\n")
@@ -142,9 +144,8 @@ def test_unroutable_messages_can_be_only_a_warning(
 
 
 @pytest.mark.parametrize("kind", ["classic", "quorum"])
-def test_what_a_full_queue_refuses_is_listed_exactly_and_the_state_stays(
-    kind: str, broker: Broker, collecting: Collecting
-) -> None:
+def test_full_queue(kind: str, broker: Broker, collecting: Collecting) -> None:
+    """What a full queue refuses is listed exactly, and the state stays."""
     limits: dict[str, Any] = {"x-queue-type": kind, "x-max-length": 3, "x-overflow": "reject-publish"}
     broker.bind(**limits)
     # A quorum queue notices late that it is full (its limit is a soft one), so there are many.
@@ -170,9 +171,8 @@ def test_what_a_full_queue_refuses_is_listed_exactly_and_the_state_stays(
     assert set(published) == refused | arrived
 
 
-def test_the_run_after_a_failed_one_publishes_everything_with_the_same_ids(
-    broker: Broker, collecting: Collecting
-) -> None:
+def test_repeated_after_a_failure(broker: Broker, collecting: Collecting) -> None:
+    """The run after a failed one publishes everything again, with the same ids."""
     broker.bind("other.#")
     with failing_run(sample(broker), collecting, broker.url) as error:
         refused = [each.message_id for each in error.undelivered]
@@ -181,9 +181,9 @@ def test_the_run_after_a_failed_one_publishes_everything_with_the_same_ids(
     assert [message.properties["message_id"] for message in broker.receive()] == refused
 
 
-def test_the_run_after_a_crash_before_the_save_publishes_twins_with_the_same_ids(
-    broker: Broker, collecting: Collecting
-) -> None:
+def test_repeated_after_a_crash(broker: Broker, collecting: Collecting) -> None:
+    """The run after a crash before the save publishes twins with the same ids."""
+
     def crash(self: SampleCollector, state: object) -> None:
         raise ZeroDivisionError
 
@@ -199,9 +199,8 @@ def test_the_run_after_a_crash_before_the_save_publishes_twins_with_the_same_ids
     assert len(set(again)) == 4
 
 
-def test_messages_are_listed_in_the_order_of_their_publishing_whatever_became_of_them(
-    broker: Broker, collecting: Collecting
-) -> None:
+def test_order_of_the_list(broker: Broker, collecting: Collecting) -> None:
+    """The list is in the order of publishing, whatever became of each."""
     # What is refused is told after the queue was asked; what is returned is told before.
     broker.bind("full.#", **{"x-max-length": 0, "x-overflow": "reject-publish"})
     routing_keys = ["full.a", "nowhere.b", "full.c", "nowhere.d", "full.e"]
@@ -215,7 +214,9 @@ def test_messages_are_listed_in_the_order_of_their_publishing_whatever_became_of
     assert listed == [(routing_key, size) for size, routing_key in enumerate(routing_keys, 1)]
 
 
-def test_headers_and_other_properties_of_amqp_travel_along(broker: Broker, collecting: Collecting) -> None:
+def test_headers(broker: Broker, collecting: Collecting) -> None:
+    """Headers and other properties travel along."""
+
     def start_publishing(self: SampleCollector) -> None:
         headers = {"meta": {"mail_time": "2026-01-01T00:00:00", "number": 7}}
         self.publish_output("my-provider.lines", b"x", {"headers": headers, "priority": 3})
@@ -229,9 +230,9 @@ def test_headers_and_other_properties_of_amqp_travel_along(broker: Broker, colle
     assert message.properties["priority"] == 3
 
 
-def test_a_property_that_amqp_does_not_know_is_one_clear_error(
-    broker: Broker, collecting: Collecting, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_unknown_property(broker: Broker, collecting: Collecting, capsys: pytest.CaptureFixture[str]) -> None:
+    """A property that AMQP does not know is one clear error."""
+
     def start_publishing(self: SampleCollector) -> None:
         self.publish_output("my-provider.lines", b"x", {"no_such_property": 1})
 
@@ -254,9 +255,11 @@ def test_a_property_that_amqp_does_not_know_is_one_clear_error(
     ],
     ids=["routing key", "timestamp", "priority", "content type", "header"],
 )
-def test_a_message_that_amqp_cannot_hold_is_one_clear_error_and_spoils_no_other(
+def test_impossible_message(
     routing_key: str, properties: dict[str, Any], broker: Broker, collecting: Collecting
 ) -> None:
+    """A message that AMQP cannot hold is one clear error and spoils no other."""
+
     def start_publishing(self: SampleCollector) -> None:
         self.publish_output("my-provider.lines", b"first")
         with pytest.raises(CollectorError, match="AMQP cannot hold"):
@@ -268,9 +271,10 @@ def test_a_message_that_amqp_cannot_hold_is_one_clear_error_and_spoils_no_other(
     assert [message.body for message in broker.receive()] == [b"first", b"last"]
 
 
-def test_an_exchange_whose_name_amqp_cannot_hold_is_one_clear_error(
+def test_impossible_exchange(
     broker: Broker, collecting: Collecting, capsys: pytest.CaptureFixture[str]
 ) -> None:
+    """An exchange name that AMQP cannot hold is one clear error."""
     queue = {"exchange": "x" * 256, "exchange_type": "topic"}
     assert run(sample(broker, output_queue=queue), collecting, url=broker.url) == 1
     told = capsys.readouterr().err
@@ -278,15 +282,15 @@ def test_an_exchange_whose_name_amqp_cannot_hold_is_one_clear_error(
     assert "Traceback" not in told
 
 
-def test_an_exchange_of_another_type_is_one_clear_error(broker: Broker, collecting: Collecting) -> None:
+def test_exchange_of_another_type(broker: Broker, collecting: Collecting) -> None:
+    """An exchange that exists with another type is one clear error."""
     broker.channel.exchange_declare(broker.exchange, "fanout", durable=True, auto_delete=False)
     with failing_run(sample(broker), collecting, broker.url) as error:
         assert "inequivalent arg 'type'" in str(error)
 
 
-def test_without_declaring_a_missing_exchange_is_one_clear_error(
-    broker: Broker, collecting: Collecting
-) -> None:
+def test_missing_exchange(broker: Broker, collecting: Collecting) -> None:
+    """With declare = false a missing exchange is one clear error."""
     with collecting.config.open("a") as file:
         file.write("declare = false\n")
     with failing_run(sample(broker), collecting, broker.url) as error:
@@ -294,9 +298,8 @@ def test_without_declaring_a_missing_exchange_is_one_clear_error(
         assert "nothing was published" in str(error)
 
 
-def test_without_declaring_an_exchange_that_is_there_is_published_to(
-    broker: Broker, collecting: Collecting
-) -> None:
+def test_existing_exchange(broker: Broker, collecting: Collecting) -> None:
+    """With declare = false an existing exchange is published to."""
     broker.bind()
     with collecting.config.open("a") as file:
         file.write("declare = false\n")
@@ -304,9 +307,8 @@ def test_without_declaring_an_exchange_that_is_there_is_published_to(
     assert len(broker.receive()) == 2
 
 
-def test_a_refused_login_is_one_clear_error_that_tells_no_password(
-    broker: Broker, collecting: Collecting, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_refused_login(broker: Broker, collecting: Collecting, capsys: pytest.CaptureFixture[str]) -> None:
+    """A refused login is one clear error without the password, in the debug log too."""
     parts = urlsplit(broker.url)
     url = parts._replace(netloc=f"guest:wr0ng-s3cret@{parts.hostname}:{parts.port or 5672}").geturl()
     assert run(sample(broker), collecting, url=url) == 69
@@ -315,12 +317,15 @@ def test_a_refused_login_is_one_clear_error_that_tells_no_password(
     assert "wr0ng-s3cret" not in told
 
 
-def test_a_virtual_host_that_is_not_there_is_one_clear_error(broker: Broker, collecting: Collecting) -> None:
+def test_missing_virtual_host(broker: Broker, collecting: Collecting) -> None:
+    """A virtual host that does not exist is one clear error."""
     with failing_run(sample(broker), collecting, broker.on_vhost("no-such-vhost")) as error:
         assert "no-such-vhost" in str(error)
 
 
-def test_each_message_can_go_to_another_exchange(broker: Broker, collecting: Collecting) -> None:
+def test_several_exchanges(broker: Broker, collecting: Collecting) -> None:
+    """Each message can go to another of the declared exchanges."""
+
     class Two(SampleCollector):
         output_queue = [
             {"exchange": "amq.topic", "exchange_type": "topic"},
@@ -336,7 +341,8 @@ def test_each_message_can_go_to_another_exchange(broker: Broker, collecting: Col
     assert (message.exchange, message.body) == (broker.exchange, b"x")
 
 
-def test_the_sections_of_n6_lead_to_its_broker(broker: Broker, collecting: Collecting) -> None:
+def test_rabbitmq_section(broker: Broker, collecting: Collecting) -> None:
+    """n6's own [rabbitmq] section leads to its broker."""
     broker.bind()
     parts = urlsplit(broker.url)
     collecting.config.write_text(
@@ -349,9 +355,9 @@ def test_the_sections_of_n6_lead_to_its_broker(broker: Broker, collecting: Colle
 
 
 @pytest.mark.parametrize("pause_first", [True, False], ids=["before the first", "between two"])
-def test_a_pause_of_three_heartbeats_does_not_cost_the_connection(
-    pause_first: bool, broker: Broker, collecting: Collecting
-) -> None:
+def test_long_download(pause_first: bool, broker: Broker, collecting: Collecting) -> None:
+    """A download of several heartbeats does not cost the connection."""
+
     def start_publishing(self: SampleCollector) -> None:
         if not pause_first:
             self.publish_output("my-provider.lines", b"first")
@@ -366,9 +372,8 @@ def test_a_pause_of_three_heartbeats_does_not_cost_the_connection(
     assert broker.receive()[-1].body == b"last"
 
 
-def test_a_state_saved_in_the_middle_never_runs_ahead_of_what_has_arrived(
-    broker: Broker, collecting: Collecting
-) -> None:
+def test_saving_in_the_middle(broker: Broker, collecting: Collecting) -> None:
+    """A state saved in the middle never runs ahead of what has arrived."""
     arrived_at_saves = []
 
     def start_publishing(self: SampleCollector) -> None:
@@ -382,9 +387,9 @@ def test_a_state_saved_in_the_middle_never_runs_ahead_of_what_has_arrived(
     assert arrived_at_saves == [1, 1, 1]
 
 
-def test_saving_in_the_middle_fails_if_the_broker_did_not_take_everything(
-    broker: Broker, collecting: Collecting
-) -> None:
+def test_saving_in_the_middle_after_a_refusal(broker: Broker, collecting: Collecting) -> None:
+    """Saving in the middle fails if the broker did not take everything."""
+
     def start_publishing(self: SampleCollector) -> None:
         self.publish_output("my-provider.lines", b"lost")
         self.save_state({"taken": 1})
@@ -394,9 +399,10 @@ def test_saving_in_the_middle_fails_if_the_broker_did_not_take_everything(
         assert len(error.undelivered) == 1
 
 
-def test_a_spool_is_forwarded_as_it_was_published(
+def test_forwarded_spool(
     broker: Broker, collecting: Collecting, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
+    """A spool is forwarded as it was published."""
     broker.bind()
     spool = f"spool:{tmp_path}/spool"
     assert run(sample(broker), collecting, url=spool) == 0

@@ -18,7 +18,8 @@ def harness(make_collector_harness: MakeCollectorHarness) -> CollectorHarness:
     return make_collector_harness(FeedCollector, CONFIG)
 
 
-def test_what_a_run_publishes_is_read_back(broker: Broker, harness: CollectorHarness) -> None:
+def test_reads_back(broker: Broker, harness: CollectorHarness) -> None:
+    """What a run publishes is read back."""
     result = harness.run_against_rabbitmq(broker.url, Download(b"one record", time_utc=1))
     assert result.exit_code == 0, result.text
     (message,) = result.messages
@@ -28,9 +29,8 @@ def test_what_a_run_publishes_is_read_back(broker: Broker, harness: CollectorHar
     assert result.message_ids == [message.properties["message_id"]]
 
 
-def test_nothing_of_it_is_left_at_the_broker(
-    broker: Broker, harness: CollectorHarness, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_leaves_nothing(broker: Broker, harness: CollectorHarness, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nothing is left at the broker, also if the run fails."""
     random = b"\1" * 8
     with monkeypatch.context() as patched:
         patched.setattr(os, "urandom", lambda size: random[:1] * size)

@@ -1,4 +1,4 @@
-"""`state show`, `reset`, `restore`, `export`, `import` and `edit`.
+"""`state show`, `reset`, `restore`, `export`, `import`, `edit` and `schema`.
 
 Those that change the state take its lock, so they cannot race a run. Those that only look say so when a run
 is in progress; what they read is whole all the same, since a save replaces the state in one step.
@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any
 from n6_stateful import typed_json
 from n6_stateful.command.confirm import confirm
 from n6_stateful.command.state_look import look
-from n6_stateful.errors import N6StatefulError, StateError
+from n6_stateful.errors import ConfigError, N6StatefulError, StateError
 from n6_stateful.state.mixin import CollectorWithStateMixin
 from n6_stateful.state.store import BrokenStateError, Generation, StateStore
 
@@ -168,6 +168,17 @@ def edit(collector_class: type[AbstractBaseCollector], args: Namespace) -> int:
         except StateError as exc:
             raise StateError(f"{exc}; it is kept: mend it, then `state import {file}`") from exc
     shutil.rmtree(directory)
+    return 0
+
+
+def schema(collector_class: type[AbstractBaseCollector], args: Namespace) -> int:
+    """Print the SQL that makes the database store's table; the database is not asked."""
+    from n6_stateful.state.database import GRANT, DatabaseStore
+
+    store = _collector(collector_class).state_store
+    if not isinstance(store, DatabaseStore):
+        raise ConfigError(f"the state is a file, {store.where}; set [state] url to keep it in a database")
+    print(f"{store.engine.schema};\n-- if the collectors have a user of their own: {GRANT} that user;")
     return 0
 
 

@@ -159,7 +159,8 @@ class DatabaseStore:
         # It would ask for what our few plain statements do not depend on, in seven round trips.
         self._database.dialect.initialize = lambda connection: None  # type: ignore[method-assign]
         host = f"{parsed.host or ''}{f':{parsed.port}' if parsed.port else ''}"
-        self.where = f"{parsed.get_backend_name()}://{host}/{parsed.database or ''} n6_state {name}"
+        # Not a URL: of those a log tells no more than the host.
+        self.where = f"{parsed.get_backend_name()} {host}/{parsed.database or ''} n6_state {name}"
         # The names of GET_LOCK are the server's, not the database's.
         key = hashlib.sha256(f"{parsed.database}\0{name}".encode()).hexdigest()
         self._key = f"n6:{key[:40]}" if self.engine is _MariaDB else int(key[:16], 16) - (1 << 63)

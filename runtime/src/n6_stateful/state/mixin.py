@@ -61,6 +61,18 @@ class CollectorWithStateMixin:
         ; `default` goes on with make_default_state(), `fail` ends each run until a person has come
         broken_state = default :: str
     """
+    extra_config_specs: Sequence[str] = (
+        """
+        [state]
+        ; the database that keeps the state: postgresql://USER:PASSWORD@HOST/DATABASE or mysql://...;
+        ; without one it is a file in cache_dir
+        url = :: str
+        ; a file that holds that URL, as a Kubernetes secret is mounted
+        url_file = :: str
+        ; how many seconds the database may take to answer; a lost one is waited for twice as long
+        timeout = 30 :: float
+        """,
+    )
     state: Any = None
     state_classes: ClassVar[Sequence[type | str]] = ()
     pickle_protocol = pickle.HIGHEST_PROTOCOL
@@ -116,6 +128,7 @@ class CollectorWithStateMixin:
         self._check_loaded("save_state() was called before load_state(), nothing was saved")
         something_new = True
         if isinstance(self, Publisher):
+            self.state_store.lock()  # if that was lost, there is no use in waiting for the output
             self.flush_output()
             something_new = self.published_count != self._published_before
         if settings.current().dry_run:
@@ -166,12 +179,23 @@ class CollectorWithStateMixin:
         return None
 
     def make_state_store(self) -> StateStore:
-        """The file `get_cache_file_name()` in `cache_dir`.
+        """The rows called `get_cache_file_name()` in the database of `[state] url`; without one, the file of
+        that name in `cache_dir`.
 
         Raises:
-            ConfigError: that cannot be a file.
+            ConfigError: there cannot be such a database or file.
         """
         config, name = self._base.config, self.get_cache_file_name()
+        # Not every base has it: the mixin asks for no more than n6's does.
+        options = getattr(self._base, "config_full", {}).get("state", {})
+        if options.get("url") or options.get("url_file"):
+            try:
+                from n6_stateful.state.database import configured_store
+
+                return configured_store(options, name, type(self))
+            except ImportError as exc:
+                install = "pip install 'n6-stateful-runtime[sql]'"
+                raise ConfigError(f"[state] url needs SQLAlchemy and a driver: {install} ({exc})") from exc
         if "cache_dir" not in config:
             raise ConfigError(
                 f"{type(self).__name__}.config_spec has no cache_dir, where the state goes: add to it\n"

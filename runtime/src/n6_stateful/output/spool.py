@@ -86,6 +86,7 @@ _DECLARE = """
 INSERT INTO exchange VALUES (?, ?)
 ON CONFLICT (name) DO UPDATE SET type = excluded.type WHERE type != excluded.type
 """
+_BACKLOG = "SELECT count(*), (SELECT count(*) FROM refused), min(spooled) FROM message"
 _FORGET = "DELETE FROM forwarded WHERE owner = ? AND generation NOT IN (SELECT value FROM json_each(?))"
 
 
@@ -103,6 +104,15 @@ class Spooled(NamedTuple):
     def message_id(self) -> str:
         """The message's id."""
         return str(self.message.properties["message_id"])
+
+
+class Backlog(NamedTuple):
+    """How many messages wait, how many of them were refused, and when the oldest of them was spooled, seconds
+    since the epoch (None if there is none)."""
+
+    waiting: int
+    refused: int
+    oldest: float | None
 
 
 class Spool:
@@ -224,6 +234,13 @@ class Spool:
         with self.connected() as database:
             count, size = database.execute("SELECT count(*), total(length(body)) FROM message").fetchone()
         return count, int(size)
+
+    def backlog(self) -> Backlog:
+        """What waits, in figures."""
+        if not self.path.exists():
+            return Backlog(0, 0, None)
+        with self.connected() as database:
+            return Backlog(*database.execute(_BACKLOG).fetchone())
 
     def refusal(self) -> PublishError | None:
         """The error that tells what brokers have refused; None if nothing is set apart."""

@@ -61,7 +61,7 @@ class FileStore:
             return
         directory = self.path.parent
         with _os_errors_as_state_error(f"{directory}: cannot be used"):
-            _make_private_directories(directory)
+            make_private_directories(directory)
             _check_safe(directory, directory.stat())
             while self._lock is None:
                 self._try_lock()
@@ -256,10 +256,11 @@ def _created(path: Path) -> Iterator[BinaryIO]:
         yield file
 
 
-def _make_private_directories(directory: Path) -> None:
+def make_private_directories(directory: Path) -> None:
+    """Make the directory and those above it, as far as they are missing, durably and for nobody else."""
     if directory.exists():
         return
-    _make_private_directories(directory.parent)
+    make_private_directories(directory.parent)
     owner = directory.parent.stat().st_uid
     if os.geteuid() == 0 and owner:
         raise StateError(

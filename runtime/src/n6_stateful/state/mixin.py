@@ -48,6 +48,7 @@ class CollectorWithStateMixin:
             and classes of the collector's own package.
         pickle_protocol: of the states that are saved.
         state_store: where the state is kept.
+        loaded_generation: id of the generation that was loaded; empty as long as there is none.
         state_generation: id of the current generation, the one that was loaded or saved last; empty as
             long as there is none.
         state_generations: the ids of the generations that a later run may start from, that one first.
@@ -79,6 +80,7 @@ class CollectorWithStateMixin:
 
     def __init__(self, **kwargs: Any) -> None:
         super().__init__(**kwargs)
+        self.loaded_generation = ""
         self.state_generation = ""
         self.state_generations: tuple[str, ...] = ("",)
         self._state_number = 0
@@ -178,6 +180,14 @@ class CollectorWithStateMixin:
         """The state to begin with."""
         return None
 
+    def describe_state(self) -> str:
+        """What `state` says about how far the source was taken, for the record of a run: by default the
+        newest time or the cursor that it names, if it is a dict with the keys that the guide and the base
+        classes use. It must hold no secret."""
+        known = self.state if isinstance(self.state, dict) else {}
+        found = [known[key] for key in ("last_utc", "newest_row_time", "cursor") if known.get(key)]
+        return str(found[0]) if found else ""
+
     def make_state_store(self) -> StateStore:
         """The rows called `get_cache_file_name()` in the database of `[state] url`; without one, the file of
         that name in `cache_dir`.
@@ -274,6 +284,7 @@ class CollectorWithStateMixin:
         store.prove_writable()
         self._set_aside(broken, found is not None)
         self._set_current(found[1] if found else None)
+        self.loaded_generation = self.state_generation
         if found:
             LOGGER.info("loaded the state from %s (%s)", found[1].where, found[1])
             return found[0]

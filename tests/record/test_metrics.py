@@ -2,59 +2,130 @@
 
 from __future__ import annotations
 
+import re
+import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
+from n6_stateful.output.spool import Backlog
 from n6_stateful.record import metrics
 from n6_stateful.record.run import RunRecord
+from tests.record.conftest import Host
 from tests.record.test_history import record
 
+LABELS = ("my-provider.lines", "WatchedCollector")
 
-def read(directory: Path, *records: RunRecord, waiting: int = 0) -> dict[str, float]:
-    """The values by their names."""
-    file = metrics.write(directory, "my-provider.my-channel", "MyFeedCollector", records, waiting)
+
+def parsed(file: Path) -> dict[str, float]:
+    """The values by their names, without what all begin with."""
     found = {}
     for family in text_string_to_metric_families(file.read_text()):
         (sample,) = family.samples
-        assert sample.labels == {"source": "my-provider.my-channel", "collector": "MyFeedCollector"}
+        assert sample.labels == dict(zip(("source", "collector"), LABELS, strict=True))
         assert family.type == "gauge"
         assert family.documentation
         found[sample.name.removeprefix("n6_collector_")] = sample.value
     return found
 
 
-class TestMetrics:
+def written(directory: Path, *records: RunRecord, backlog: Backlog | None = None) -> dict[str, float]:
+    """What is in the one file after these runs."""
+    metrics.write(directory, LABELS, records, backlog)
+    (file,) = directory.iterdir()
+    assert file.name == "n6_my-provider.lines.WatchedCollector.prom"
+    return parsed(file)
+
+
+class TestValues:
     """What is in the file."""
 
-    def test_values(self, tmp_path: Path) -> None:
-        """The last run, the last good one, and the last that brought anything."""
-        records = record(1, 0, 5), record(2, 0, 0), record(3, 69, 0)
-        assert read(tmp_path, *records, waiting=4) == {
-            "last_run_timestamp_seconds": records[2].start_time.timestamp(),
+    def test_all(self, tmp_path: Path) -> None:
+        """The last run, the last good one, the last that brought anything, and the spool."""
+        runs = record(1, 0, 5), record(2, 0, 0), record(3, 69, 2)
+        assert written(tmp_path, *runs, backlog=Backlog(4, 1, 5.0)) == {
+            "last_run_timestamp_seconds": runs[2].end,
             "last_run_exit_code": 69,
-            "last_run_duration_seconds": 0,
-            "last_run_messages": 0,
-            "last_success_timestamp_seconds": records[1].start_time.timestamp(),
-            "last_new_data_timestamp_seconds": records[0].start_time.timestamp(),
+            "last_run_duration_seconds": 5,
+            "last_run_messages": 2,
+            "last_success_timestamp_seconds": runs[1].end,
+            "last_new_data_timestamp_seconds": runs[0].end,
             "failed_runs": 1,
             "spool_waiting_messages": 4,
+            "spool_refused_messages": 1,
         }
 
     def test_never(self, tmp_path: Path) -> None:
         """Without any good run the times are 0, so that an alert on their age fires."""
-        found = read(tmp_path, record(1, 78))
+        found = written(tmp_path, record(1, 78))
         assert found["last_success_timestamp_seconds"] == found["last_new_data_timestamp_seconds"] == 0
+        assert "spool_waiting_messages" not in found
 
-    def test_atomic(self, tmp_path: Path) -> None:
-        """There is one file, replaced as a whole."""
-        for number in range(3):
-            read(tmp_path, record(number))
+    def test_killed(self, tmp_path: Path) -> None:
+        """A run that was killed has no exit code, so -1 stands for it."""
+        assert written(tmp_path, record(1, None))["last_run_exit_code"] == -1
+
+    def test_turned_away(self, tmp_path: Path) -> None:
+        """A run that another one turned away says nothing."""
+        assert written(tmp_path, record(1), record(2, 75))["last_run_exit_code"] == 0
+        metrics.write(tmp_path / "none", LABELS, [record(1, 75)], None)
+
+    def test_documented(self) -> None:
+        """The module's docstring lists what there is."""
+        listed = re.findall(r"^ {4}n6_collector_(\w+)", metrics.__doc__ or "", re.MULTILINE)
+        assert listed == list(metrics.ABOUT)
+
+    @pytest.mark.skipif(not shutil.which("promtool"), reason="needs promtool, of Debian's package prometheus")
+    def test_conventions(self, tmp_path: Path) -> None:
+        """Prometheus' own linter has nothing against names, units and texts."""
+        written(tmp_path, record(1), backlog=Backlog(0, 0, None))
         (file,) = tmp_path.iterdir()
-        assert file.name == "n6_collector_my-provider.my-channel.MyFeedCollector.prom"
+        with file.open() as text:
+            done = subprocess.run(
+                ["promtool", "check", "metrics"], stdin=text, capture_output=True, text=True
+            )
+        assert (done.returncode, done.stdout + done.stderr) == (0, "")
 
-    def test_no_directory(self, tmp_path: Path) -> None:
-        """A directory that is not there is an error of the system, for the caller to warn of."""
-        with pytest.raises(OSError, match="No such file"):
-            read(tmp_path / "none", record(1))
+
+class TestRuns:
+    """The file after real runs."""
+
+    def test_good_and_failed(self, host: Host) -> None:
+        """Each run replaces the file, also one that fails; others may read it."""
+        directory = host.directory / "metrics"
+        directory.mkdir()
+        host.configure("monitoring", textfile_dir=str(directory))
+        host.collect("publish publish")
+        (file,) = directory.iterdir()
+        good = parsed(file)
+        assert (good["last_run_exit_code"], good["last_run_messages"], good["failed_runs"]) == (0, 2, 0)
+        assert good["spool_waiting_messages"] == 2
+        assert file.stat().st_mode & 0o777 == 0o644
+        host.collect("fail")
+        assert list(directory.iterdir()) == [file]
+        failed = parsed(file)
+        assert (failed["last_run_exit_code"], failed["failed_runs"]) == (1, 1)
+        assert failed["last_success_timestamp_seconds"] == good["last_success_timestamp_seconds"]
+
+    def test_no_directory(self, host: Host) -> None:
+        """A directory that is not there is one warning, and the run is recorded all the same."""
+        host.configure("monitoring", textfile_dir=str(host.directory / "none"))
+        done = host.collect("publish", "--log-level", "warning")
+        assert done.returncode == 0
+        assert done.stderr.count("this run could not be recorded") == 1
+        assert len(host.records) == 1
+
+    def test_missing(self, host: Host) -> None:
+        """Without prometheus_client one line names what to install."""
+        host.configure("monitoring", textfile_dir=str(host.directory))
+        absent = host.directory / "absent"
+        absent.mkdir()
+        (absent / "prometheus_client.py").write_text("raise ImportError('not here')")
+        host.env["PYTHONPATH"] = str(absent)
+        done = host.collect("publish")
+        assert done.returncode == 0
+        assert "pip install 'n6-stateful-runtime[prometheus]'" in done.stderr
+        assert sys.executable

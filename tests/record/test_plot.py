@@ -1,7 +1,8 @@
-"""Bars on a terminal, and a picture."""
+"""Bars on a terminal, and a picture: its data, not its pixels."""
 
 from __future__ import annotations
 
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -18,21 +19,25 @@ class TestBars:
     def test_heights(self) -> None:
         """A bar is as high as its messages; whatever brought anything shows, and failures are marked."""
         found = [record(1, 0, 0), record(2, 0, 1), record(3, 69), record(4, 0, 1000), record(5, None)]
-        assert bars(found, 60) == "▁▂x█x"
+        assert bars(found) == "▁▂x█x"
 
-    def test_width(self) -> None:
-        """Only the last runs are shown."""
-        assert bars([record(number, 0, number) for number in range(100)], 10)[-1] == "█"
-        assert len(bars([record(number) for number in range(100)], 10)) == 10
-        assert bars([], 10) == ""
+    def test_none(self) -> None:
+        """No runs, and runs without anything new."""
+        assert (bars([]), bars([record(1), record(2)])) == ("", "▁▁")
+
+
+def points(line: Any) -> list[tuple[Any, Any]]:
+    """What a line was drawn through."""
+    return list(zip(line.get_xdata(orig=True), line.get_ydata(), strict=True))
 
 
 class TestPlot:
-    """The picture's data."""
+    """The picture."""
 
-    def test_svg(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-        """Good runs are drawn with their messages, failures on the axis, and both are named."""
-        from matplotlib import dates, figure
+    def test_data(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        """Good runs stand where they began, as high as their messages, failures on the axis. A week without
+        any run is a week wide, also the one until now."""
+        from matplotlib import figure
 
         drawn: list[figure.Figure] = []
         save = figure.Figure.savefig
@@ -42,23 +47,28 @@ class TestPlot:
             save(self, *args, **how)
 
         monkeypatch.setattr(figure.Figure, "savefig", watched)
-        found = [record(1, 0, 5), record(2, 69), record(3, 0, 7)]
-        plot(found, "a title", tmp_path / "runs.svg")
+        week = 7 * 24 * 60
+        found = [record(1, 0, 5), record(2, 69, 9), record(week, 0, 7), record(week + 1, None)]
+        plot(found, "a title", found[-1].start + 7 * 86_400, tmp_path / "runs.svg")
         assert (tmp_path / "runs.svg").read_text().startswith("<?xml")
         (axes,) = drawn[0].axes
-        good, failed = axes.get_lines()
-        assert list(good.get_ydata()) == [5, 7]  # type: ignore[arg-type]
-        when = dates.date2num(record(2).start_time)  # type: ignore[no-untyped-call]
-        assert list(failed.get_xdata()) == [when]  # type: ignore[arg-type]
-        assert (axes.get_title("left"), axes.get_ylabel()) == ("a title", "messages published")
+        times = [datetime.fromtimestamp(each.start, UTC) for each in found]
+        good, failed = map(points, axes.get_lines())
+        assert good == [(times[0], 5), (times[2], 7)]
+        assert failed == [(times[1], 0), (times[3], 0)]
+        left, right = axes.get_xlim()
+        assert 14 < right - left < 15  # days
+        assert axes.get_ylim()[0] == 0
+        assert (axes.get_title("left"), axes.get_ylabel()) == ("a title", "messages of a run")
         assert "UTC" in axes.get_xlabel()
 
-    def test_kind(self, tmp_path: Path) -> None:
+    @pytest.mark.parametrize("kind", ["png", "pdf", "svg"])
+    def test_kinds(self, kind: str, tmp_path: Path) -> None:
+        """No runs make an empty picture, in any format."""
+        plot([], "a title", 86_400, tmp_path / f"runs.{kind}")
+        assert (tmp_path / f"runs.{kind}").stat().st_size > 1000
+
+    def test_unknown_kind(self, tmp_path: Path) -> None:
         """A file of a kind that cannot be drawn is one clear error."""
         with pytest.raises(ConfigError, match=r"runs\.xyz"):
-            plot([record(1)], "a title", tmp_path / "runs.xyz")
-
-    def test_empty(self, tmp_path: Path) -> None:
-        """No runs make an empty picture."""
-        plot([], "a title", tmp_path / "runs.png")
-        assert (tmp_path / "runs.png").stat().st_size > 1000
+            plot([record(1)], "a title", 86_400, tmp_path / "runs.xyz")

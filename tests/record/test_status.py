@@ -1,109 +1,202 @@
-"""`status`: what it says of a collector, by its records and the time."""
+"""`status`: what a monitoring system is told, by the records and the time."""
 
 from __future__ import annotations
 
-from datetime import timedelta
+import re
+import shutil
+import subprocess
+import sys
+from argparse import Namespace
+from collections.abc import Callable, Iterator
+from pathlib import Path
 
 import pytest
 
-from n6_stateful.command.status import Around, judge
+from n6_stateful import settings
+from n6_stateful.command.status import CRITICAL, OK, UNKNOWN, WARNING, judge
+from n6_stateful.record.history import FileHistory
 from n6_stateful.record.run import RunRecord
-from n6_stateful.record.summary import Summary
+from tests.record import watched_collector
+from tests.record.conftest import NAME, Host
 from tests.record.test_history import record
+from tests.record.watched_collector import WatchedCollector
 
-HOURS = 3600
-QUIET = Around(0, 0, 0, False)
-
-
-def status(*records: RunRecord, around: Around = QUIET, minutes: int = 1) -> tuple[int, str]:
-    """The verdict so many minutes after the start of the last run, with 2 h and 6 h for the limits."""
-    now = records[-1].start_time + timedelta(minutes=minutes) if records else None
-    return judge(records, around, now or record(0).start_time, 2 * HOURS, 6 * HOURS)
+HOUR, DAY = 3600, 86_400
+LIMITS = Namespace(warning=2 * HOUR, critical=6 * HOUR, no_data=7 * DAY)
+Judge = Callable[..., tuple[int, str]]
 
 
-class TestLevels:
-    """OK, WARNING, CRITICAL, UNKNOWN."""
+@pytest.fixture
+def judged(host: Host) -> Iterator[Judge]:
+    """The verdict so many seconds after the end of the last of these runs."""
 
-    @pytest.mark.parametrize(
-        ("minutes", "level"), [(1, 0), (119, 0), (120, 1), (359, 1), (360, 2), (7 * 24 * 60, 2)]
-    )
-    def test_age(self, minutes: int, level: int) -> None:
-        """The age of the last good run decides; a week of silence is critical."""
-        found, text = status(record(1, 0, 5), minutes=minutes)
-        assert found == level
-        assert "the last good run was" in text
+    def judged(*runs: RunRecord, after: float = 60) -> tuple[int, str]:
+        for each in runs:
+            FileHistory(host.cache / NAME, 1000).put(each)
+        found = FileHistory(host.cache / NAME, 1000).records()
+        return judge(WatchedCollector(), LIMITS, max([each.heard for each in found] or [DAY]) + after)
 
-    def test_never_run(self) -> None:
-        """Before the first run nothing is known."""
-        assert status()[0] == 3
+    with settings.use(settings.Settings(config_paths=(str(host.config),))):
+        yield judged
 
-    def test_never_good(self) -> None:
-        """Runs that have all failed are critical, and the last error is told."""
-        level, text = status(record(1, 69), record(2, 66)._replace(error="the source is down"))
-        assert level == 2
-        assert "2 failed since: the source is down" in text
 
-    def test_failed_since(self) -> None:
-        """A failure after a good run is a warning at once."""
-        level, text = status(record(1, 0), record(2, 69)._replace(error="no broker"))
-        assert (level, "1 failed since: no broker" in text) == (1, True)
-
-    def test_busy(self) -> None:
-        """A run that found another in progress is no failure."""
-        assert status(record(1, 0), record(2, 75))[0] == 0
-
-    @pytest.mark.parametrize(("minutes", "level"), [(1, 0), (121, 1), (361, 2)])
-    def test_in_progress(self, minutes: int, level: int) -> None:
-        """A run in progress is no failure, but for one that lasts too long."""
-        running = Around(0, 0, 0, True)
-        found, text = status(record(1, 0), record(2, None), around=running, minutes=minutes)
-        assert found == level, text
-
-    def test_killed(self) -> None:
-        """A run that was killed counts as a failure."""
-        assert status(record(1, 0), record(2, None))[0] == 1
+class TestAge:
+    """The last good run, and the last new data."""
 
     @pytest.mark.parametrize(
-        ("around", "level", "told"),
+        ("age", "level", "told"),
         [
-            (Around(7, 0, 0, False), 0, "7 messages wait in the spool"),
-            (Around(7, 2, 0, False), 1, "2 messages in the spool are refused"),
-            (Around(0, 0, 1, False), 1, "1 broken states"),
+            (60, OK, "last good run 60 s ago"),
+            (2 * HOUR - 1, OK, "last good run 119 min ago"),
+            (2 * HOUR, WARNING, "last good run 2 h ago"),
+            (6 * HOUR - 1, WARNING, "last good run 5 h ago"),
+            (6 * HOUR, CRITICAL, "last good run 6 h ago"),
+            (7 * DAY, CRITICAL, "last good run 7 days ago"),
         ],
     )
-    def test_around(self, around: Around, level: int, told: str) -> None:
-        """What lies about is told, and what needs a person is a warning."""
-        found, text = status(record(1, 0, 1), around=around)
-        assert (found, told in text) == (level, True), text
+    def test_good_run(self, age: int, level: int, told: str, judged: Judge) -> None:
+        """The age of the last good run decides; a week of silence is critical."""
+        found, text = judged(record(1, 0, 5), after=age)
+        assert (found, text.startswith(told)) == (level, True), text
+
+    def test_no_new_data(self, judged: Judge) -> None:
+        """A collector that runs well, and has brought nothing for a week, is a warning."""
+        week = record(7 * 24 * 60)
+        assert judged(record(1, 0, 5), week, after=59)[0] == OK
+        level, text = judged()
+        assert (level, text.startswith("last new data 7 days ago; last good run 60 s ago")) == (WARNING, True)
+
+    def test_never_run(self, judged: Judge) -> None:
+        """Before the first run nothing is known; a run that was turned away says nothing either."""
+        assert judged() == (UNKNOWN, "no run is recorded")
+        assert judged(record(1, 75)) == (UNKNOWN, "no run is recorded")
+
+    def test_never_good(self, judged: Judge) -> None:
+        """Runs that have all failed are critical, and the last error is told."""
+        level, text = judged(record(1, 69, error="no broker"), record(2, 66, error="the source is down"))
+        assert level == CRITICAL
+        assert text.startswith("no run has ended well; 2 run(s) failed in a row: the source is down |")
+
+    def test_failed_since(self, judged: Judge) -> None:
+        """A failure after a good run is a warning at once, and over with the next good one."""
+        level, text = judged(record(1, 0), record(2, 69, error="no broker"))
+        assert (level, text.startswith("1 run(s) failed in a row: no broker; last good")) == (WARNING, True)
+        assert judged(record(3, 0))[0] == OK
+
+    def test_killed(self, judged: Judge) -> None:
+        """A run that was killed counts as a failure."""
+        level, text = judged(record(1, 0), record(2, None)._replace(error="did not end"))
+        assert (level, "did not end" in text) == (WARNING, True)
 
 
 class TestLine:
     """The line as plugins have it."""
 
-    def test_performance_data(self) -> None:
-        """Behind one bar come the figures, with their limits and units."""
-        _, text = status(record(1, 0, 5), record(3, 0, 0), minutes=2)
-        _, data = text.split(" | ")
-        assert data.split() == [
+    def test_performance_data(self, judged: Judge) -> None:
+        """Behind a bar come the figures, with their units and limits."""
+        _, text = judged(record(1, 0, 5), record(3, 0, 0), after=120)
+        assert text.split(" | ")[1].split() == [
             "last_good=120s;7200;21600;0",
-            "new_data=240s;;;0",
+            "new_data=240s;604800;;0",
             "failed=0;;;0",
             "spool_waiting=0;;;0",
-            "spool_set_apart=0;;;0",
+            "spool_refused=0;;;0",
             "broken_states=0;;;0",
         ]
 
-    def test_one_bar(self) -> None:
-        """An error with a bar or a line break in it does not break the line."""
-        _, text = status(record(1, 0), record(2, 1)._replace(error="a | b\nc"))
+    def test_one_bar(self, judged: Judge) -> None:
+        """An error with a bar in it does not break the line."""
+        _, text = judged(record(1, 0), record(2, 1, error="a | b"))
         assert text.count("|") == 1
-        assert "\n" not in text
 
-    def test_summary(self) -> None:
-        """New data is what a good run has published."""
-        found = Summary.of([record(1, 0, 5), record(2, 69, 3), record(3, 0, 0)])
-        assert (found.last_new_data, found.last_good, found.failed_in_a_row) == (
-            record(1, 0, 5),
-            record(3, 0, 0),
-            0,
+    def test_clock(self, judged: Judge) -> None:
+        """A clock that was put back gives no negative ages."""
+        level, text = judged(record(1, 0), after=-HOUR)
+        assert (level, "last_good=0s" in text) == (OK, True)
+
+
+class TestAround:
+    """What there is beside the records, on a real machine."""
+
+    def test_good(self, host: Host) -> None:
+        """A good run, and a spool that waits to be forwarded."""
+        host.collect("publish publish")
+        done = host.command("status")
+        assert (done.returncode, done.stderr) == (0, "")
+        assert re.fullmatch(
+            r"OK - last good run \d+ s ago; last new data \d+ s ago; "
+            r"2 message\(s\) wait in the spool, the oldest for \d+ s \| .* spool_waiting=2;;;0 .*\n",
+            done.stdout,
         )
+
+    def test_waiting(self, host: Host) -> None:
+        """A message that waits longer than the limit is a warning, or critical."""
+        host.collect("publish")
+        host.collect()
+        assert host.command("status", "--warning", "0").returncode == CRITICAL - 1
+        done = host.command("status", "--warning", "0", "--critical", "0")
+        assert (done.returncode, done.stdout.startswith("CRITICAL - ")) == (CRITICAL, True)
+
+    def test_in_progress(self, host: Host) -> None:
+        """A run that holds the state for longer than the limit is told."""
+        host.collect("publish")
+        process = host.collect_and_wait()
+        try:
+            assert "; a run has been in progress for" in host.command("status").stdout
+            late = host.command("status", "--warning", "1h", "--critical", "0")
+            assert late.returncode == CRITICAL
+        finally:
+            process.kill()
+            process.communicate(timeout=60)
+        assert "running=" not in host.command("status").stdout
+
+    def test_broken_state(self, host: Host) -> None:
+        """A broken state that was set aside is a warning until a person has taken it away."""
+        host.collect("publish")
+        (host.cache / NAME).write_bytes(b"garbage")
+        host.collect("publish")
+        done = host.command("status")
+        assert (done.returncode, "1 broken state(s) were set aside" in done.stdout) == (WARNING, True)
+        for each in host.cache.glob("*.broken-*"):
+            each.unlink()
+        assert host.command("status").returncode == OK
+
+    def test_configuration(self, host: Host) -> None:
+        """What cannot be looked at is unknown, told in one line on standard output."""
+        host.config.write_text("[watched]\nsource = my-provider\n")
+        done = host.command("status")
+        assert done.returncode == UNKNOWN
+        (line,) = done.stdout.splitlines()
+        assert line.startswith("UNKNOWN - ")
+
+    def test_harmless(self, host: Host) -> None:
+        """It makes nothing that was not there."""
+        before = sorted(host.directory.iterdir())
+        assert host.command("status").returncode == UNKNOWN
+        assert sorted(host.directory.iterdir()) == before
+
+
+class TestRunners:
+    """Programs that run plugins."""
+
+    @pytest.fixture
+    def plugin(self, host: Host, tmp_path: Path) -> Path:
+        """The command as a plugin."""
+        script = tmp_path / "check_n6"
+        script.write_text(
+            f"#!/bin/sh\nexec {sys.executable} {watched_collector.__file__} status --config {host.config}\n"
+        )
+        script.chmod(0o755)
+        return script
+
+    def test_negate(self, plugin: Path, host: Host) -> None:
+        """`negate`, of Debian's monitoring-plugins-basic, reads state and line."""
+        negate = shutil.which("negate", path="/usr/lib/nagios/plugins")
+        if negate is None:
+            pytest.skip("needs Debian's package monitoring-plugins-basic")
+        host.collect("publish")
+        done = subprocess.run(
+            [negate, "-s", "--ok=CRITICAL", plugin], capture_output=True, text=True, timeout=60, check=False
+        )
+        assert (done.returncode, done.stdout[:11]) == (CRITICAL, "CRITICAL - ")
+        assert "| last_good=" in done.stdout

@@ -83,7 +83,13 @@ class BaseCollector(QueuedBase, AbstractBaseCollector):
     content_type: str | None = None
     config_spec: str = ""
     extra_config_options = ""
-    extra_config_specs: Sequence[str] = ()
+    extra_config_specs: Sequence[str] = (
+        """
+        [monitoring]
+        keep_runs = 1000 :: int    ; the last so many records of runs are kept beside the state
+        textfile_dir = :: str      ; a directory for metrics, where Prometheus' node_exporter looks for them
+        """,
+    )
     custom_converters: Mapping[str, Callable[[str], Any]] = {}
 
     config: ConfigSection

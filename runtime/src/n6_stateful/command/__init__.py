@@ -47,18 +47,18 @@ def main(collector_class: type[AbstractBaseCollector], argv: Sequence[str] | Non
     """
     stdout = make_streams_safe()
     args = parse(command_name(collector_class), collector_class, sys.argv[1:] if argv is None else argv)
-    set_up_log(args)
     try:
+        set_up_log(args)
         with settings.use(_settings(args)), signals_raise():
             code: int = args.handler(collector_class, args)
     except BaseException as exc:
-        return tell(args.prog, failure_of(exc))
+        return tell(args, failure_of(exc))
     sys.stdout.flush()
     # Whoever reads no further (EPIPE) has what he wanted.
     if stdout and stdout.error and stdout.error.errno != errno.EPIPE:
         failure = Failure(code or 1, f"standard output cannot be written: {stdout.error.strerror}")
         if args.handler is not run or args.dry_run:
-            return tell(args.prog, failure)
+            return tell(args, failure)
         LOGGER.warning(failure.text)
     return code
 
@@ -73,8 +73,13 @@ class MaskingFormatter(logging.Formatter):
 
 def set_up_log(args: Namespace) -> None:
     """Log to standard error, unless something else has been set up."""
+    formatter: logging.Formatter = MaskingFormatter(LOG_FORMAT)
+    if args.log_format == "json":
+        from n6_stateful.command.json_log import MaskingJsonFormatter
+
+        formatter = MaskingJsonFormatter()
     handler = logging.StreamHandler()
-    handler.setFormatter(MaskingFormatter(LOG_FORMAT))
+    handler.setFormatter(formatter)
     logging.basicConfig(level=args.log_level.upper(), handlers=[handler])
 
 

@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import logging
 import sys
-from typing import NamedTuple
+from traceback import walk_tb
+from typing import TYPE_CHECKING, NamedTuple
 
 from n6_stateful.command.network_errors import is_network_error
 from n6_stateful.config import masked_url_text
 from n6_stateful.errors import INTERRUPTED, N6StatefulError, SourceError, Terminated
+
+if TYPE_CHECKING:
+    from argparse import Namespace
 
 LOGGER = logging.getLogger(__name__)
 
@@ -46,15 +50,29 @@ def failure_of(exc: BaseException) -> Failure:
     elif isinstance(exc, Exception | SystemExit):
         level = logging.ERROR
         how = f"called sys.exit({exc.code!r})" if isinstance(exc, SystemExit) else "failed"
-        failure = Failure(1, f"the collector's own code {how} (see the traceback); {UNSAVED}")
+        failure = Failure(1, f"the collector's own code {how} ({_place(exc)}, see the traceback); {UNSAVED}")
     else:
         raise exc
     LOGGER.log(level, "exit code %d comes from this:", failure.exit_code, exc_info=exc)
     return failure
 
 
-def tell(prog: str, failure: Failure) -> int:
-    """Print it, and return the exit code."""
+def _place(exc: BaseException) -> str:
+    """The exception's type and where it was raised, as far as that is neither Python's code nor ours. Not its
+    text, which may quote what was downloaded."""
+    place = ""
+    for frame, line in walk_tb(exc.__traceback__):
+        module = str(frame.f_globals.get("__name__"))
+        if module.partition(".")[0] not in ("n6_stateful", *sys.stdlib_module_names):
+            place = f" in {module}, line {line}"
+    return type(exc).__name__ + place
+
+
+def tell(args: Namespace, failure: Failure) -> int:
+    """Print it, or log it where the log is for machines, and return the exit code."""
     sys.stdout.flush()
-    print(f"{prog}: error: {failure.text}", file=sys.stderr)
+    if args.log_format == "json":
+        LOGGER.error(failure.text, extra={"exit_code": failure.exit_code})
+    else:
+        print(f"{args.prog}: error: {failure.text}", file=sys.stderr)
     return failure.exit_code

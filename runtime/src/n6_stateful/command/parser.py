@@ -5,10 +5,12 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from n6_stateful.command.check import check
 from n6_stateful.command.run import run
+from n6_stateful.duration import seconds
 from n6_stateful.errors import EXIT_CODES
 
 if TYPE_CHECKING:
@@ -40,6 +42,13 @@ def _count(text: str) -> int:
     return min(count, sys.maxsize)
 
 
+def _duration(text: str) -> int:
+    try:
+        return seconds(text)
+    except ValueError as exc:
+        raise argparse.ArgumentTypeError(str(exc)) from exc
+
+
 def _option(name: str, **kwargs: Any) -> _Parser:
     # Without a default, so that no parser overwrites what another has found.
     parser = _Parser(add_help=False, argument_default=argparse.SUPPRESS)
@@ -60,6 +69,11 @@ LOG_LEVEL = _option(
     choices=["debug", "info", "warning", "error"],
     help="minimum severity to log to standard error (default: info)",
 )
+LOG_FORMAT = _option(
+    "--log-format",
+    choices=["text", "json"],
+    help="how to log: for people, or a JSON object a line (default: text)",
+)
 OUTPUT = _option(
     "--output",
     type=_not_empty,
@@ -67,7 +81,13 @@ OUTPUT = _option(
     help="the output, whatever the configuration says: amqp://..., amqps://... or spool:PATH",
 )
 DRY_RUN = _option("--dry-run", action="store_true", help="download and show; publish nothing, save nothing")
-DEFAULTS: dict[str, Any] = {"config": [], "log_level": "info", "output": None, "dry_run": False}
+DEFAULTS: dict[str, Any] = {
+    "config": [],
+    "log_level": "info",
+    "log_format": "text",
+    "output": None,
+    "dry_run": False,
+}
 
 
 def parse(prog: str, collector_class: type[AbstractBaseCollector], argv: Sequence[str]) -> argparse.Namespace:
@@ -76,7 +96,7 @@ def parse(prog: str, collector_class: type[AbstractBaseCollector], argv: Sequenc
     Raises:
         SystemExit: 2 for wrong usage, 0 for `--help` and `--version`.
     """
-    options = [CONFIG, LOG_LEVEL, OUTPUT, DRY_RUN]
+    options = [CONFIG, LOG_LEVEL, LOG_FORMAT, OUTPUT, DRY_RUN]
     args = argparse.Namespace(**DEFAULTS, prog=prog, handler=run, options=options)
     usage = "%(prog)s [OPTION ...] [COMMAND ...]"
     anywhere = _Parser(prog=prog, usage=usage, parents=options, add_help=False, allow_abbrev=False)
@@ -103,6 +123,14 @@ def _parser(
     commands = parser.add_subparsers(metavar="COMMAND", title="subcommands")
     _add(commands, "run", run, "collect and publish what is new", OUTPUT, DRY_RUN)
     _add(commands, "check", check, "try configuration, state and output; publish nothing", OUTPUT)
+    for name, help, add in (
+        ("runs", "list what the runs did, the newest first", _add_runs),
+        ("status", "tell a monitoring system how it is: one line, exit code 0, 1, 2 or 3", _add_status),
+    ):
+        if name in argv:
+            add(commands, help)
+        else:
+            commands.add_parser(name, help=help)
     state = commands.add_parser("state", help="look at the state, change it")
     spool = commands.add_parser("spool", help="look at the spool, send it on")
     # Each of their parsers takes its time to build, and most runs, cron's, need none of them.
@@ -114,11 +142,34 @@ def _parser(
 
 
 def _add(commands: Any, name: str, handler: Handler, help: str, *options: _Parser) -> _Parser:
-    """Add a subcommand that takes these options beside CONFIG and LOG_LEVEL."""
-    parents = [CONFIG, LOG_LEVEL, *options]
+    """Add a subcommand that takes these options beside those that every one takes."""
+    parents = [CONFIG, LOG_LEVEL, LOG_FORMAT, *options]
     parser: _Parser = commands.add_parser(name, parents=parents, help=help, description=help)
     parser.set_defaults(handler=handler, options=options)
     return parser
+
+
+def _add_runs(commands: Any, help: str) -> None:
+    from n6_stateful.command.runs import runs
+
+    add = _add(commands, "runs", runs, help)
+    add.add_argument("--last", type=_count, metavar="N", help="the last N of them")
+    add.add_argument("--since", type=_duration, metavar="DURATION", help="not those before: 90m, 7d, ...")
+    add.add_argument("--json", action="store_true", help="as JSON, one run a line")
+    add.add_argument("--plot", type=Path, metavar="FILE", help="draw them into FILE (.svg, .png, .pdf)")
+
+
+def _add_status(commands: Any, help: str) -> None:
+    from n6_stateful.command.status import status
+
+    add = _add(commands, "status", status, help, OUTPUT)
+    for name, default, what in (
+        ("--warning", "2h", "WARNING if the last good run was earlier, or a run or a message takes longer"),
+        ("--critical", "6h", "CRITICAL for the same reasons"),
+        ("--no-data", "7d", "WARNING if nothing new has come for so long"),
+    ):
+        text = f"{what} (default: {default})"
+        add.add_argument(name, type=_duration, metavar="DURATION", default=seconds(default), help=text)
 
 
 def _add_state_actions(actions: Any) -> None:

@@ -6,10 +6,12 @@ import time
 from typing import TYPE_CHECKING
 
 from n6_stateful import settings
+from n6_stateful.collector import BaseCollector
 from n6_stateful.command.failures import Failure, failure_of, tell
 from n6_stateful.errors import PublishError
 from n6_stateful.interruption import raise_if_interrupted
 from n6_stateful.publishing import QueuedBase
+from n6_stateful.record.recording import Recording
 from n6_stateful.state.mixin import CollectorWithStateMixin
 
 if TYPE_CHECKING:
@@ -21,10 +23,12 @@ if TYPE_CHECKING:
 def run(collector_class: type[AbstractBaseCollector], args: Namespace) -> int:
     """Run the collector; on success print one closing line."""
     started = time.time()
-    collector: AbstractBaseCollector | None = None
+    recording: Recording | None = None
     failure: Failure | None = None
     try:
         collector = collector_class(**collector_class.get_script_init_kwargs())
+        if isinstance(collector, BaseCollector) and not args.dry_run:
+            recording = Recording(collector, started)
         collector.run_handling()
         raise_if_interrupted()  # the collector may have swallowed it
         print(closing_line(collector, time.time() - started))
@@ -32,9 +36,12 @@ def run(collector_class: type[AbstractBaseCollector], args: Namespace) -> int:
             failure = Failure(PublishError.exit_code, collector.delivery_problem)
     except BaseException as exc:
         failure = failure_of(exc)
-    # The run is over. What is known of it: the collector (None if it could not be made), when it started, and
-    # why it failed, if it did.
-    return tell(args.prog, failure) if failure else 0
+    if failure:
+        tell(args, failure)
+    code, text = failure or (0, "")
+    if recording:
+        recording.end(time.time(), code, text)
+    return code
 
 
 def closing_line(collector: AbstractBaseCollector, seconds: float) -> str:

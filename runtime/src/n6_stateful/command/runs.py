@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-import json
 import sys
-from datetime import UTC, datetime, timedelta
+import time
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
-from n6_stateful.duration import seconds
 from n6_stateful.errors import N6StatefulError
-from n6_stateful.record.history import history_of, records
+from n6_stateful.record.history import to_json
+from n6_stateful.record.plot import bars, plot
+from n6_stateful.record.recording import find_records
 from n6_stateful.record.run import RunRecord
 
 if TYPE_CHECKING:
@@ -17,57 +18,41 @@ if TYPE_CHECKING:
 
     from n6_stateful.collector import AbstractBaseCollector
 
-SHOWN = 20
-WIDTH = 60
+BARS = 60
+LINE = "{:19} {:>9} {:>4} {:>11} {:>15}  {:8}  {}"
+HEADER = LINE.format("START (UTC)", "SECONDS", "EXIT", "MESSAGES", "BYTES", "STATE", "NEWEST, ERROR")
 
 
 def runs(collector_class: type[AbstractBaseCollector], args: Namespace) -> int:
-    """Print the last runs, newest first; or write them as JSON, or as a picture."""
-    collector = collector_class(**collector_class.get_script_init_kwargs())
-    found = records(history_of(collector))
-    if args.since is not None:
-        oldest = datetime.now(UTC) - timedelta(seconds=args.since)
-        found = [each for each in found if each.start_time >= oldest]
-    if args.last is not None:
-        found = found[-args.last :]
-    if args.plot is not None:
-        from n6_stateful.record.plot import plot
-
+    """Print a line for each run, the newest first, or JSON; or draw a picture."""
+    found, running = find_records(collector_class(**collector_class.get_script_init_kwargs()))
+    found = [each for each in found if each.start >= time.time() - args.since] if args.since else found
+    found = found[-args.last :] if args.last else found
+    newest_first = found[::-1]
+    if args.plot:
         try:
-            plot(found, f"{collector_class.__name__}: messages of each run", args.plot)
+            plot(found, f"Runs of {collector_class.__name__}", time.time(), args.plot)
         except OSError as exc:
             raise N6StatefulError(f"{args.plot}: cannot be written: {exc.strerror}") from exc
-        print(f"drew {len(found):,} runs into {args.plot}")
     elif args.json:
-        print(json.dumps([each._asdict() for each in reversed(found)], indent=2, ensure_ascii=False))
+        print(*map(to_json, newest_first), sep="\n")
     else:
         if sys.stdout.isatty():
-            from n6_stateful.record.plot import bars
-
-            print(bars(found, WIDTH))
-        shown = found if args.last or args.since else found[-SHOWN:]
-        for each in reversed(shown):
-            print(line(each))
-        if len(shown) < len(found):
-            print(f"... and {len(found) - len(shown):,} older ones (--last N, --since 7d)")
-        if not found:
-            print("no runs yet")
+            print(bars(found[-BARS:]))
+        if running:
+            newest_first.insert(0, running._replace(error="in progress"))
+        print(HEADER, *map(as_line, newest_first), sep="\n")
     return 0
 
 
-def line(record: RunRecord) -> str:
+def as_line(record: RunRecord) -> str:
     """A run, for people."""
-    end = record.end_time
-    took = f"{(end - record.start_time).total_seconds():8.1f} s" if end else f"{'?':>10}"
-    code = "?" if record.exit_code is None else str(record.exit_code)
-    newest = f"  newest {record.newest}" if record.newest else ""
-    error = f"  {record.error}" if record.error else ""
-    return (
-        f"{record.start_time:%Y-%m-%dT%H:%M:%SZ} {took}  exit {code:3}  {record.messages:9,} messages"
-        f"  {record.bytes:13,} bytes{newest}{error}"
-    )
-
-
-def length(text: str) -> int:
-    """A length of time on the command line, seconds."""
-    return seconds(text)
+    return LINE.format(
+        f"{datetime.fromtimestamp(record.start, UTC):%Y-%m-%d %H:%M:%S}",
+        f"{record.end - record.start:,.1f}" if record.end else "",
+        "" if record.exit_code is None else record.exit_code,
+        f"{record.messages:,}",
+        f"{record.bytes:,}",
+        record.generation_after[:8],
+        ", ".join(filter(None, (record.newest, record.error))),
+    ).rstrip()

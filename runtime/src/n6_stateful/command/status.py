@@ -1,129 +1,83 @@
-"""`status`: one line and an exit code as monitoring plugins have them (Nagios, Icinga, Zabbix agents, ...).
-
-https://www.monitoring-plugins.org/doc/guidelines.html has the rules of the line and of the codes.
-"""
+"""`status`: one line and an exit code as the plugins of Nagios and Icinga have them
+(https://www.monitoring-plugins.org/doc/guidelines.html)."""
 
 from __future__ import annotations
 
-from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Any, NamedTuple
+import time
+from typing import TYPE_CHECKING
 
-from n6_stateful import settings
-from n6_stateful.config import ConfigFiles
-from n6_stateful.errors import ConfigError, N6StatefulError
-from n6_stateful.output.choice import find_spool
-from n6_stateful.record.history import history_of, records
-from n6_stateful.record.run import RunRecord
-from n6_stateful.record.summary import Summary
+from n6_stateful.errors import N6StatefulError
+from n6_stateful.record.recording import find_backlog, find_records, one_line
+from n6_stateful.record.run import Health
 from n6_stateful.state.mixin import CollectorWithStateMixin
 
 if TYPE_CHECKING:
     from argparse import Namespace
-    from collections.abc import Sequence
 
     from n6_stateful.collector import AbstractBaseCollector
 
+OK, WARNING, CRITICAL, UNKNOWN = range(4)
 LEVELS = ("OK", "WARNING", "CRITICAL", "UNKNOWN")
-
-
-class Around(NamedTuple):
-    """What there is beside the records: messages in the spool, broken states, a run in progress."""
-
-    waiting: int
-    set_apart: int
-    broken: int
-    is_running: bool
 
 
 def status(collector_class: type[AbstractBaseCollector], args: Namespace) -> int:
     """Print the line, and return the code."""
     try:
         collector = collector_class(**collector_class.get_script_init_kwargs())
-        level, text = judge(
-            records(history_of(collector)), around(collector), datetime.now(UTC), args.warning, args.critical
-        )
-    except N6StatefulError as exc:
-        level, text = 3, str(exc).partition("\n")[0]
-    print(f"{LEVELS[level]} - {text}")
+        level, text = judge(collector, args, time.time())
+    except (N6StatefulError, OSError) as exc:
+        level, text = UNKNOWN, one_line(str(exc)).replace("|", "/")
+    print(LEVELS[level], "-", text)
     return level
 
 
-def around(collector: Any) -> Around:
-    """Look at the spool, the state's store and the lock."""
-    waiting = set_apart = 0
-    wanted = settings.current()
-    override = wanted.output if isinstance(wanted.output, str) else None
-    try:
-        spool = find_spool(ConfigFiles.from_paths(wanted.config_paths), override)
-    except ConfigError:
-        pass  # there is none
-    else:
-        for each in spool.messages():
-            waiting += 1
-            set_apart += each.refused is not None
-    if not isinstance(collector, CollectorWithStateMixin):
-        return Around(waiting, set_apart, 0, False)
-    store = collector.state_store
-    return Around(waiting, set_apart, len(store.set_aside_names()), store.holder() is not None)
-
-
-def judge(
-    found: Sequence[RunRecord], around: Around, now: datetime, warning: int, critical: int
-) -> tuple[int, str]:
-    """The level (0 to 3) and the text with its performance data.
+def judge(collector: AbstractBaseCollector, args: Namespace, now: float) -> tuple[int, str]:
+    """The level, and the text with its performance data.
 
     Args:
-        found: the records, oldest first.
-        around: what there is beside them.
-        now: the time, with its timezone.
-        warning: seconds since the last good run from which that is a warning; also for a run in progress.
-        critical: the same for critical.
+        collector: the collector.
+        args: `warning`, `critical` and `no_data`, seconds.
+        now: the time, seconds since the epoch.
     """
-    summary = Summary.of(found)
-    problems: list[tuple[int, str]] = []
-    current = found[-1] if found and found[-1].exit_code is None and around.is_running else None
-    age = _age(summary.last_good, now)
-    if age is None:
-        problems.append((3, "no run has ended yet") if not found or current else (2, "no run has ended well"))
-    elif age >= warning:
-        problems.append((1 + (age >= critical), f"the last good run was {_told(age)} ago"))
-    failed = summary.failed_in_a_row - (current is not None)
-    if failed > 0:
-        last = next(each for each in reversed(found) if not each.is_good and each is not current)
-        problems.append((1, f"{failed} failed since: {last.error or f'exit {last.exit_code}'}"))
-    if current is not None and (running := _age(current, now) or 0) >= warning:
-        problems.append((1 + (running >= critical), f"a run has been in progress for {_told(running)}"))
-    if around.set_apart:
-        problems.append((1, f"{around.set_apart} messages in the spool are refused by the broker"))
-    if around.broken:
-        problems.append((1, f"{around.broken} broken states lie about (`state show`)"))
-    new_data = _age(summary.last_new_data, now)
-    good = f"the last good run was {_told(age)} ago" if age is not None else "nothing is known"
-    text = "; ".join(each for _, each in sorted(problems, reverse=True)) or good
-    told = f"; new data {_told(new_data)} ago" if new_data is not None else ""
-    waiting = f"; {around.waiting} messages wait in the spool" if around.waiting else ""
-    data = {
-        "last_good": f"{age}s;{warning};{critical};0" if age is not None else "U",
-        "new_data": f"{new_data}s;;;0" if new_data is not None else "U",
-        "failed": f"{max(failed, 0)};;;0",
-        "spool_waiting": f"{around.waiting};;;0",
-        "spool_set_apart": f"{around.set_apart};;;0",
-        "broken_states": f"{around.broken};;;0",
-    }
-    performance = " ".join(f"{name}={value}" for name, value in data.items())
-    # What the plugins' rules give a meaning to may stand in an error, too.
-    line = f"{text}{told}{waiting}".replace("|", "/").replace("\n", " ")
-    return max((level for level, _ in problems), key=(0, 1, 3, 2).index, default=0), f"{line} | {performance}"
+    records, running = find_records(collector)
+    last, good, new, failed = Health.of(records)
+    if last is None and running is None:
+        return UNKNOWN, "no run is recorded"
+    waiting, refused, oldest = find_backlog() or (0, 0, None)
+    broken = 0
+    if isinstance(collector, CollectorWithStateMixin):
+        broken = len(collector.state_store.set_aside_names())
+    found = [] if good or not last else [(CRITICAL, "no run has ended well")]
+    data = []
+    limits = args.warning, args.critical
+    for label, since, text, warning, critical in (
+        ("last_good", good and good.heard, "last good run {} ago", *limits),
+        ("new_data", new and new.heard, "last new data {} ago", args.no_data, None),
+        ("running", running and running.start, "a run has been in progress for {}", *limits),
+        ("spool_oldest", oldest, f"{waiting:,} message(s) wait in the spool, the oldest for {{}}", *limits),
+    ):
+        if since is not None:
+            age = max(0, int(now - since))
+            level = CRITICAL if critical is not None and age >= critical else WARNING * (age >= warning)
+            found.append((level, text.format(_length(age))))
+            data.append(f"{label}={age}s;{warning};{'' if critical is None else critical};0")
+    for label, count, text in (
+        ("failed", failed, f"run(s) failed in a row: {last.error if last else ''}"),
+        ("spool_waiting", waiting, ""),
+        ("spool_refused", refused, "message(s) in the spool were refused by the broker (`spool list`)"),
+        ("broken_states", broken, "broken state(s) were set aside for you to look at (`state show`)"),
+    ):
+        data.append(f"{label}={count};;;0")
+        if count and text:
+            found.append((WARNING, f"{count:,} {text}"))
+    found.sort(key=lambda each: -each[0])
+    # A bar begins the performance data.
+    text = "; ".join(text for _, text in found).replace("|", "/")
+    return found[0][0], f"{text} | {' '.join(data)}"
 
 
-def _age(record: RunRecord | None, now: datetime) -> int | None:
-    if record is None:
-        return None
-    return max(0, int((now - (record.end_time or record.start_time)).total_seconds()))
-
-
-def _told(age: int) -> str:
+def _length(seconds: int) -> str:
     for unit, size in (("days", 86_400), ("h", 3600), ("min", 60)):
-        if age >= 2 * size:
-            return f"{age // size} {unit}"
-    return f"{age} s"
+        if seconds >= 2 * size:
+            return f"{seconds // size} {unit}"
+    return f"{seconds} s"

@@ -1,91 +1,96 @@
-"""Where the records of a collector's runs are: beside its state, in the same kind of store."""
+"""Where the records of a collector's runs are kept: the protocol, and the history in a file.
+
+A record is written twice, when its run begins and when it has ended, so that a run that was killed shows by
+itself. In a file both have the same place: what a run on a full disk has to tell has its room already.
+"""
 
 from __future__ import annotations
 
+import errno
+import fcntl
 import json
 import os
 from collections.abc import Iterable
 from contextlib import suppress
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Protocol
 
+from n6_stateful.errors import BusyError
 from n6_stateful.record.run import RunRecord
-from n6_stateful.state.file import FileStore
-from n6_stateful.state.mixin import CollectorWithStateMixin
+from n6_stateful.state.file import make_private_directories
 
-NOT_ENDED = "did not end: killed, or the machine went down"
+PLACE = 1024  # bytes; a record that is longer when its run has ended gets a line more
 
 
 class History(Protocol):
-    """Lines of JSON, in the order in which they were written: one when a run begins, one when it ends."""
+    """The records of one collector's runs. What cannot be read or written raises `OSError` or
+    `N6StatefulError`."""
 
-    def append_line(self, line: str, keep: int) -> None:
-        """Add a line; of the older ones keep the last so many, or a few more."""
+    def put(self, record: RunRecord) -> None:
+        """Add the record of a run, or replace the one that was put for this run before."""
 
-    def lines(self) -> list[str]:
-        """All of them."""
+    def records(self) -> list[RunRecord]:
+        """The records that are kept, oldest first."""
 
 
 class FileHistory:
-    """The lines in a file, which is made when the first is written."""
+    """The file `<name>.runs` beside the state file at `path`: a JSON object a line. Once it has `keep` lines
+    it becomes `<name>.runs.older`, in the place of the one before."""
 
-    def __init__(self, path: Path) -> None:
-        self.path = path
+    def __init__(self, path: Path, keep: int) -> None:
+        self.path = path.with_name(f"{path.name}.runs")
+        self.older = path.with_name(f"{path.name}.runs.older")
+        self._keep = keep
+        self._file = self._at = -1
 
-    def append_line(self, line: str, keep: int) -> None:
-        """Add a line, in one write; now and then write the file anew with the last ones."""
-        descriptor = os.open(self.path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o600)
-        try:
-            # A line that a full disk has cut stands by itself.
-            os.write(descriptor, f"{line}\n".encode())
-            size = os.fstat(descriptor).st_size
-        finally:
-            os.close(descriptor)
-        if size > keep * 1000:  # several times what so many lines have
-            kept = self.lines()[-keep:]
-            temporary = self.path.with_name(f"{self.path.name}.tmp")
-            temporary.write_text("".join(f"{each}\n" for each in kept), encoding="utf-8")
-            temporary.chmod(0o600)
-            temporary.replace(self.path)
+    def put(self, record: RunRecord) -> None:
+        """Append a line in one write, or overwrite the one that this run has."""
+        line = to_json(record).encode(errors="replace").ljust(PLACE - 1) + b"\n"
+        if self._at >= 0 and len(line) == PLACE:
+            os.pwrite(self._file, line, self._at)
+        else:
+            self._append(line)
+        if record.end is not None:
+            os.close(self._file)
+            self._at = -1
+            # A run that was turned away might do it at the same time as the one in progress.
+            is_full = self.path.stat().st_size >= self._keep * PLACE
+            if is_full and record.exit_code != BusyError.exit_code:
+                self.path.replace(self.older)
 
-    def lines(self) -> list[str]:
-        """All of them."""
-        try:
-            return self.path.read_text(encoding="utf-8", errors="replace").splitlines()
-        except FileNotFoundError:
-            return []
+    def _append(self, line: bytes) -> None:
+        make_private_directories(self.path.parent)
+        flags = os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK
+        self._file = os.open(self.path, flags, 0o600)
+        size = os.fstat(self._file).st_size
+        if size and os.pread(self._file, 1, size - 1) != b"\n":
+            line = b"\n" + line  # a full disk has cut the one before it
+        if os.write(self._file, line) < len(line):
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        self._at = os.lseek(self._file, 0, os.SEEK_CUR) - len(line.lstrip(b"\n"))
+        fcntl.fcntl(self._file, fcntl.F_SETFL, 0)  # with O_APPEND, pwrite would append
 
-
-def history_of(collector: Any) -> History | None:
-    """Where the records of this collector are; None if it has no place to keep any."""
-    if isinstance(collector, CollectorWithStateMixin):
-        store: Any = collector.state_store
-        if isinstance(store, FileStore):
-            return FileHistory(store.path.with_name(f"{store.path.name}.runs"))
-        return store if hasattr(store, "append_line") else None
-    cache_dir = getattr(collector, "config", {}).get("cache_dir")
-    if cache_dir is None:
-        return None
-    return FileHistory(Path(cache_dir).expanduser() / f"{collector.get_output_owner()}.runs")
-
-
-def write(history: History, record: RunRecord, keep_runs: int) -> None:
-    """Add what is known of a run by now."""
-    history.append_line(json.dumps(record._asdict(), ensure_ascii=False), 2 * keep_runs)
+    def records(self) -> list[RunRecord]:
+        """The records of both files."""
+        lines: list[bytes] = []
+        for path in (self.older, self.path):
+            with suppress(FileNotFoundError):
+                lines += path.read_bytes().splitlines()
+        return from_json(lines)[-self._keep :]
 
 
-def records(history: History | None) -> list[RunRecord]:
-    """The records of the runs, oldest first; those that did not end have no `exit_code`, and an error."""
-    found: dict[str, RunRecord] = {}
-    for record in _parsed(history.lines() if history else ()):
-        if not record.ended:
-            record = record._replace(error=NOT_ENDED)
-        found[record.run] = record
-    return list(found.values())
+def to_json(record: RunRecord) -> str:
+    """The record as a JSON object."""
+    return json.dumps(record._asdict(), ensure_ascii=False)
 
 
-def _parsed(lines: Iterable[str]) -> Iterable[RunRecord]:
+def from_json(lines: Iterable[str | bytes]) -> list[RunRecord]:
+    """The records in the lines, of each run the last one; a line that was cut is left out, and what only a
+    newer version knows."""
+    found = {}
     for line in lines:
-        with suppress(ValueError, TypeError, AttributeError):  # a line that was cut, or of a newer version
-            fields = json.loads(line)
-            yield RunRecord(**{name: fields[name] for name in RunRecord._fields if name in fields})
+        with suppress(ValueError, TypeError, AttributeError):
+            known = {name: each for name, each in json.loads(line).items() if name in RunRecord._fields}
+            record = RunRecord(**known)
+            found[record.start, record.host, record.pid] = record
+    return list(found.values())

@@ -1,47 +1,59 @@
 """Metrics for Prometheus, in a file for node_exporter's textfile collector.
 
-All are gauges with the labels `source` and `collector`:
+All are gauges with the labels `source` and `collector` (the name of the class). Times are seconds since the
+epoch, and 0 for never, so that an alert on an age fires for a collector that has never run well.
 
     n6_collector_last_run_timestamp_seconds        when the last run ended
-    n6_collector_last_run_exit_code                with which exit code
+    n6_collector_last_run_exit_code                with which exit code; -1 if it was killed
     n6_collector_last_run_duration_seconds         how long it took
     n6_collector_last_run_messages                 how many messages it published
     n6_collector_last_success_timestamp_seconds    when the last run ended that ended well
-    n6_collector_last_new_data_timestamp_seconds   when the last run ended that published anything
-    n6_collector_failed_runs                       how many runs have failed since, in a row
+    n6_collector_last_new_data_timestamp_seconds   when the last run ended that brought anything
+    n6_collector_failed_runs                       how many runs have failed since the last good one
     n6_collector_spool_waiting_messages            how many messages wait in the spool
+    n6_collector_spool_refused_messages            how many of them the broker has refused
+
+The last two are there if there is a spool. There is no counter of messages: what a history of the last runs
+adds up to falls when an old run leaves it, and Prometheus would take that for a restart.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from n6_stateful.errors import ConfigError
-from n6_stateful.record.run import RunRecord
-from n6_stateful.record.summary import Summary
+from n6_stateful.record.run import Health, RunRecord
 
+if TYPE_CHECKING:
+    from n6_stateful.output.spool import Backlog
+
+# node_exporter refuses a metric that has two texts, from collectors with different versions of this: leave
+# them as they are.
 ABOUT = {
     "last_run_timestamp_seconds": "When the last run ended",
-    "last_run_exit_code": "The exit code of the last run",
+    "last_run_exit_code": "The exit code of the last run, -1 if it was killed",
     "last_run_duration_seconds": "How long the last run took",
     "last_run_messages": "How many messages the last run published",
-    "last_success_timestamp_seconds": "When the last run ended that ended well; 0 if there was none",
-    "last_new_data_timestamp_seconds": "When the last run ended that published anything; 0 if there was none",
+    "last_success_timestamp_seconds": "When the last run ended that ended well, 0 if there was none",
+    "last_new_data_timestamp_seconds": "When the last run ended that brought anything, 0 if there was none",
     "failed_runs": "How many runs have failed since the last good one",
     "spool_waiting_messages": "How many messages wait in the spool",
+    "spool_refused_messages": "How many messages in the spool the broker has refused",
 }
 
 
-def write(directory: Path, source: str, collector: str, records: Sequence[RunRecord], waiting: int) -> Path:
-    """Write the metrics into `directory`, in one step, and return the file's path.
+def write(
+    directory: Path, labels: tuple[str, str], records: Iterable[RunRecord], backlog: Backlog | None
+) -> None:
+    """Write `n6_<source>.<collector>.prom`, in one step.
 
     Args:
         directory: node_exporter's `--collector.textfile.directory`.
-        source: the label.
-        collector: the label, and part of the file's name.
-        records: of the runs, the last of them the one that has just ended.
-        waiting: how many messages wait in the spool.
+        labels: `source` and `collector`.
+        records: of the runs, oldest first.
+        backlog: what waits in the spool; None if there is none.
 
     Raises:
         ConfigError: prometheus_client is not installed.
@@ -51,31 +63,18 @@ def write(directory: Path, source: str, collector: str, records: Sequence[RunRec
         from prometheus_client import CollectorRegistry, Gauge, write_to_textfile
     except ImportError as exc:
         raise ConfigError(
-            "[monitoring] textfile_dir needs prometheus_client, which is not installed: "
-            "pip install prometheus_client (the runtime's extra [prometheus])"
+            "[monitoring] textfile_dir needs prometheus_client: pip install 'n6-stateful-runtime[prometheus]'"
         ) from exc
-    summary = Summary.of(records)
-    last = records[-1]
-    values = {
-        "last_run_timestamp_seconds": _seconds(last),
-        "last_run_exit_code": -1 if last.exit_code is None else last.exit_code,
-        "last_run_duration_seconds": _seconds(last) - last.start_time.timestamp(),
-        "last_run_messages": last.messages,
-        "last_success_timestamp_seconds": _seconds(summary.last_good),
-        "last_new_data_timestamp_seconds": _seconds(summary.last_new_data),
-        "failed_runs": summary.failed_in_a_row,
-        "spool_waiting_messages": waiting,
-    }
+    last, good, new, failed = Health.of(records)
+    if last is None:
+        return  # the only run so far was turned away
+    code = -1 if last.exit_code is None else last.exit_code
+    times = good.heard if good else 0, new.heard if new else 0
+    values = [last.heard, code, last.heard - last.start, last.messages, *times, failed, *(backlog or ())[:2]]
     registry = CollectorRegistry()
-    for name, value in values.items():
-        gauge = Gauge(f"n6_collector_{name}", ABOUT[name], ["source", "collector"], registry=registry)
-        gauge.labels(source, collector).set(value)
-    path = directory / f"n6_collector_{source}.{collector}.prom"
+    for (name, about), value in zip(ABOUT.items(), values, strict=False):
+        gauge = Gauge(f"n6_collector_{name}", about, ["source", "collector"], registry=registry)
+        gauge.labels(*labels).set(value)
+    path = directory / f"n6_{'.'.join(labels)}.prom"
     write_to_textfile(str(path), registry)
-    return path
-
-
-def _seconds(record: RunRecord | None) -> float:
-    if record is None:
-        return 0
-    return (record.end_time or record.start_time).timestamp()
+    path.chmod(0o644)  # node_exporter is another user

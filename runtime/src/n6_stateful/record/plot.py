@@ -1,8 +1,9 @@
-"""A picture of what the runs did: messages over time, failures marked, gaps visible."""
+"""Pictures of what the runs did: a line of bars for a terminal, and a drawing."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -10,54 +11,48 @@ from n6_stateful.errors import ConfigError
 from n6_stateful.record.run import RunRecord
 
 BLOCKS = "▁▂▃▄▅▆▇█"
-FAILED = "x"
 
 
-def bars(records: Sequence[RunRecord], width: int) -> str:
-    """The last runs as a line, oldest first: a bar a run, as high as its messages; `x` for a failure."""
-    shown = records[-width:]
-    most = max((each.messages for each in shown), default=0)
+def bars(records: Sequence[RunRecord]) -> str:
+    """A bar a run, as high as its messages; `x` for a failure. What brought anything rises above nothing."""
+    most = max([1, *(each.messages for each in records)])
     return "".join(
-        FAILED if not each.is_good else BLOCKS[-(-each.messages * (len(BLOCKS) - 1) // most) if most else 0]
-        for each in shown
+        "x" if each.exit_code != 0 else BLOCKS[-(-each.messages * (len(BLOCKS) - 1) // most)]
+        for each in records
     )
 
 
-def plot(records: Sequence[RunRecord], title: str, file: Path) -> None:
-    """Draw the records into `file`, an SVG or a PNG by its name.
+def plot(records: Sequence[RunRecord], title: str, now: float, file: Path) -> None:
+    """Draw the records into `file`: the messages of good runs, and the failures, over time until `now`.
 
     Raises:
         ConfigError: matplotlib is not installed, or cannot write such a file.
         OSError: the file cannot be written.
     """
     try:
-        import matplotlib
-
-        matplotlib.use("agg")
-        from matplotlib import dates as matplotlib_dates
-        from matplotlib import pyplot, ticker
+        from matplotlib import dates as untyped_dates
+        from matplotlib.figure import Figure
+        from matplotlib.ticker import MaxNLocator
     except ImportError as exc:
-        raise ConfigError(
-            "--plot needs matplotlib, which is not installed: pip install matplotlib "
-            "(the runtime's extra [plot])"
-        ) from exc
-    dates: Any = matplotlib_dates  # whose functions have no types
-    figure, axes = pyplot.subplots(figsize=(9, 3.6), layout="constrained")
-    good = [(dates.date2num(each.start_time), each.messages) for each in records if each.is_good]
-    failed = [dates.date2num(each.start_time) for each in records if not each.is_good]
-    starts, messages = [start for start, _ in good], [count for _, count in good]
-    axes.vlines(starts, 0, messages, colors="0.6", linewidth=1)
-    axes.plot(starts, messages, "o", color="0.1", markersize=3.5, label="good")
-    if failed:
-        red: dict[str, Any] = {"color": "#c1121f", "markersize": 8, "markeredgewidth": 2}
-        axes.plot(failed, [0] * len(failed), "x", label="failed", clip_on=False, zorder=3, **red)
-        figure.legend(frameon=False, loc="outside upper right", ncols=2)
-    axes.set(xlabel="start of the run (UTC)", ylabel="messages published", ylim=(0, None))
+        raise ConfigError("--plot needs matplotlib: pip install 'n6-stateful-runtime[plot]'") from exc
+    dates: Any = untyped_dates  # it has no types
+    good = [each for each in records if each.exit_code == 0]
+    times, messages = [_date(each.start) for each in good], [each.messages for each in good]
+    failed = [_date(each.start) for each in records if each.exit_code != 0]
+    first = min([now - 60, *(each.start for each in records)])
+    edge = (now - first) / 50
+    figure = Figure(figsize=(9, 3.6), layout="constrained")
+    axes = figure.subplots()
+    axes.vlines(times, 0, messages, colors="0.6", linewidth=1)
+    axes.plot(times, messages, "o", color="0.1", markersize=3, label="good run")
+    axes.plot(failed, [0] * len(failed), "x", color="#c1121f", zorder=3, clip_on=False, label="failed run")
+    axes.legend(frameon=False, loc="lower right", bbox_to_anchor=(1, 1), ncols=2)
     axes.set_title(title, loc="left")
-    axes.yaxis.set_major_locator(ticker.MaxNLocator(integer=True))
-    axes.yaxis.set_major_formatter(ticker.StrMethodFormatter("{x:,.0f}"))
-    locator = dates.AutoDateLocator()
-    axes.xaxis.set_major_locator(locator)
+    axes.set(xlabel="start of the run (UTC)", xlim=(_date(first - edge), _date(now + edge)))
+    axes.set(ylabel="messages of a run", ylim=(0, max([1, *messages]) * 1.05))
+    axes.yaxis.set_major_locator(MaxNLocator(integer=True, steps=[1, 2, 5, 10]))
+    axes.yaxis.set_major_formatter("{x:,.0f}")
+    axes.xaxis.set_major_locator(locator := dates.AutoDateLocator())
     axes.xaxis.set_major_formatter(dates.ConciseDateFormatter(locator))
     axes.spines[["top", "right"]].set_visible(False)
     axes.grid(axis="y", alpha=0.3)
@@ -65,5 +60,7 @@ def plot(records: Sequence[RunRecord], title: str, file: Path) -> None:
         figure.savefig(file, dpi=150)
     except ValueError as exc:
         raise ConfigError(f"{file}: {exc}") from exc
-    finally:
-        pyplot.close(figure)
+
+
+def _date(seconds: float) -> Any:
+    return datetime.fromtimestamp(seconds, UTC)

@@ -1,0 +1,129 @@
+"""The making of a run's record, and where it goes to and is found."""
+
+from __future__ import annotations
+
+import logging
+import os
+import sys
+from contextlib import suppress
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from n6_stateful import __version__, settings
+from n6_stateful.collector import AbstractBaseCollector, BaseCollector
+from n6_stateful.config import ConfigFiles, masked_url_text
+from n6_stateful.errors import ConfigError
+from n6_stateful.output.choice import find_spool
+from n6_stateful.record.history import FileHistory, History
+from n6_stateful.record.run import RunRecord
+from n6_stateful.state.file import FileStore
+from n6_stateful.state.mixin import CollectorWithStateMixin
+
+if TYPE_CHECKING:
+    from n6_stateful.output.spool import Backlog
+
+LOGGER = logging.getLogger(__name__)
+LONGEST_TEXT = 200
+
+
+class Recording:
+    """The record of one run of `collector`, which began at `start`, seconds since the epoch.
+
+    Nothing here raises: what cannot be recorded is one warning, and does not fail a run that was good.
+    """
+
+    def __init__(self, collector: BaseCollector, start: float) -> None:
+        self._collector = collector
+        host, pid, versions = os.uname().nodename, os.getpid(), _versions(type(collector))
+        self._record = RunRecord(round(start, 3), host=host, pid=pid, versions=versions)
+        self._history = find_history(collector)
+        if self._history is not None:
+            with suppress(Exception):  # told at the end, if it is no better then
+                self._history.put(self._record)
+
+    def end(self, end: float, exit_code: int, error: str = "") -> None:
+        """Tell how the run has ended.
+
+        Args:
+            end: seconds since the epoch.
+            exit_code: of the process.
+            error: what was told on standard error; empty if the run ended well.
+        """
+        try:
+            self._end(end, exit_code, error)
+        except Exception as exc:
+            LOGGER.warning("this run could not be recorded: %s", one_line(str(exc)))
+
+    def _end(self, end: float, exit_code: int, error: str) -> None:
+        collector = self._collector
+        record = self._record._replace(
+            end=round(end, 3),
+            exit_code=exit_code,
+            messages=collector.published_count,
+            bytes=collector.published_bytes,
+            error=one_line(error),
+        )
+        if isinstance(collector, CollectorWithStateMixin):
+            record = record._replace(
+                generation_before=collector.loaded_generation,
+                generation_after=collector.state_generation,
+            )
+            try:
+                record = record._replace(newest=one_line(collector.describe_state()))
+            except Exception as exc:  # a collector may have its own
+                LOGGER.warning("describe_state() failed: %s: %s", type(exc).__name__, one_line(str(exc)))
+        if self._history is not None:
+            self._history.put(record)
+        if directory := collector.config_full["monitoring"]["textfile_dir"]:
+            from n6_stateful.record.metrics import write
+
+            source = collector.config["source"]
+            with suppress(Exception):  # where the channel depends on the data, there is none without them
+                source = collector.get_source(source_channel=collector.get_source_channel())
+            records = self._history.records() if self._history else [record]
+            labels = (source, type(collector).__name__)
+            write(Path(directory).expanduser(), labels, records, find_backlog())
+
+
+def find_history(collector: AbstractBaseCollector) -> History | None:
+    """Where the records are kept; None for a collector that keeps no state, beside which they could be."""
+    if not (isinstance(collector, CollectorWithStateMixin) and isinstance(collector, BaseCollector)):
+        return None
+    store, keep = collector.state_store, collector.config_full["monitoring"]["keep_runs"]
+    return FileHistory(store.path, keep) if isinstance(store, FileStore) else None
+
+
+def find_records(collector: AbstractBaseCollector) -> tuple[list[RunRecord], RunRecord | None]:
+    """The records of the runs that are over, oldest first, and that of a run in progress."""
+    history, running = find_history(collector), None
+    records = history.records() if history else []
+    if isinstance(collector, CollectorWithStateMixin) and collector.state_store.holder():
+        running = next((each for each in reversed(records) if each.end is None), None)
+    return [each for each in records if each is not running], running
+
+
+def find_backlog() -> Backlog | None:
+    """What waits in the spool that is published to; None if it is none."""
+    wanted = settings.current()
+    override = wanted.output if isinstance(wanted.output, str) else None
+    with suppress(ConfigError):
+        return find_spool(ConfigFiles.from_paths(wanted.config_paths), override).backlog()
+    return None
+
+
+def one_line(text: str) -> str:
+    """The first line of `text`, not too long, without secrets and without what a terminal obeys."""
+    line = masked_url_text(text.partition("\n")[0])
+    line = line if line.isprintable() else repr(line)[1:-1]
+    return line if len(line) <= LONGEST_TEXT else f"{line[: LONGEST_TEXT - 3]}..."
+
+
+def _versions(collector_class: type) -> str:
+    # importlib.metadata takes longer to import than all else that a record takes. That the directory of a
+    # distribution is called <name>-<version>.dist-info is a standard.
+    package = collector_class.__module__.partition(".")[0]
+    for directory in map(Path, filter(os.path.isdir, sys.path)):
+        for found in directory.iterdir():
+            if found.name.startswith(f"{package}-") and found.suffix == ".dist-info":
+                return f"{found.stem.replace('-', ' ')}, n6-stateful-runtime {__version__}"
+    return f"n6-stateful-runtime {__version__}"

@@ -281,18 +281,22 @@ class TestForwards:
     def test_refused(
         self, steps: Steps, tmp_path: Path, spool: Spool, broker: Broker, capsys: pytest.CaptureFixture[str]
     ) -> None:
-        """The same where the broker closes the channel on two messages, which stay, and are told."""
+        """The same where the broker closes the channel on a message of each, which stays, and is told."""
         broker.bind()
-        spool.open([Exchange(broker.exchange, "topic")], "another", ("g",))
-        refused = [Record("f" * 31 + "1", b"refused"), Record("f" * 31 + "2", b"refused, too")]
-        for each in refused:
-            properties = {"message_id": each.message_id, "user_id": "somebody-else"}
-            spool.publish(Message(broker.exchange, "a.b", each.body, properties, "g"))
-        spool.close()
+        refused: list[Record] = []
+
+        def spool_one_to_refuse() -> None:
+            refused.append(Record(f"{len(refused):032x}", b"refused"))
+            properties = {"message_id": refused[-1].message_id, "user_id": "somebody-else"}
+            spool.open([Exchange(broker.exchange, "topic")], "another", ("g",))
+            spool.publish(Message(broker.exchange, "a.b", b"refused", properties, "g"))
+            spool.close()
+
+        spool_one_to_refuse()
         killed = Killed(tmp_path / "host", f"spool:{spool.path}", broker.exchange, 0)
         killed.good_codes = (0, 69)
         for _ in steps(killed, "spool", "forward", "--to", broker.url):
-            pass
+            spool_one_to_refuse()
         judge(killed, received(broker), capsys)
         assert spooled(spool) == refused
         assert all("406 PRECONDITION_FAILED" in str(each.refused) for each in spool.messages())

@@ -19,9 +19,15 @@ from tests.house.imports import modules, room
 
 # What not every collector needs: the core never imports it at module level.
 OPTIONAL = ("bases", "command", "record", "testing")
-OPTIONAL_MODULES = ("n6_stateful.state.database",)
+OPTIONAL_MODULES = ("n6_stateful.state.database", "n6_stateful.typed_json")
 NEW_ROOMS = ("bases", "record")
-NEW_MODULES = (*OPTIONAL_MODULES, "n6_stateful.command.runs", "n6_stateful.command.status")
+NEW_MODULES = (
+    "n6_stateful.command.json_log",
+    "n6_stateful.command.runs",
+    "n6_stateful.command.status",
+    "n6_stateful.duration",
+    "n6_stateful.state.database",
+)
 OUTPUTS = ("amqp", "broker", "dry_run", "forwarding", "spool", "spool_first")
 
 _NO_CODE = frozenset(

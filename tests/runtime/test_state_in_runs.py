@@ -172,6 +172,13 @@ class TestKeeping:
         feed(b"one", b"two", b"three").run()
         assert kept(cache_dir) == [3, 2]
 
+    def test_only_one(self, cache_dir: Path) -> None:
+        """A run without news keeps the only generation there is to fall back to."""
+        for _ in range(3):
+            feed(b"one").run()
+            assert len(kept(cache_dir)) >= 1
+        assert len(kept(cache_dir)) == 2
+
     def test_saves_in_the_middle(self, cache_dir: Path) -> None:
         """Each save is counted from the one before it."""
 

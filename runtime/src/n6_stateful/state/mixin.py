@@ -137,10 +137,9 @@ class CollectorWithStateMixin:
             self._dump(state)
             LOGGER.info("dry run: the state was not saved")
             return
-        # What n6 has left is worth keeping too.
-        self.save_as_new(
-            state, self._state_number + 1, keep_previous=something_new or not self.state_generation
-        )
+        # What n6 has left is worth keeping too, and so is the only one to fall back to.
+        worth_keeping = something_new or "" in self.state_generations
+        self.save_as_new(state, self._state_number + 1, keep_previous=worth_keeping)
 
     def save_as_new(self, state: Any, number: int, *, keep_previous: bool = True) -> None:
         """Save `state` as generation `number`, whatever is current and whatever is being published.

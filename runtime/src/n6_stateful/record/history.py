@@ -13,11 +13,14 @@ import os
 from collections.abc import Iterable
 from contextlib import suppress
 from pathlib import Path
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 from n6_stateful.errors import BusyError
 from n6_stateful.record.run import RunRecord
 from n6_stateful.state.file import make_private_directories
+
+if TYPE_CHECKING:
+    from n6_stateful.state.database import DatabaseStore
 
 PLACE = 1024  # bytes; a record that is longer when its run has ended gets a line more
 
@@ -77,6 +80,23 @@ class FileHistory:
             with suppress(FileNotFoundError):
                 lines += path.read_bytes().splitlines()
         return from_json(lines)[-self._keep :]
+
+
+class DatabaseHistory:
+    """The history in the database that keeps the state: one for all machines."""
+
+    def __init__(self, store: DatabaseStore, keep: int) -> None:
+        self._store = store
+        self._keep = keep
+
+    def put(self, record: RunRecord) -> None:
+        """Write the run's row."""
+        number = round(record.start * 1000) * 1000 + record.pid % 1000
+        self._store.put_run(number, to_json(record).encode(errors="replace"), self._keep)
+
+    def records(self) -> list[RunRecord]:
+        """The records of all machines."""
+        return from_json(self._store.runs())
 
 
 def to_json(record: RunRecord) -> str:

@@ -14,7 +14,7 @@ from n6_stateful.collector import AbstractBaseCollector, BaseCollector
 from n6_stateful.config import ConfigFiles, masked_url_text
 from n6_stateful.errors import ConfigError
 from n6_stateful.output.choice import find_spool
-from n6_stateful.record.history import FileHistory, History
+from n6_stateful.record.history import DatabaseHistory, FileHistory, History
 from n6_stateful.record.run import RunRecord
 from n6_stateful.state.file import FileStore
 from n6_stateful.state.mixin import CollectorWithStateMixin
@@ -90,7 +90,11 @@ def find_history(collector: AbstractBaseCollector) -> History | None:
     if not (isinstance(collector, CollectorWithStateMixin) and isinstance(collector, BaseCollector)):
         return None
     store, keep = collector.state_store, collector.config_full["monitoring"]["keep_runs"]
-    return FileHistory(store.path, keep) if isinstance(store, FileStore) else None
+    if isinstance(store, FileStore):
+        return FileHistory(store.path, keep)
+    from n6_stateful.state.database import DatabaseStore
+
+    return DatabaseHistory(store, keep) if isinstance(store, DatabaseStore) else None
 
 
 def find_records(collector: AbstractBaseCollector) -> tuple[list[RunRecord], RunRecord | None]:

@@ -356,6 +356,31 @@ class DatabaseStore:
         done = self._sql(names, but=_NO_TABLE, length=len(start), start=start)
         return [self.where + name.removeprefix(self._name) for (name,) in done or ()]
 
+    # Runs, in rows of another name
+
+    def put_run(self, number: int, record: bytes, keep: int) -> None:
+        """Keep the record of a run in the row of that number; it takes the place of the oldest one if there
+        are `keep`. Before the first run of all has made the table, nothing is kept."""
+        new: dict[str, Any] = {"name": f"{self._name}.runs", "number": number, "record": record, "now": now()}
+        put = "UPDATE n6_state SET number = :number, saved = :now, pickle = :record WHERE name = :name "
+        done = self._sql(f"{put} AND number = :number", but=_NO_TABLE, **new)
+        if done is None or done.rowcount:
+            return
+        (oldest,) = self._sql(
+            "SELECT CASE WHEN COUNT(*) >= :keep THEN MIN(number) END FROM n6_state WHERE name = :name",
+            keep=keep,
+            **new,
+        ).one()
+        if oldest is None or not self._sql(f"{put} AND number = :oldest", oldest=oldest, **new).rowcount:
+            self._sql(
+                "INSERT INTO n6_state VALUES (:name, :number, '', :now, :format, :owner, '', :record)", **new
+            )
+
+    def runs(self) -> list[bytes]:
+        """The records that are kept, the oldest first."""
+        rows = "SELECT pickle FROM n6_state WHERE name = :name ORDER BY number"
+        return [record for (record,) in self._sql(rows, but=_NO_TABLE, name=f"{self._name}.runs") or ()]
+
     # Write
 
     def write(self, dump: Callable[[Any], None], number: int, *, keep_previous: bool = True) -> Generation:

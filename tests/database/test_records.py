@@ -1,0 +1,78 @@
+"""The records of runs in the database: one history for all machines."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from n6_stateful.record.history import DatabaseHistory
+from n6_stateful.state.database import DatabaseStore
+from tests.database.conftest import MakeStore
+from tests.record.conftest import Host
+from tests.record.test_history import record
+
+KEPT = 5
+
+
+@pytest.fixture
+def store(make_store: MakeStore) -> DatabaseStore:
+    """A store whose table is there."""
+    store = make_store()
+    store.lock()
+    return store
+
+
+@pytest.fixture
+def host(tmp_path: Path) -> Host:
+    """A machine."""
+    return Host(tmp_path)
+
+
+class TestHistory:
+    """What comes back."""
+
+    def test_no_table(self, make_store: MakeStore) -> None:
+        """Before the table is there nothing is kept, and nothing fails."""
+        history = DatabaseHistory(make_store(), KEPT)
+        history.put(record(1))
+        assert history.records() == []
+
+    def test_begin_and_end(self, store: DatabaseStore) -> None:
+        """A run has one row, which changes when it ends."""
+        history = DatabaseHistory(store, KEPT)
+        history.put(record(1, None))
+        assert history.records() == [record(1, None)]
+        history.put(record(1, 69, error="żółw 'quoted'"))
+        assert history.records() == [record(1, 69, error="żółw 'quoted'")]
+        assert store.generations() == []
+        assert store.set_aside_names() == []
+
+    def test_kept(self, store: DatabaseStore) -> None:
+        """Of many the last ones are kept."""
+        history = DatabaseHistory(store, KEPT)
+        for number in range(1, 4 * KEPT):
+            history.put(record(number, None))
+            history.put(record(number))
+        assert history.records() == [record(number) for number in range(3 * KEPT, 4 * KEPT)]
+
+
+class TestRuns:
+    """Two machines."""
+
+    def test_one_history(self, url: str, host: Host) -> None:
+        """Each sees the runs of both, also one that was turned away, and one that was killed."""
+        host.configure("state", url=url)
+        assert host.collect("publish publish").returncode == 0
+        process = host.collect_and_wait()
+        assert host.command().returncode == 75
+        assert "in progress" in host.command("runs").stdout
+        process.kill()
+        process.communicate(timeout=60)
+        assert host.collect("publish").returncode == 0
+        found = host.records
+        assert [each.exit_code for each in found] == [0, None, 75, 0]
+        assert found[0].messages == 2
+        assert found[3].generation_before == found[0].generation_after
+        assert not list(host.directory.glob("**/*.runs"))
+        assert "1 message(s)" not in host.command("status").stdout

@@ -32,10 +32,11 @@ ANSWERS = {
     "collector_name": "my_urlhaus",
     "source_provider": "abuse-ch",
     "source_channel": "urlhaus",
-    "_raw_type": "file",
+    "shape": "rows",
+    "download": "http",
 }
 FUTURE = "from __future__ import annotations\n"
-DEPENDENCIES = ("requests >=2.32,<3", "stamina >=25.2")
+HOLES = "    def pick_raw_row_time"
 
 
 class Run(NamedTuple):
@@ -72,7 +73,7 @@ class Collector(NamedTuple):
         before = set(self.message_ids())
         self.call()
         new = [each for each in self.message_ids() if each not in before]
-        records = [record for each in new for record in ids_of(self.call("spool", "show", each))]
+        records = [record for each in new for record in fields_of(self.call("spool", "show", each), 0)]
         return Run(new, records, self.call("state", "show").partition("\n\n")[2])
 
 
@@ -100,7 +101,7 @@ def main() -> None:
         f"   cd {collector.project}\n"
         f"   {collector.command.relative_to(collector.project)} --config etc state show\n"
         f"   {collector.command.relative_to(collector.project)} --config etc spool list\n"
-        "(The feed is gone: a run now ends with one clear error, and exit code 1.)"
+        "(The feed is gone: a run now ends with one clear error, and exit code 66.)"
     )
 
 
@@ -120,9 +121,12 @@ def demo(directory: Path) -> Collector:
         count = sum(path.is_file() for path in project.rglob("*"))
         print(f"   {count} files: a package, its tests, its configuration, its deployment, and the runtime")
 
-        say("2. Fill in the one method that is left to you: _download")
+        say("2. Say what a row's time is, and what tells it from others")
         fill_in(project)
-        print("   src/my_urlhaus/collector.py has the one of examples/urlhaus/collector.py now")
+        print(
+            "   src/my_urlhaus/collector.py has the three methods of examples/urlhaus/collector.py now,\n"
+            "   and tests/test_collector.py has rows as they really are"
+        )
 
         say("3. Install it in a virtual environment", "pip install ./vendor/n6-stateful-runtime -e .")
         collector = install(project)
@@ -147,7 +151,7 @@ def demo(directory: Path) -> Collector:
     )
 
     say("7. Is all of this so?")
-    check_all(runs, ids_of(file.read_text()))
+    check_all(runs, file.read_text())
     check("the spool holds what was published, and no more", len(collector.message_ids()) == 2)
     return collector
 
@@ -160,20 +164,20 @@ def show_run(what: str, collector: Collector, server: FeedServer) -> Run:
     print(
         f"   {what} (the source answered {answers}): {len(done.records):,} records published,\n"
         f"      in {len(done.message_ids)} message{'' if len(done.message_ids) == 1 else 's'}; "
-        f"now it remembers record {remembered(done)}"
+        f"now it remembers all up to {remembered(done)}"
     )
     return done
 
 
 def remembered(done: Run) -> str:
-    """The newest record that the state names after a run."""
-    found = re.search(r"'last_utc': (\d+)", done.state)
+    """The newest time that the state names after a run."""
+    found = re.search(r"'newest_row_time': '([^']+)'", done.state)
     if found is None:
-        raise SystemExit(f"\nNOT SO: the state names the newest record: {done.state}")
+        raise SystemExit(f"\nNOT SO: the state names the newest time: {done.state}")
     return found[1]
 
 
-def check_all(runs: Sequence[Run], in_feed: Sequence[str]) -> None:
+def check_all(runs: Sequence[Run], in_feed: str) -> None:
     """End the demo if the runs did not do what it tells."""
     published = [record for run in runs for record in run.records]
     message_ids = [each for run in runs for each in run.message_ids]
@@ -182,8 +186,8 @@ def check_all(runs: Sequence[Run], in_feed: Sequence[str]) -> None:
     check("and left what it remembers as it was", runs[1].state == runs[0].state)
     check("the third run published the 60 new ones", len(runs[2].records) == 60)
     check("no record came twice, and no message id", all(map(are_unique, (published, message_ids))))
-    check("each record of the feed was published", set(published) == set(in_feed))
-    check("it remembers the newest record", remembered(runs[2]) == max(in_feed))
+    check("each record of the feed was published", set(published) == set(fields_of(in_feed, 0)))
+    check("it remembers the newest time", remembered(runs[2]) == max(fields_of(in_feed, 1)))
 
 
 def are_unique(names: Sequence[str]) -> bool:
@@ -215,19 +219,13 @@ def fill_in(project: Path) -> None:
     path.write_text(
         generated[: generated.index(FUTURE)]
         + example[example.index(FUTURE) : example.index("\n\nclass ")]
-        + generated[generated.index("\n\nclass ") : generated.index("    def _download")]
-        + example[example.index("    def _download") : example.index("\n\nif __name__")]
+        + generated[generated.index("\n\nclass ") : generated.index(HOLES)]
+        + example[example.index(HOLES) : example.index("\n\nif __name__")]
     )
-    add_below(project / "pyproject.toml", "dependencies = [", *(f'    "{each}",' for each in DEPENDENCIES))
-    add_below(project / "pyproject.toml", "types = [", '    "types-requests",')
-
-
-def add_below(path: Path, line: str, *lines: str) -> None:
-    """Add `lines` to a file, below `line`."""
-    begin, found, end = path.read_text().partition(f"{line}\n")
-    if not found:
-        raise SystemExit(f"\nNOT SO: {path} has the line {line!r}")
-    path.write_text("\n".join([begin + line, *lines, end]))
+    tests = project / "tests/test_collector.py"
+    tests.write_text(
+        re.sub(r'b"(\S+ \S+),([a-z ]+)(\\n)?"', r"""b'"\2","\1","http://192.0.2.1/"\3'""", tests.read_text())
+    )
 
 
 def install(project: Path) -> Collector:
@@ -244,10 +242,10 @@ def install(project: Path) -> Collector:
     return Collector(venv / "bin/n6collector_myurlhaus", project)
 
 
-def ids_of(text: str) -> list[str]:
-    """The ids of the records in `text`, CSV with `#` lines."""
+def fields_of(text: str, column: int) -> list[str]:
+    """A field of each record in `text`, CSV with `#` lines: 0 is the id, 1 the time."""
     lines = (line for line in text.splitlines() if line and not line.startswith("#"))
-    return [fields[0] for fields in csv.reader(lines)]
+    return [fields[column] for fields in csv.reader(lines)]
 
 
 def do(argv: Sequence[str | Path], directory: Path, **environment: str) -> str:

@@ -1,8 +1,8 @@
-"""Serves a feed file over HTTP on this machine, as a source on the web would: with ETag, Last-Modified, 304.
+"""Serves a feed over HTTP on this machine, as a source on the web would: with ETag, Last-Modified, 304.
 
     python examples/feed_server.py FILE [PORT]
 
-The feed grows when the file does.
+The feed grows when the file does; the files beside it are served, too.
 """
 
 from __future__ import annotations
@@ -19,12 +19,12 @@ from urllib.parse import parse_qsl, urlsplit
 
 
 class FeedServer(ThreadingHTTPServer):
-    """Answers every GET with the file as it is at that moment.
+    """Answers every GET with a file as it is at that moment.
 
     Attributes:
+        file: the feed.
         faults: what to do wrong, one for each of the next requests: an HTTP status, `"cut"` to end the
-            connection in the middle of the body, or `"cut unannounced"` to do so without having told the
-            body's length.
+            connection in the middle of the body, or `""` for nothing.
         answers: the status of each answer so far.
     """
 
@@ -41,10 +41,12 @@ class FeedServer(ThreadingHTTPServer):
         """Where the feed is."""
         return f"http://127.0.0.1:{self.server_port}/{self.file.name}"
 
-    def answer(self, parameters: dict[str, str]) -> tuple[int, dict[str, str], bytes]:
-        """Status, headers and body for the parameters of a URL."""
-        modified = formatdate(self.file.stat().st_mtime, usegmt=True)
-        return 200, {"Last-Modified": modified}, self.file.read_bytes()
+    def answer(self, name: str, parameters: dict[str, str]) -> tuple[int, dict[str, str], bytes]:
+        """Status, headers and body for the last part of a URL's path and its parameters."""
+        file = self.file.with_name(name or "-")
+        if not file.is_file():
+            return 404, {}, b""
+        return 200, {"Last-Modified": formatdate(file.stat().st_mtime, usegmt=True)}, file.read_bytes()
 
 
 class _Handler(BaseHTTPRequestHandler):
@@ -55,15 +57,17 @@ class _Handler(BaseHTTPRequestHandler):
         if isinstance(fault, int):
             self.send_error(fault)
             return
-        status, headers, body = self.server.answer(dict(parse_qsl(urlsplit(self.path).query)))
+        url = urlsplit(self.path)
+        name = url.path.rpartition("/")[2]
+        status, headers, body = self.server.answer(name, dict(parse_qsl(url.query)))
         headers["ETag"] = f'"{hashlib.sha256(body).hexdigest()}"'
         if self.headers["If-None-Match"] == headers["ETag"]:
             status, body = 304, b""
-        elif fault != "cut unannounced":
+        else:
             headers["Content-Length"] = str(len(body))
         self.send_response(status)
-        for name, value in headers.items():
-            self.send_header(name, value)
+        for header, value in headers.items():
+            self.send_header(header, value)
         self.end_headers()
         self.wfile.write(body[: len(body) // 2] if fault else body)
 

@@ -31,7 +31,7 @@ class TaxiiServer(FeedServer):
     sends_next = True
     forgets = False
 
-    def answer(self, parameters: dict[str, str]) -> tuple[int, dict[str, str], bytes]:
+    def answer(self, name: str, parameters: dict[str, str]) -> tuple[int, dict[str, str], bytes]:
         """One page: an envelope as section 3.7 of the protocol has it."""
         every = list(map(json.loads, self.file.read_text().splitlines()))
         found = [each for each in every if each["added"] > parameters.get("added_after", "")]

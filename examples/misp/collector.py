@@ -1,0 +1,39 @@
+"""A finished collector of a MISP feed: `manifest.json` tells each event's uuid and when it was last changed.
+
+An event goes out as a message of its own, and again whenever its timestamp has changed. Only what is new is
+downloaded. The format: https://www.misp-project.org/feeds/
+"""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+from n6_stateful.bases import BaseDownloadingCollector, BaseSeenItemsCollector
+
+
+class MispCollector(BaseDownloadingCollector, BaseSeenItemsCollector):
+    source_channel = "misp"
+    config_spec = """
+        [misp]
+        source :: str
+        cache_dir :: path
+        url :: str  ; of the directory that manifest.json is in
+    """
+
+    def obtain_items(self) -> list[tuple[str, Any]]:
+        manifest: dict[str, Any] = json.loads(self.download(f"{self.config['url']}/manifest.json"))
+        return sorted(manifest.items(), key=lambda item: int(item[1]["timestamp"]))
+
+    def item_key(self, item: tuple[str, Any]) -> str:
+        return item[0]
+
+    def item_version(self, item: tuple[str, Any]) -> str:
+        return str(item[1]["timestamp"])
+
+    def item_body(self, item: tuple[str, Any]) -> bytes:
+        return self.download(f"{self.config['url']}/{item[0]}.json")
+
+
+if __name__ == "__main__":
+    MispCollector.run_script()

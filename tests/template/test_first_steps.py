@@ -165,7 +165,7 @@ def test_it_keeps_the_contract(make_collector_harness: MakeCollectorHarness) -> 
 
 @pytest.mark.parametrize("example", ["urlhaus", "dataplane", "taxii"])
 def test_each_example_fits_into_a_project_of_its_name(example: str, bake: Bake, tmp_path: Path) -> None:
-    as_finished = {"source_channel": example, "raw_type": "file", "content_type": "text/csv"}
+    as_finished = {"source_channel": example, "_raw_type": "file"}
     project = bake(collector_name=example, **(as_finished if example == "urlhaus" else {}))
     text = (ROOT / "examples" / example / "collector.py").read_text()
     project.collector.write_text(text[: text.index("\n\nif __name__")])

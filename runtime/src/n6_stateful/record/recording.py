@@ -89,7 +89,7 @@ def find_history(collector: AbstractBaseCollector) -> History | None:
     """Where the records are kept; None for a collector that keeps no state, beside which they could be."""
     if not (isinstance(collector, CollectorWithStateMixin) and isinstance(collector, BaseCollector)):
         return None
-    store, keep = collector.state_store, collector.config_full["monitoring"]["keep_runs"]
+    store, keep = collector.state_store, max(1, collector.config_full["monitoring"]["keep_runs"])
     if isinstance(store, FileStore):
         return FileHistory(store.path, keep)
     from n6_stateful.state.database import DatabaseStore

@@ -259,6 +259,32 @@ GROWING["laughing str"] = call(
 )
 
 
+class TestCalls:
+    """Plain classes are called with data only."""
+
+    @pytest.mark.parametrize("protocol", [b"R", b"\x81"], ids=["REDUCE", "NEWOBJ"])
+    def test_class_as_argument(
+        self, protocol: bytes, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """`UUID(Path)` would call `Path.replace`, and so rename the file `urn:`."""
+        monkeypatch.chdir(tmp_path)
+        Path("urn:").touch()
+        for kind in ("Path", "PosixPath"):
+            data = (
+                b"\x80\x04" + named("uuid", "UUID") + b"(" + named("pathlib", kind) + b"t" + protocol + b"."
+            )
+            with pytest.raises(RefusedError, match="may not be called with such a type"):
+                hostile(data)
+            with pytest.raises(RefusedError, match="may not be called with such a type"):
+                look(io.BytesIO(data))
+        assert Path("urn:").exists()
+
+    def test_factory(self) -> None:
+        """A defaultdict needs one."""
+        state = collections.defaultdict(list, a=[uuid.UUID(int=5)])
+        assert hostile(pickle.dumps(state)) == state
+
+
 class TestGrowth:
     """A pickle makes no more than it holds."""
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import enum
 import pickle
-from collections import deque
+from collections import defaultdict, deque
 from collections.abc import Callable
 from datetime import timedelta, tzinfo
 from types import BuiltinFunctionType, FunctionType, MethodType, NoneType
@@ -20,10 +20,11 @@ MOST_NESTED = 50
 # What many share: no pickle may change it.
 _SHARED = (type, FunctionType, MethodType, BuiltinFunctionType, enum.Enum)
 
-# What plain classes may be called with: nothing that stands for more than the pickle holds, as a range or a
+# What plain classes may be called with. Not with classes, whose functions they might call: UUID(Path) calls
+# Path.replace, and renames a file. Not with what stands for more than the pickle holds, as a range or a
 # network does for all that is in it.
 _CONTAINERS = (list, tuple, set, frozenset, dict, deque)
-_DATA = (NoneType, int, float, str, bytes, bytearray, type, tzinfo, timedelta, *_CONTAINERS)
+_DATA = (NoneType, int, float, str, bytes, bytearray, tzinfo, timedelta, *_CONTAINERS)
 # And what some of them may not: bytes(10**12); str() of a list that holds a list twice, which holds a list
 # twice...; a slice, which hashes as a tuple does.
 _BUT: dict[type, Any] = {bytes: int, bytearray: int, str: _CONTAINERS, slice: _CONTAINERS}
@@ -40,8 +41,9 @@ def _check_arguments(cls: Any, args: Any) -> None:
         # A class with a constructor of its own is the collector's, and is trusted.
         if (base.__module__, base.__qualname__) in PLAIN and _constructor(cls) == _constructor(base):
             for arg in args:
+                allowed = (*_DATA, type) if base is defaultdict else _DATA
                 exponent = base.__name__ == "Fraction" and isinstance(arg, str) and "e" in arg.lower()
-                if not isinstance(arg, _DATA) or isinstance(arg, _BUT.get(base, ())) or exponent:
+                if not isinstance(arg, allowed) or isinstance(arg, _BUT.get(base, ())) or exponent:
                     raise RefusedError(f"{base.__name__} may not be called with such a {type(arg).__name__}")
             return
 

@@ -96,10 +96,12 @@ class BaseSeenItemsCollector(StatefulBaseCollector):
         begun = blake2b(digest_size=KEY_SIZE, key=secret)
         unversioned = blake2b(digest_size=VERSION_SIZE, key=secret).digest()
 
+        copy, item_key, item_version = begun.copy, self.item_key, self.item_version
+
         def mark_of(item: Any) -> bytes:
-            key = begun.copy()
-            key.update(self.item_key(item).encode())
-            version = self.item_version(item)
+            key = copy()
+            key.update(item_key(item).encode())
+            version = item_version(item)
             if not version:
                 return key.digest() + unversioned
             return key.digest() + blake2b(version.encode(), digest_size=VERSION_SIZE, key=secret).digest()

@@ -77,7 +77,11 @@ class Proxy:
                 self._sockets.append(client)
                 if self._is_down.is_set() or not self.takes_new_ones:
                     continue
-                server = socket.create_connection(self._server)
+                try:
+                    server = socket.create_connection(self._server)
+                except OSError:  # it was killed
+                    _reset(client)
+                    continue
                 self._sockets.append(server)
                 connection = _Connection(client, server)
                 for pump in (self._to_server, self._to_client):

@@ -72,7 +72,7 @@ class TestSize:
 
     # What there is, to the next hundred, so that it grows only where somebody says why. The design wants
     # 1,600, 3,000 and 1,100.
-    LIMITS: Mapping[str, int] = {"core": 2_000, "all but the new rooms": 4_100, "new rooms": 1_800}
+    LIMITS: Mapping[str, int] = {"core": 2_000, "all but the new rooms": 4_100, "new rooms": 1_900}
 
     @pytest.mark.parametrize("part", LIMITS)
     def test_limit(self, part: str) -> None:

@@ -35,7 +35,7 @@ class TestOne:
         assert "state: ok, generation" in site.run("check")
         shown = json.loads(site.run("state", "show", "--json"))
         assert shown["state"] == {"taken": 8}
-        assert [each["number"] for each in shown["generations"]] == [3, 2]
+        assert [each["number"] for each in shown["generations"]] == [3, 2, 1]
 
     def test_state_commands(self, site: Site, tmp_path: Path) -> None:
         """`export`, `import`, `restore` and `reset` do in a table what they do in a file."""

@@ -137,7 +137,7 @@ class TestConfiguration:
         assert "[state] url_file: cannot be read" in attempt.told
         (tmp_path / "secret").write_text(f"{url}\n")
         site.run()
-        assert execute(url, "SELECT count(*) FROM n6_state") == [(10,)]
+        assert execute(url, "SELECT count(*) FROM n6_state WHERE RIGHT(name, 7) = '.pickle'") == [(10,)]
 
     @pytest.mark.parametrize("module", ["sqlalchemy", "psycopg", "pymysql"])
     def test_missing_extra(self, tmp_path: Path, module: str) -> None:

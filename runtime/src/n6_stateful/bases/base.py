@@ -90,9 +90,8 @@ class BaseCollector(collector.BaseCollector):
     def set_configuration(self) -> None:
         """Read the configuration files and set `config` and `config_full`."""
         super().set_configuration()
-        self.config = self.get_config_from_config_full(
-            config_full=self.config_full, collector_class_name=type(self).__name__
-        )
+        name, full = type(self).__name__, self.config_full
+        self.config = self.get_config_from_config_full(config_full=full, collector_class_name=name)
 
     def get_config_spec(self) -> str:
         """`config_spec`, or what `config_spec_pattern` becomes."""
@@ -147,10 +146,8 @@ class BaseCollector(collector.BaseCollector):
     def get_source(self, **processed_data: Any) -> str:
         """The source, `<provider>.<channel>`; the provider is the option `source`."""
         if not processed_data["source_channel"]:
-            raise CollectorError(
-                f"{type(self).__name__} has no channel: set source_channel, or, where it depends on the "
-                "record, write get_source_channel(self, **processed_data)"
-            )
+            name = type(self).__name__
+            raise CollectorError(f"{name} has no channel: set source_channel, or write get_source_channel()")
         return super().get_source(**processed_data)
 
     def get_output_components(self, **input_data: Any) -> tuple[str, bytes, dict[str, Any]]:
@@ -182,10 +179,9 @@ class StatefulCollectorMixin(CollectorWithStateMixin):
         state_pickle_protocol: instead of the attribute `pickle_protocol`.
     """
 
-    config_spec_pattern: Any = combined_config_spec("""
-        [{collector_class_name}]
-        state_dir = ~/.n6state :: path
-    """)
+    config_spec_pattern: Any = combined_config_spec(
+        "[{collector_class_name}]\nstate_dir = ~/.n6state :: path"
+    )
 
     def __init__(self, *, state_pickle_protocol: int | None = None, **kwargs: Any) -> None:
         if state_pickle_protocol is not None:
@@ -210,10 +206,7 @@ class StatefulCollectorMixin(CollectorWithStateMixin):
             names = [config.get("source"), self._base.source_channel, cls.__name__, "pickle"]
             return ".".join(filter(None, names))
         if cls.__module__ == "__main__":
-            raise CollectorError(
-                f"{cls.__name__} is in a file that was run by its name, so its state has none: run it by its "
-                "command, or write get_state_file_name(self)"
-            )
+            raise CollectorError(f"{cls.__name__}: run it by its command, or write get_state_file_name()")
         return f"{cls.__module__}.{cls.__qualname__}.pickle"
 
 

@@ -53,9 +53,8 @@ class BaseDownloadingCollector(BaseCollector):
         """For `with` blocks as n6 has them: an object with `response` (which has `content`, `text` and
         `headers`) and `get_dt_header(name)`."""
         answer = self.request(url, **kwargs)
-        yield SimpleNamespace(
-            response=answer, get_dt_header=lambda name: as_datetime(answer.headers.get(name))
-        )
+        get = answer.headers.get
+        yield SimpleNamespace(response=answer, get_dt_header=lambda name: as_datetime(get(name)))
 
     def request(
         self,

@@ -274,8 +274,7 @@ class BaseTimeOrderedRowsCollector(StatefulBaseCollector, BaseTwoPhaseCollector)
         text = f"the source has {count:,} rows, where it had {before:,} and {fresh:,} are new: "
         if count > before + fresh:
             text += "the others are there twice, or came later than late_by allows, and are left out"
-        else:
-            text += "the others are gone"
+        text += "" if count > before + fresh else "the others are gone"
         if self.config["row_count_mismatch_is_fatal"]:
             raise SourceError(f"{text}; nothing was published (row_count_mismatch_is_fatal)")
         LOGGER.log(logging.WARNING if count > before + fresh else logging.DEBUG, "%s", text)

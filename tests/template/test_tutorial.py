@@ -53,8 +53,7 @@ def test_tutorial(tmp_path: Path) -> None:
     )
     assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
     told = done.stdout
-    assert "published 2 messages" in told
-    assert "published 1 message" in told
+    assert told.count("published 1 message") >= 2  # the rows of a file are one
     assert told.count("published 0 messages") >= 1
     assert "'newest_row_time': '2026-01-01 12:00:00'" in told
     assert "OK - " in told

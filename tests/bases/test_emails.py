@@ -13,8 +13,9 @@ from typing import Any
 
 import pytest
 
-from n6_stateful import SourceError
+from n6_stateful import PublishError, SourceError
 from n6_stateful.bases.emails import BaseSimpleEmailCollector, ParsedMail
+from n6_stateful.testing import MemoryOutput
 from tests.bases.running import Running
 
 
@@ -84,6 +85,17 @@ class TestMessage:
         """A mail that holds nothing to publish is no error."""
         running.give(mail())
         assert running.run(obtain_data_body=lambda self: None) == []
+
+
+class TestTryAgain:
+    """What whoever delivers the mail goes by."""
+
+    def test_broker_down(self, running: Running, monkeypatch: pytest.MonkeyPatch) -> None:
+        """A broker that is down asks for the mail to be delivered again, not to be sent back."""
+        running.give(mail())  # type: ignore[attr-defined]
+        with pytest.raises(PublishError) as caught:
+            running.run(make_output=lambda self: MemoryOutput(fails=True))
+        assert caught.value.exit_code == 75
 
 
 class TestNoMail:

@@ -16,6 +16,10 @@ class Download(bytes):
         time_utc: whatever `_download` will get as `only_newer_than` the next time; goes into the state, so it
             has to be plain data (a datetime, a string, a number, a dict of such...).
 
+    >>> download = Download(b"a record", time_utc="2026-01-01T00:00:00")
+    >>> bytes(download), download.time_utc
+    (b'a record', '2026-01-01T00:00:00')
+
     Raises:
         CollectorError: `body` is not bytes, or `time_utc` is None, with which each run would take all again.
     """

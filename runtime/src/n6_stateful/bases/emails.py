@@ -14,9 +14,10 @@ from hashlib import blake2b
 from typing import Any
 
 from n6_stateful.bases.two_phase import BaseSimpleCollector
-from n6_stateful.errors import SourceError
+from n6_stateful.errors import PublishError, SourceError
 
 HEADERS = ("From", "Date", "Subject")
+TRY_AGAIN = 75  # EX_TEMPFAIL: whoever delivers mail keeps it, and tries again
 
 
 class ParsedMail:
@@ -141,7 +142,12 @@ class BaseSimpleEmailCollector(BaseSimpleCollector):
         about = self.email_msg.id.encode("utf-8", "surrogateescape") or self.raw_email_msg
         self.state_generation = blake2b(about, digest_size=16).hexdigest()
         self.state_generations = (self.state_generation,)
-        super().run()
+        try:
+            super().run()
+        except PublishError as exc:
+            # With any other code postfix and procmail send the mail back, where it would be lost for us.
+            exc.exit_code = TRY_AGAIN
+            raise
 
     def get_output_prop_kwargs(
         self, *, source: str, output_data_body: bytes, **processed_data: Any

@@ -70,6 +70,11 @@ class TestForms:
         """The same holds for plain data of any shape."""
         assert there_and_back(state) == state
 
+    @pytest.mark.parametrize("state", [range(1, 9, 2), slice(None, 5), [slice(1)]], ids=repr)
+    def test_ranges(self, state: object) -> None:
+        """Ranges and slices come back, too."""
+        assert repr(there_and_back(state)) == repr(state)
+
     @pytest.mark.parametrize(
         "moment",
         [

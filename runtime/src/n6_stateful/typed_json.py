@@ -32,6 +32,10 @@ def _from_b64(text: str) -> bytes:
     return base64.b64decode(text, validate=True)
 
 
+def _bounds(value: Any) -> list[Any]:
+    return [value.start, value.stop, value.step]
+
+
 def _arguments(value: Any) -> list[Any]:
     return list(value.__reduce__()[1])
 
@@ -71,6 +75,8 @@ _FORMS: dict[str, tuple[Callable[[Any], Any], Callable[[Any], Any]]] = {
     "builtins.dict": (_pairs, dict),
     "builtins.bytes": (_b64, _from_b64),
     "builtins.bytearray": (_b64, lambda text: bytearray(_from_b64(text))),
+    "builtins.range": (_bounds, lambda found: range(*found)),
+    "builtins.slice": (_bounds, lambda found: slice(*found)),
     "collections.OrderedDict": (_pairs, OrderedDict),
     "collections.Counter": (_pairs, lambda pairs: Counter(dict(pairs))),
     "collections.deque": (lambda value: [list(value), value.maxlen], lambda found: deque(*found)),

@@ -512,8 +512,9 @@ def _hear(event: str, args: tuple[Any, ...]) -> None:
     if _heard is None:
         return
     writes = event == "open" and isinstance(args[2], int) and args[2] & (os.O_WRONLY | os.O_RDWR | os.O_CREAT)
-    harmless = event in ("pickle.find_class", "os.listdir", "os.scandir")
-    if writes or (event.startswith(_FORBIDDEN) and not harmless):
+    # zoneinfo may import the package tzdata, which is data, and which Python then compiles.
+    harmless = event in ("pickle.find_class", "os.listdir", "os.scandir") or "tzdata/" in str(args)
+    if (writes or event.startswith(_FORBIDDEN)) and not harmless:
         _heard.append(f"{event} {args}")
 
 

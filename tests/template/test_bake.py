@@ -27,7 +27,8 @@ DRIFT = pytest.mark.skipif(
     reason="N6_STATEFUL_DRIFT is not set: newest tools are tried weekly",
 )
 EVERY = pairwise()
-SELECTION = EVERY if ALL_BAKES else EVERY[:6]  # each shape once
+EACH_SHAPE = list({each["shape"]: each for each in reversed(EVERY)}.values())
+SELECTION = EVERY if ALL_BAKES else EACH_SHAPE
 
 
 class Baked:
@@ -46,7 +47,7 @@ def baked(request: pytest.FixtureRequest, bake_in: Bake, tmp_path_factory: pytes
 
 def test_every_pair_of_answers_is_baked() -> None:
     assert 10 < len(EVERY) < 30
-    assert len({each["shape"] for each in EVERY[:6]}) == 6
+    assert len(EACH_SHAPE) == 6
     for name, value in {"download": "http", "runtime_source": "git"}.items():
         for scheduler in ("cron", "systemd", "kubernetes", "none"):
             assert any(each[name] == value and each["scheduler"] == scheduler for each in EVERY)
@@ -110,7 +111,8 @@ def test_answers_survive_the_formats_that_they_are_written_in(baked: Baked) -> N
     name = answers["collector_name"]
     parser = configparser.ConfigParser(inline_comment_prefixes=(";",))
     parser.read(path / f"etc/60_{name}.conf")
-    assert parser[name]["url"] == answers["url"]
+    if answers["shape"] != "email":
+        assert parser[name]["url"] == answers["url"]
     about = tomllib.loads((path / "pyproject.toml").read_text())["project"]
     assert [author["name"] for author in about.get("authors", [])] == (
         [answers["_author"]] if answers["_author"] else []

@@ -91,7 +91,9 @@ def with_store(store: Path, *argv: str | Path, cwd: Path, env: dict[str, str]) -
     namespace = ["unshare", "--mount"] if os.geteuid() == 0 else ["unshare", "--mount", "--map-root-user"]
     if run(*namespace, "mount", "--bind", store, STORE, cwd=cwd).returncode:
         pytest.skip("this user may not mount, not even in a namespace of its own")
-    script = 'mount --bind "$0" "$1" && shift && exec env -u SSL_CERT_FILE -u SSL_CERT_DIR "$@"'
+    # What the tox that runs this test has set must not pass for what the project sets.
+    unset = "-u SSL_CERT_FILE -u SSL_CERT_DIR -u UV_SYSTEM_CERTS -u UV_NATIVE_TLS"
+    script = f'mount --bind "$0" "$1" && shift && exec env {unset} "$@"'
     return run(*namespace, "sh", "-c", script, store, STORE, *argv, cwd=cwd, env=env)
 
 

@@ -87,7 +87,7 @@ class _MariaDB(_PostgreSQL):
 _ENGINES = {"postgresql": _PostgreSQL, "postgres": _PostgreSQL, "mysql": _MariaDB, "mariadb": _MariaDB}
 
 # SQLSTATEs are PostgreSQL's, numbers MariaDB's.
-_NO_TABLE, _IS_MADE_BY_ANOTHER_RUN = ("42P01", 1146), ("23505", "42P07")
+_NO_TABLE, _IS_MADE_BY_ANOTHER_RUN = ("42P01", 1146), ("23505", "42P07", "42710")
 _ADVICE: list[tuple[Sequence[str | int], str]] = [
     (("42501", 1142, 1143), f"let the user of [state] url do that: {GRANT} that user"),
     (("42703", 1054), "another table is called n6_state; `state schema` prints ours"),

@@ -511,7 +511,9 @@ _heard: list[str] | None = None
 def _hear(event: str, args: tuple[Any, ...]) -> None:
     if _heard is None:
         return
-    writes = event == "open" and isinstance(args[2], int) and args[2] & (os.O_WRONLY | os.O_RDWR | os.O_CREAT)
+    # A number is a file that is open already, and was heard of when it was opened.
+    opens = event == "open" and not isinstance(args[0], int) and isinstance(args[2], int)
+    writes = opens and args[2] & (os.O_WRONLY | os.O_RDWR | os.O_CREAT)
     # zoneinfo may import the package tzdata, which is data, and which Python then compiles.
     harmless = event in ("pickle.find_class", "os.listdir", "os.scandir") or "tzdata/" in str(args)
     if (writes or event.startswith(_FORBIDDEN)) and not harmless:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import ctypes
+import logging
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -307,14 +309,21 @@ def test_existing_exchange(broker: Broker, collecting: Collecting) -> None:
     assert len(broker.receive()) == 2
 
 
-def test_refused_login(broker: Broker, collecting: Collecting, capsys: pytest.CaptureFixture[str]) -> None:
-    """A refused login is one clear error without the password, in the debug log too."""
+def test_refused_login(
+    broker: Broker,
+    collecting: Collecting,
+    capsys: pytest.CaptureFixture[str],
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """A refused login is one clear error without the password, which the debug log does not tell either."""
+    caplog.set_level(logging.DEBUG)
     parts = urlsplit(broker.url)
     url = parts._replace(netloc=f"guest:wr0ng-s3cret@{parts.hostname}:{parts.port or 5672}").geturl()
     assert run(sample(broker), collecting, url=url) == 69
     told = capsys.readouterr().err
     assert "ACCESS_REFUSED" in told
-    assert "wr0ng-s3cret" not in told
+    assert any(record.name.startswith("pika") for record in caplog.records)
+    assert "wr0ng-s3cret" not in told + caplog.text
 
 
 def test_missing_virtual_host(broker: Broker, collecting: Collecting) -> None:
@@ -370,6 +379,23 @@ def test_long_download(pause_first: bool, broker: Broker, collecting: Collecting
     slow = sample(broker, start_publishing=start_publishing)
     assert run(slow, collecting, url=broker.url) == 0
     assert broker.receive()[-1].body == b"last"
+
+
+def test_held_lock(broker: Broker, collecting: Collecting) -> None:
+    """Code that holds Python's lock for longer than a heartbeat does not cost the connection."""
+    # A function of the C library that is called without the lock being given up.
+    sleep = ctypes.PyDLL(None).sleep
+
+    def start_publishing(self: SampleCollector) -> None:
+        self.publish_output("my-provider.lines", b"first")
+        sleep(3)
+        self.publish_output("my-provider.lines", b"last")
+
+    broker.bind()
+    with collecting.config.open("a") as file:
+        file.write("heartbeat = 2\n")
+    assert run(sample(broker, start_publishing=start_publishing), collecting, url=broker.url) == 0
+    assert [message.body for message in broker.receive()] == [b"first", b"last"]
 
 
 def test_saving_in_the_middle(broker: Broker, collecting: Collecting) -> None:

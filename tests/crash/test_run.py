@@ -11,6 +11,7 @@ import sys
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
+from datetime import datetime, timedelta
 from pathlib import Path
 from typing import NamedTuple
 
@@ -22,10 +23,11 @@ from n6_stateful.output.spool import Spool
 from n6_stateful.testing import MemoryOutput
 from tests.broker.conftest import Broker
 from tests.broker.conftest import broker as broker  # the fixture
-from tests.crash import growing_collector
+from tests.crash import growing_collector, shape_collectors
 from tests.crash.strace import Call, calls, need_strace, run
 
-PROGRAM = Path(growing_collector.__file__)
+PROGRAM = str(growing_collector.__file__)
+SHAPES = str(shape_collectors.__file__)
 # At each system call; for less time, N6_STATEFUL_KILLS=20 takes so many, evenly chosen.
 KILLS_BY_CALL = int(os.environ.get("N6_STATEFUL_KILLS", "1000"))
 KILLS_BY_TIME = 10
@@ -49,10 +51,15 @@ class Killed:
         output: a URL.
         exchange: what it publishes to.
         save_every: so many messages.
+        shape: instead of the growing collector, one of `shape_collectors`.
     """
 
-    def __init__(self, directory: Path, output: str, exchange: str, save_every: int) -> None:
+    def __init__(
+        self, directory: Path, output: str, exchange: str, save_every: int = 0, shape: str = ""
+    ) -> None:
         directory.mkdir()
+        self._shape = shape
+        self._program = [SHAPES, shape] if shape else [PROGRAM]
         self.lines: list[bytes] = []
         self.kills = 0
         self.survived = 0
@@ -62,19 +69,27 @@ class Killed:
         self._config = directory / "60_growing.conf"
         self._config.write_text(
             f"[growing]\nsource = provider\ncache_dir = {directory}/cache\nurl = {directory}/feed\n"
-            f"exchange = {exchange}\nsave_every = {save_every}\n[output]\nurl = {output}\n"
+            f"exchange = {exchange}\nsave_every = {save_every}\n"
+            f"{'late_by = 1m' if 'row' in shape else ''}\n[output]\nurl = {output}\n"
         )
 
     def argv(self, *command: str) -> list[str]:
-        return [str(PROGRAM), *command, "--config", str(self._config), "--log-level", "warning"]
+        return [*self._program, *command, "--config", str(self._config), "--log-level", "warning"]
 
     def grow(self, count: int = 7, *, and_run: bool = False) -> None:
         begin = len(self.lines)
-        # Each third is there again and again, as in a real source: that is no duplicate.
-        self.lines += [b"again" if at % 3 == 2 else b"record %d" % at for at in range(begin, begin + count)]
+        self.lines += [self._line(number) for number in range(begin, begin + count)]
         self._feed.write_bytes(b"\n".join(self.lines))
         if and_run:
             self.run()
+
+    def _line(self, number: int) -> bytes:
+        if self._shape:
+            # Each third comes late.
+            row_time = datetime(2026, 1, 1) + timedelta(seconds=number - 30 * (number % 3 == 2))
+            return b"%s,record %d" % (str(row_time).encode(), number)
+        # Each third is there again and again, as in a real source: that is no duplicate.
+        return b"again" if number % 3 == 2 else b"record %d" % number
 
     def run(self, *command: str) -> None:
         done = subprocess.run([sys.executable, *self.argv(*command)], capture_output=True, text=True)
@@ -164,6 +179,30 @@ def judge(killed: Killed, arrived: list[Record], report: pytest.CaptureFixture[s
     assert not lost
     assert not with_another_id
     assert list(records.values()) == killed.lines
+    return duplicates
+
+
+def judge_shape(shape: str, killed: Killed, arrived: list[Record], report: pytest.CaptureFixture[str]) -> int:
+    """Nothing is lost, and a consumer that drops by id has each record once; of lists that replace one
+    another it has the last one.
+
+    Returns:
+        How many messages came more than once.
+    """
+    bodies = {each.message_id: each.body for each in arrived}
+    duplicates = len(arrived) - len(bodies)
+    with report.disabled():
+        print(
+            f"\n{shape}: {killed.kills} kills ({killed.survived} runs ended before theirs), "
+            f"{len(killed.lines)} records in {len(bodies)} messages, {duplicates} came twice"
+        )
+    assert len(set(arrived)) == len(bodies)
+    if shape == "list":
+        assert len(set(bodies.values())) == len(bodies)
+        assert arrived[-1].body == b"\n".join(killed.lines)
+    else:
+        lines = [line for body in bodies.values() for line in body.split(b"\n")]
+        assert Counter(lines) == Counter(killed.lines)
     return duplicates
 
 
@@ -260,6 +299,32 @@ class TestRuns:
             killed.run(*to_broker)
         killed.run(*to_broker)
         assert judge(killed, received(broker), capsys) == 0
+
+
+@pytest.mark.parametrize("shape", shape_collectors.SHAPES)
+@BY
+@pytest.mark.slow
+class TestShapes:
+    """Runs of the base classes that are killed."""
+
+    def test_spool(
+        self, shape: str, steps: Steps, tmp_path: Path, spool: Spool, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        """They leave each row, item or record once in the spool."""
+        killed = Killed(tmp_path / "host", f"spool:{spool.path}", "raw", shape=shape)
+        for _ in steps(killed):
+            pass
+        assert judge_shape(shape, killed, spooled(spool), capsys) == 0
+
+    def test_broker(
+        self, shape: str, steps: Steps, tmp_path: Path, broker: Broker, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        """They lose nothing on their way to the broker, and twins bear one id, though the source grows."""
+        broker.bind()
+        killed = Killed(tmp_path / "host", broker.url, broker.exchange, shape=shape)
+        for _ in steps(killed):
+            pass
+        judge_shape(shape, killed, received(broker), capsys)
 
 
 @BY

@@ -23,6 +23,7 @@ LOGGER = logging.getLogger(__name__)
 DIGEST_SIZE = 16
 _PACK = 10_000
 _SPLIT = 1 << 20
+_PROMISED_STATE_KEY = "promised"
 
 
 class BaseTimeOrderedRowsCollector(StatefulBaseCollector, BaseTwoPhaseCollector):
@@ -41,7 +42,9 @@ class BaseTimeOrderedRowsCollector(StatefulBaseCollector, BaseTwoPhaseCollector)
 
     The state's keys are n6's, `newest_row_time`, `newest_rows` and `rows_count`, so that the state of either
     is read by the other; and with `late_by` also `window_begin`, since when all rows are remembered, and
-    `window_rows`, `{newest time in a run: digests of its rows, one after the other}`.
+    `window_rows`, `{newest time in a run: digests of its rows, one after the other}`. While a run publishes,
+    `promised` is the state that it is going to save: if it is cut off, the next run tells by it which rows
+    were in the message, so that its twin has the same id although the file has grown.
     """
 
     raw_type = "file"
@@ -156,7 +159,35 @@ class BaseTimeOrderedRowsCollector(StatefulBaseCollector, BaseTwoPhaseCollector)
 
     def obtain_input_pile(self) -> Any:
         """The fresh rows; None if there are none."""
-        return self.get_fresh_rows_only(self.all_rows_from_orig_data(self.obtain_orig_data())) or None
+        promise = self.state.get(_PROMISED_STATE_KEY)
+        before = dict(self.state)
+        orig_data = self.obtain_orig_data()
+        changed = {key: it for key, it in self.state.items() if it is not before.get(key)}
+        before.pop(_PROMISED_STATE_KEY, None)
+        self._batches: list[tuple[dict[str, Any] | None, Any]] = []
+        if promise is not None:
+            # A run was cut off. The rows that it promised are made the same message, and others another.
+            self.state = promise | changed
+            newer = set(self.get_fresh_rows_only(self.all_rows_from_orig_data(orig_data)))
+            self.state = dict(before)
+            if again := self.get_fresh_rows_only(
+                row for row in self.all_rows_from_orig_data(orig_data) if row not in newer
+            ):
+                self._batches.append((None, again))
+            before, self.state = promise, promise | changed
+        rows = self.all_rows_from_orig_data(orig_data)
+        del orig_data
+        if fresh := self.get_fresh_rows_only(rows):
+            self._batches.append(({**before, _PROMISED_STATE_KEY: self.state}, fresh))
+        return self._batches[-1][1] if self._batches else None
+
+    def publish_iteratively(self) -> Iterator[None]:
+        """As in the base class, once the promise is saved."""
+        for promise, fresh in self._batches:
+            if promise is not None:
+                self.save_state(promise)
+            self._input_pile = fresh
+            yield from super().publish_iteratively()
 
     def generate_input_data_dicts(self, input_pile: Any, /) -> Iterator[dict[str, Any]]:
         """All fresh rows at once; for a message each `for row in input_pile: yield {"fresh_rows": [row]}`."""
@@ -179,8 +210,8 @@ class BaseTimeOrderedRowsCollector(StatefulBaseCollector, BaseTwoPhaseCollector)
         newest_rows = known_rows = {row_key(row): row for row in state[self._NEWEST_ROWS_STATE_KEY]}
         late_by = self._late_by()
         # Where no window was remembered yet, the newest rows are all that is known of it.
-        packs: dict[Any, bytes] = state.pop(
-            "window_rows", {before: b"".join(_digest(before, key) for key in known_rows)}
+        packs: dict[Any, bytes] = dict(
+            state.pop("window_rows", {before: b"".join(_digest(before, key) for key in known_rows)})
         )
         seen = {digests[at : at + DIGEST_SIZE] for digests in packs.values() for at in _steps(digests)}
         begin = state.pop("window_begin", before)

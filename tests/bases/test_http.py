@@ -355,12 +355,12 @@ class TestTime:
         """A port where nobody listens is one clear error."""
         with socket.create_server(("127.0.0.1", 0)) as closed:
             port = closed.getsockname()[1]
-        with pytest.raises(SourceError, match=rf"http://127.0.0.1:{port}/x\?\.\.\.: .*Connection refused"):
+        with pytest.raises(SourceError, match=rf"http://127.0.0.1:{port}/x\?\*\*\*: .*Connection refused"):
             download(f"http://me:hush@127.0.0.1:{port}/x?key=hush")
 
     def test_unknown_host(self) -> None:
         """A name that does not exist is one clear error."""
-        with pytest.raises(SourceError, match=r"^http://feed\.invalid/x\?\.\.\.: "):
+        with pytest.raises(SourceError, match=r"^http://feed\.invalid/x\?\*\*\*: "):
             download("http://feed.invalid/x?key=hush")
 
     @pytest.mark.parametrize("status", ["429 x", "503 x"])

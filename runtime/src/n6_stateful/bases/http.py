@@ -24,6 +24,7 @@ from http.client import HTTPException
 from typing import TYPE_CHECKING, Any, NamedTuple
 from urllib.parse import SplitResult, urljoin, urlsplit
 
+from n6_stateful.config import masked_url_text
 from n6_stateful.errors import ConfigError, SourceError
 
 if TYPE_CHECKING:
@@ -155,11 +156,11 @@ def download(
 
 
 def shown(url: str) -> str:
-    """`url` as it may be shown: without user, password and query."""
+    """`url` as it may be shown: without its user, and with the secrets hidden."""
     if (parts := _parts(url)) is None:
         return "the url"
     host = parts.netloc.rpartition("@")[2]
-    return f"{parts.scheme}://{host}{parts.path}" + ("?..." if parts.query else "")
+    return masked_url_text(parts._replace(netloc=host, fragment="").geturl())
 
 
 class DownloadError(SourceError):

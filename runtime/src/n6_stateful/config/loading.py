@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from difflib import get_close_matches
 from typing import Any
 
 from n6_stateful.config.converters import CONVERTERS, Converters, convert
@@ -117,6 +116,8 @@ def _shown(text: str) -> str:
 
 
 def _did_you_mean(name: str, names: Iterable[str]) -> str:
+    from difflib import get_close_matches
+
     by_lowercase = {each.lower(): each for each in names if each != FREE}
     close = get_close_matches(name.lower(), by_lowercase, 1)
     return f"; did you mean {by_lowercase[close[0]]}?" if close else ""

@@ -13,6 +13,8 @@ import argparse
 import os
 import pickle
 import resource
+import shutil
+import statistics
 import subprocess
 import sys
 import tempfile
@@ -28,6 +30,7 @@ from n6_stateful.bases import BaseSeenItemsCollector, BaseTimeOrderedRowsCollect
 from n6_stateful.testing import MemoryOutput
 
 NEW = 1000
+ROUNDS = 5
 SPEC = "[bench]\nsource = bench\ncache_dir = {}\n"
 DECLARED = "[bench]\nsource :: str\ncache_dir :: path\n"
 
@@ -140,35 +143,47 @@ def main() -> None:
         what, again, directory = args.measure
         print(*measure(what, args.count, again == "True", Path(directory)))
         return
-    print(f"{os.uname().machine}, {os.cpu_count()} cores, Python {sys.version.split()[0]}")
+    print(f"medians of {ROUNDS} processes each, {os.cpu_count()} cores, Python {sys.version.split()[0]}")
     for count in sorted({args.count // 100, args.count}):
         for kind in ("rows", "items"):
-            taken = {}
-            for what in (f"{kind}-by-hand", kind):
-                with tempfile.TemporaryDirectory() as directory:
-                    for again in (False, True):
-                        if kind == "rows":
-                            write_rows(count + NEW * again, Path(directory) / "feed")
-                        argv = [
-                            sys.executable,
-                            __file__,
-                            str(count),
-                            "--measure",
-                            what,
-                            str(again),
-                            directory,
-                        ]
-                        done = subprocess.run(argv, capture_output=True, text=True, check=True)
-                        taken[what, again] = list(map(float, done.stdout.split()))
-                    sizes = [path.stat().st_size for path in Path(directory).rglob("*.pickle")]
-            for again in (False, True) if kind == "rows" else (True,):
-                seconds, memory = taken[kind, again]
-                by_hand = taken[f"{kind}-by-hand", again]
-                print(
-                    f"{kind:5}  {count:9,}  {'1,000 new' if again else 'first run'}  {seconds:6.2f} s, "
-                    f"{seconds / by_hand[0]:4.2f} x by hand  +{memory / 2**20:6.1f} MiB "
-                    f"({by_hand[1] / 2**20:.1f} by hand)  state {sizes[0] / 2**20:.1f} MiB"
-                )
+            compare(kind, count)
+
+
+def compare(kind: str, count: int) -> None:
+    """The lines of one kind: a first run (of rows), and one with a thousand new."""
+    taken: dict[tuple[str, bool], list[tuple[float, float]]] = {}
+    clients = (f"{kind}-by-hand", kind)
+    with tempfile.TemporaryDirectory() as directory:
+        for again in (False, True):
+            for number in range(ROUNDS if again or kind == "rows" else 1):
+                for what in clients:  # they take turns, since a machine's speed drifts
+                    first, here = Path(directory) / what, Path(directory) / f"{what}-{again}-{number}"
+                    if again:
+                        shutil.copytree(first, here)
+                    else:
+                        here.mkdir()
+                    if kind == "rows":
+                        write_rows(count + NEW * again, here / "feed")
+                    argv = [str(count), "--measure", what, str(again), str(here)]
+                    done = subprocess.run(
+                        [sys.executable, __file__, *argv], capture_output=True, text=True, check=True
+                    )
+                    seconds, memory = map(float, done.stdout.split())
+                    taken.setdefault((what, again), []).append((seconds, memory))
+                    if first.exists():
+                        shutil.rmtree(here)
+                    else:
+                        here.rename(first)
+        (size,) = [path.stat().st_size for path in (Path(directory) / kind).rglob("*.pickle")]
+    for again in (False, True) if kind == "rows" else (True,):
+        (seconds, memory), (by_hand, memory_by_hand) = (
+            map(statistics.median, zip(*taken[what, again], strict=True)) for what in (kind, clients[0])
+        )
+        print(
+            f"{kind:5}  {count:9,}  {'1,000 new' if again else 'first run'}  {seconds:6.2f} s, "
+            f"{seconds / by_hand:4.2f} x by hand ({by_hand:.2f} s)  +{memory / 2**20:6.1f} MiB "
+            f"({memory_by_hand / 2**20:.1f} by hand)  state {size / 2**20:.1f} MiB"
+        )
 
 
 if __name__ == "__main__":

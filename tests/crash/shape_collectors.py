@@ -1,4 +1,4 @@
-"""One collector of each shape that keeps a state, for tests: the source is a file of lines that grows.
+"""One collector of each shape, for tests: the source is a file of lines that grows, or what is in a mail.
 
 python shape_collectors.py SHAPE [arguments of the command]
 """
@@ -14,6 +14,7 @@ from n6_stateful.bases import (
     BaseDownloadingListCollector,
     BasePagedCollector,
     BaseSeenItemsCollector,
+    BaseSimpleEmailCollector,
     BaseTimeOrderedRowsCollector,
     Page,
 )
@@ -81,7 +82,21 @@ class ListCollector(OfFile, BaseDownloadingListCollector):
         return self.feed()
 
 
-SHAPES = {
+class MailCollector(OfFile, BaseSimpleEmailCollector):
+    """The mail is in the file, since the programs that kill it give it no standard input."""
+
+    raw_type = "stream"
+
+    def __init__(self, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self._raw_email_msg = b"Subject: lines\n\n" + self.feed()
+
+    def obtain_data_body(self) -> bytes:
+        return self.get_email_msg_text().encode()
+
+
+STATELESS = {"email": MailCollector}
+STATEFUL = {
     "rows": RowsCollector,
     "each-row": EachRowCollector,
     "items": ItemsCollector,
@@ -90,4 +105,4 @@ SHAPES = {
 }
 
 if __name__ == "__main__":
-    SHAPES[sys.argv.pop(1)].run_script()
+    (STATEFUL | STATELESS)[sys.argv.pop(1)].run_script()

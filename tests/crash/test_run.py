@@ -301,7 +301,7 @@ class TestRuns:
         assert judge(killed, received(broker), capsys) == 0
 
 
-@pytest.mark.parametrize("shape", shape_collectors.SHAPES)
+@pytest.mark.parametrize("shape", shape_collectors.STATEFUL)
 @BY
 @pytest.mark.slow
 class TestShapes:
@@ -325,6 +325,24 @@ class TestShapes:
         for _ in steps(killed):
             pass
         judge_shape(shape, killed, received(broker), capsys)
+
+
+@pytest.mark.slow
+def test_mail(tmp_path: Path, broker: Broker) -> None:
+    """A mail that is delivered again after a kill, as postfix does it, is not lost, and twins bear one id."""
+    need_strace()
+    broker.bind()
+    killed = Killed(tmp_path / "host", broker.url, broker.exchange, shape="email")
+    killed.grow(1, and_run=True)
+    mails = [b"\n".join(killed.lines)]
+    for call in killed.calls():
+        killed.grow(1)
+        killed.kill_at(call)
+        killed.run()
+        mails.append(b"\n".join(killed.lines))
+    assert killed.kills > killed.survived
+    arrived = received(broker)
+    assert list({each.message_id: each.body for each in arrived}.values()) == mails
 
 
 @BY

@@ -18,7 +18,7 @@ from typing import Any, NoReturn
 import pytest
 import sqlalchemy as sa
 
-from tests.broker.private_node import free_ports, until
+from tests.broker.private_node import free_ports, make_certificates, until
 
 ENGINES = ("postgresql", "mariadb")
 URLS = {
@@ -79,13 +79,15 @@ class Server:
 
     Args:
         engine: `postgresql` or `mariadb`.
+        primary: a PostgreSQL that it follows as its standby.
 
     Attributes:
         url: of a database on it, whose user may do anything, from any address.
         port: where it listens, on every address.
+        certificates: `ca.pem`, which has signed the server's own for `localhost`, and `wrong-ca.pem`.
     """
 
-    def __init__(self, engine: str) -> None:
+    def __init__(self, engine: str, primary: Server | None = None) -> None:
         # Not below pytest's own, which is closed to other users.
         self._directory = tempfile.TemporaryDirectory(prefix="n6-stateful-")
         directory = Path(self._directory.name)
@@ -95,6 +97,13 @@ class Server:
             shutil.chown(directory, "nobody", "nogroup")
         self._data = directory / "data"
         self._log = directory / "log"
+        self._primary = primary
+        self.certificates = directory / "certificates"
+        make_certificates(self.certificates)
+        self.certificates.chmod(0o755)
+        if self._as_nobody:
+            for path in self.certificates.iterdir():
+                shutil.chown(path, "nobody", "nogroup")
         (self.port,) = free_ports(1)
         self._guard: subprocess.Popen[bytes] | None = None
         made = self._prepare_postgresql() if engine == "postgresql" else self._prepare_mariadb(directory)
@@ -108,15 +117,23 @@ class Server:
         if not found:
             missing("a server of the tests' own needs initdb and postgres: apt-get install postgresql")
         programs = found[0]
-        self._call(programs / "initdb", "-D", self._data, "-U", "n6", "-A", "trust", "--no-sync")
-        with (self._data / "pg_hba.conf").open("a") as file:
-            file.write("host all all all trust\n")
-        options = {
+        if self._primary:
+            follow = ("-d", f"host=127.0.0.1 port={self._primary.port} user=n6", "--write-recovery-conf")
+            self._call(
+                programs / "pg_basebackup", "-D", self._data, *follow, "--checkpoint=fast", "--no-sync"
+            )
+        else:
+            self._call(programs / "initdb", "-D", self._data, "-U", "n6", "-A", "trust", "--no-sync")
+            with (self._data / "pg_hba.conf").open("a") as file:
+                file.write("host all all all trust\n")
+        settings = {
             **{"port": self.port, "listen_addresses": "*", "unix_socket_directories": ""},
             **{"max_connections": 250, "shared_buffers": "16MB", "log_min_messages": "fatal"},
+            **{"ssl": "on", "ssl_cert_file": self.certificates / "server.pem"},
+            **{"ssl_key_file": self.certificates / "server.key"},
         }
         argv = [str(programs / "postgres"), "-D", str(self._data)]
-        for name, value in options.items():
+        for name, value in settings.items():
             argv += ["-c", f"{name}={value}"]
         return f"postgresql://n6:secret@127.0.0.1:{self.port}/postgres", argv
 
@@ -137,6 +154,8 @@ class Server:
         return f"mysql://n6:secret@127.0.0.1:{self.port}/n6", [
             *(server, *data, f"--port={self.port}", "--bind-address=0.0.0.0", "--skip-name-resolve"),
             *(f"--socket={directory}/socket", f"--init-file={first}", "--max-connections=250"),
+            f"--ssl-cert={self.certificates}/server.pem",
+            f"--ssl-key={self.certificates}/server.key",
             *("--innodb-buffer-pool-size=16M", "--innodb-log-file-size=16M", "--max-allowed-packet=2M"),
         ]
 

@@ -87,6 +87,50 @@ class TestServer:
                 execute(server.url, "SET GLOBAL read_only = 0")
         assert kept(make_store(url=stranger)) == [1]
 
+    def test_standby(self, server: Server, make_store: MakeStore, engine: str) -> None:
+        """A standby that follows its primary is told as such; what it has can be looked at."""
+        if engine == "mariadb":
+            pytest.skip("its replicas are read-only, as in the test before")
+        store = make_store(url=server.url)
+        store.lock()
+        saved(store, 1)
+        standby = Server(engine, server)
+        try:
+            store = make_store(url=standby.url)
+            assert kept(store) == [1]
+            with pytest.raises(StateError, match=r"it is a standby, or read-only: .* must name the primary"):
+                store.lock()
+        finally:
+            standby.close()
+
+    def test_full(self, server: Server, make_store: MakeStore, engine: str) -> None:
+        """A database without room for the state says so, keeps the state, and goes on once there is room."""
+        store = make_store(url=server.url)
+        store.lock()
+        saved(store, 1)
+        # What the engine raises on a full disk, since to fill one takes a disk.
+        if engine == "postgresql":
+            full = [
+                "CREATE FUNCTION no_room() RETURNS trigger LANGUAGE plpgsql AS "
+                "$$BEGIN RAISE EXCEPTION 'No space left on device' USING ERRCODE = '53100'; END$$",
+                "CREATE TRIGGER full_disk BEFORE INSERT OR UPDATE ON n6_state EXECUTE FUNCTION no_room()",
+            ]
+            room = ["DROP FUNCTION no_room() CASCADE"]
+        else:
+            full = [
+                "CREATE TRIGGER full_disk BEFORE UPDATE ON n6_state FOR EACH ROW "
+                "SIGNAL SQLSTATE 'HY000' SET MYSQL_ERRNO = 1114, MESSAGE_TEXT = 'The table is full'"
+            ]
+            room = ["DROP TRIGGER full_disk"]
+        execute(server.url, *full)
+        with pytest.raises(StateError, match=r"No space left|table is full") as caught:
+            saved(store, 2)
+        assert "what it was" in str(caught.value)
+        assert kept(store) == [1]
+        execute(server.url, *room)
+        saved(store, 2)
+        assert kept(store) == [2, 1]
+
     def test_too_large(self, server: Server, make_store: MakeStore, engine: str) -> None:
         """A state that is larger than a statement may be is refused, with the limit and what raises it."""
         if engine == "postgresql":
@@ -125,12 +169,43 @@ class TestServer:
         site.judge()
 
 
+class TestEncryption:
+    """TLS options in the URL pass through to the driver."""
+
+    @staticmethod
+    def url(server: Server, certificate: str) -> str:
+        path = server.certificates / certificate
+        options = {"sslmode": "verify-full", "sslrootcert": str(path)}
+        if server.url.startswith("mysql"):
+            options = {"ssl_ca": str(path)}
+        url = sa.make_url(server.url).set(host="localhost").update_query_dict(options)
+        return url.render_as_string(hide_password=False)
+
+    def test_trusted(self, server: Server, make_store: MakeStore, engine: str) -> None:
+        """A server whose certificate the authority has signed is talked to through TLS."""
+        store = make_store(url=self.url(server, "ca.pem"))
+        store.lock()
+        saved(store, 1)
+        if engine == "postgresql":
+            query = "SELECT count(*) FROM pg_stat_ssl JOIN pg_stat_activity USING (pid) WHERE ssl"
+        else:
+            query = "SELECT variable_value > 0 FROM information_schema.global_status "
+            query += "WHERE variable_name = 'SSL_FINISHED_ACCEPTS'"
+        assert execute(server.url, query)[0][0] >= 1
+
+    def test_stranger(self, server: Server, make_store: MakeStore) -> None:
+        """Another server ends the run with one error before anything is published."""
+        with pytest.raises(StateError, match="certificate verify failed") as caught:
+            make_store(url=self.url(server, "wrong-ca.pem")).lock()
+        assert "secret" not in str(caught.value)
+
+
 class TestConfiguration:
     def test_url_file(self, url: str, tmp_path: Path) -> None:
         """The URL may be in a file of its own; one that is not there is an error of the configuration."""
         site = Site(tmp_path, url)
         site.grow()
-        config = site._config(url)
+        config = site.config(url)
         config.write_text(config.read_text().replace(f"url = {url}", f"url_file = {tmp_path}/secret"))
         attempt = site.begin()
         assert attempt.wait() == 78
@@ -143,7 +218,7 @@ class TestConfiguration:
     def test_missing_extra(self, tmp_path: Path, module: str) -> None:
         """Without SQLAlchemy or the driver, one line names the `pip install` that mends it."""
         url = "postgresql://u:s3cret@h/d" if module == "psycopg" else "mysql://u:s3cret@h/d"
-        config = Site(tmp_path, url)._config(url)
+        config = Site(tmp_path, url).config(url)
         code = (
             f"import sys\nsys.modules[{module!r}] = None\n"
             "from tests.crash.growing_collector import GrowingCollector\nGrowingCollector.run_script()"
@@ -157,7 +232,7 @@ class TestConfiguration:
 
     def test_not_imported_without_need(self, tmp_path: Path) -> None:
         """SQLAlchemy is imported only where `[state] url` is set."""
-        config = Site(tmp_path, "")._config("")
+        config = Site(tmp_path, "").config("")
         code = (
             "import sys\nfrom n6_stateful.command import main\n"
             "from tests.crash.growing_collector import GrowingCollector\n"

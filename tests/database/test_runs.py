@@ -3,18 +3,23 @@
 from __future__ import annotations
 
 import json
+import logging
 import os
 import shutil
 import signal
 import subprocess
+import sys
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 import sqlalchemy as sa
 
+from n6_stateful import StateError, settings
 from tests.broker.private_node import until
+from tests.crash.growing_collector import GrowingCollector
 from tests.database.servers import Server, end_sessions, execute
 from tests.database.site import Site
 
@@ -52,6 +57,42 @@ class TestOne:
         shown = json.loads(site.run("state", "show", "--json"))
         assert shown["state"] == {"taken": 8}
         assert [each["number"] for each in shown["generations"]] == [5, 4, 3, 2, 1]
+
+    def test_edit(self, site: Site, tmp_path: Path) -> None:
+        """`edit` makes another generation of what the editor leaves."""
+        site.grow(4)
+        site.run()
+        script = tmp_path / "editor.py"
+        script.write_text("import pathlib, sys\npathlib.Path(sys.argv[1]).write_text('{\"taken\": 1}')\n")
+        program = "from tests.database.attempts import HeldCollector; HeldCollector.run_script()"
+        argv = [sys.executable, "-c", program, "state", "edit", "--config", str(site.config())]
+        env = {**os.environ, "EDITOR": f"{sys.executable} {script}"}
+        done = subprocess.run(argv, env=env, capture_output=True, text=True, check=False)
+        assert done.returncode == 0, done.stderr
+        shown = json.loads(site.run("state", "show", "--json"))
+        assert shown["state"] == {"taken": 1}
+        assert [each["number"] for each in shown["generations"]] == [2, 1]
+
+    def test_state_classes(self, site: Site) -> None:
+        """What a class admits by `state_classes` comes back from a table, and for others it is refused."""
+
+        def load(admitted: tuple[str, ...], save: Any = None) -> Any:
+            members = {"state_classes": admitted, "__module__": GrowingCollector.__module__}
+            made = type("GrowingCollector", (GrowingCollector,), members)
+            with settings.use(settings.Settings(config_paths=(str(site.config()),))):
+                collector: Any = made()
+                try:
+                    state = collector.load_state()
+                    if save is not None:
+                        collector.save_state(save)
+                finally:
+                    collector.close_state()
+            return state
+
+        load(("logging.Filter",), {"filter": logging.Filter("x")})
+        assert load(("logging.Filter",))["filter"].name == "x"
+        with pytest.raises(StateError, match=r"logging\.Filter is not admitted.*state_classes"):
+            load(())
 
     def test_broken_state(self, site: Site, url: str) -> None:
         """A broken generation is set aside, and the one before it used; `state show` tells of it."""

@@ -1,13 +1,14 @@
 """What a run's lock, load and save cost in a database, beside the file store and the server's round trip.
 
-    python benchmarks/state_database.py postgresql://postgres@127.0.0.1/postgres
+    python benchmarks/state_database.py [URL ...]
 
-Its rows in the table of that database are called `benchmark`, and deleted. Connecting is not counted.
-Needs the runtime with `[sql]`.
+By default the servers of the tests: N6_STATEFUL_POSTGRESQL and N6_STATEFUL_MARIADB. The rows in the table of
+that database are called `benchmark`, and deleted. Connecting is not counted. Needs the runtime with `[sql]`.
 """
 
 from __future__ import annotations
 
+import argparse
 import pickle
 import statistics
 import sys
@@ -15,10 +16,14 @@ import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
+from urllib.parse import urlsplit
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from n6_stateful.state.database import DatabaseStore
 from n6_stateful.state.file import FileStore
 from n6_stateful.state.store import StateStore
+from tests.database.servers import URLS
 
 ROUNDS = 50
 
@@ -39,8 +44,8 @@ def run(store: StateStore, number: int) -> None:
     store.write(lambda file: pickle.dump({"taken": number}, file), number)
 
 
-def main(url: str) -> None:
-    """Measure, and print a table of medians."""
+def measure(url: str) -> dict[str, float]:
+    """Medians, in milliseconds."""
     taken: dict[str, list[float]] = {"file": [], "database": [], "round trip": []}
     with tempfile.TemporaryDirectory() as directory:
         for number in range(1, ROUNDS + 1):
@@ -51,11 +56,20 @@ def main(url: str) -> None:
             taken["database"].append(seconds(run, database, number))
             file.unlock()
             database.unlock()
-    last = DatabaseStore(url, "benchmark", "benchmark")
-    last._sql("DELETE FROM n6_state WHERE name = :name")
-    for name, each in taken.items():
-        print(f"{name:12} {statistics.median(each) * 1e3:8.2f} ms")
+    DatabaseStore(url, "benchmark", "benchmark")._sql("DELETE FROM n6_state WHERE name = :name")
+    return {name: statistics.median(each) * 1e3 for name, each in taken.items()}
+
+
+def main() -> None:
+    """Print a table."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
+    parser.add_argument("urls", nargs="*", metavar="URL", default=list(URLS.values()))
+    print(f"medians of {ROUNDS} runs, Python {sys.version.split()[0]}")
+    print(f"{'':12} {'file':>10} {'database':>10} {'round trip':>10}")
+    for url in parser.parse_args().urls:
+        cells = "".join(f"{each:8.2f} ms" for each in measure(url).values())
+        print(f"{urlsplit(url).scheme:12}{cells}")
 
 
 if __name__ == "__main__":
-    main(sys.argv[1])
+    main()

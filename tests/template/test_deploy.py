@@ -16,6 +16,8 @@ from urllib.parse import urlsplit
 
 import pytest
 
+from n6_stateful.record import metrics
+from n6_stateful.record.run import RunRecord
 from n6_stateful_template import class_name, schedule
 from tests.template.conftest import ROOT, Bake, Project, blocks_in, do, run
 from tests.template.feed import Feed
@@ -108,8 +110,59 @@ def test_prometheus(scheduler: str, bake: Bake) -> None:
         f'{{cronjob="n6-{project.name.replace("_", "-")}"}}',
     }[scheduler]
     assert (silent, unknown) == (f"time() - {metric} > 7200", f"absent({metric})")
-    if shutil.which("promtool"):
-        do("promtool", "check", "rules", path, cwd=project.path)
+
+
+@pytest.mark.skipif(not shutil.which("promtool"), reason="needs promtool, of Debian's package prometheus")
+def test_alerts(bake: Bake, tmp_path: Path) -> None:
+    """Prometheus itself raises them over what a run has written: the one two hours after the last good run,
+    the other where there is nothing."""
+    import yaml
+
+    project = bake(**scheduled("cron"))
+    (rules,) = project.path.glob("deploy/prometheus/*.yml")
+    good = RunRecord(start=590.0, end=600.0, exit_code=0, messages=5, error="")
+    metrics.write(tmp_path, ("feed.lines", class_name(project.name)), [good], None)
+    (written,) = tmp_path.glob("*.prom")
+    samples = [line.rsplit(" ", 1) for line in written.read_text().splitlines() if line[0] != "#"]
+    series = [{"series": name, "values": f"{float(value):g}x300"} for name, value in samples]
+    (group,) = yaml.safe_load(rules.read_text())["groups"]
+    silent, unknown = group["rules"]
+
+    def expected(eval_time: str, rule: dict[str, Any], labels: dict[str, str] | None) -> dict[str, Any]:
+        alerts = [] if labels is None else [{"exp_labels": labels, "exp_annotations": rule["annotations"]}]
+        return {"eval_time": eval_time, "alertname": rule["alert"], "exp_alerts": alerts}
+
+    ours = {"severity": "warning", "source": "feed.lines", "collector": class_name(project.name)}
+    tests = tmp_path / "tests.yml"
+    tests.write_text(
+        yaml.safe_dump(
+            {
+                "rule_files": [str(rules)],
+                "evaluation_interval": "1m",
+                "tests": [
+                    {
+                        "interval": "1m",
+                        "input_series": series,
+                        "alert_rule_test": [
+                            expected("2h10m", silent, None),
+                            expected("2h21m", silent, ours),
+                            expected("2h21m", unknown, None),
+                        ],
+                    },
+                    {
+                        "interval": "1m",
+                        "input_series": [],
+                        "alert_rule_test": [
+                            expected("59m", unknown, None),
+                            expected("61m", unknown, {key: ours[key] for key in ("severity", "collector")}),
+                        ],
+                    },
+                ],
+            }
+        )
+    )
+    do("promtool", "check", "rules", rules, cwd=project.path)
+    do("promtool", "test", "rules", tests, cwd=project.path)
 
 
 def test_kubernetes_takes_the_manifest_and_runs_one_job_at_a_time(bake: Bake) -> None:

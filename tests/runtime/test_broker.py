@@ -31,7 +31,8 @@ OPTIONS: dict[str, Any] = {"ssl_ca_certs": "", "ssl_certfile": "", "ssl_keyfile"
         "http://user:s3cr@host/",
     ],
 )
-def test_a_url_that_cannot_be_read_is_one_clear_error_that_tells_no_password(url: str) -> None:
+def test_unreadable_url(url: str) -> None:
+    """A URL that cannot be read is one clear error that tells no password."""
     with pytest.raises(ConfigError) as caught:
         broker_of_url(url, OPTIONS)
     assert "s3cr" not in str(caught.value)
@@ -49,16 +50,19 @@ def test_a_url_that_cannot_be_read_is_one_clear_error_that_tells_no_password(url
         ("amqp://host/?heartbeat=5", "goes on behind the virtual host"),
     ],
 )
-def test_what_is_wrong_with_a_url_is_told(url: str, told: str) -> None:
+def test_wrong_url(url: str, told: str) -> None:
+    """What is wrong with a URL is told."""
     with pytest.raises(ConfigError, match=told):
         broker_of_url(url, OPTIONS)
 
 
-def test_an_address_of_version_6_is_shown_as_urls_have_it() -> None:
+def test_ipv6() -> None:
+    """An IPv6 address is shown as URLs have it."""
     assert broker_of_url("amqp://[::1]/", OPTIONS).where == "amqp://[::1]:5672/"
 
 
-def test_whatever_a_url_has_percent_encoded_is_taken_as_it_was_meant() -> None:
+def test_percent_encoding() -> None:
+    """Whatever a URL has percent-encoded is taken as it was meant."""
     login = broker_of_url("amqp://us%40er:p%2F%23%25@host/v%2Fhost", OPTIONS)
     assert (login.user, login.password, login.vhost) == ("us@er", "p/#%", "v/host")
     assert login.where == "amqp://host:5672/v%2Fhost"
@@ -74,7 +78,8 @@ def test_whatever_a_url_has_percent_encoded_is_taken_as_it_was_meant() -> None:
         ("amqp://u:p@[::1]/n6", "::1", 5672, "n6"),
     ],
 )
-def test_what_a_url_leaves_out_has_its_usual_value(url: str, host: str, port: int, vhost: str) -> None:
+def test_defaults(url: str, host: str, port: int, vhost: str) -> None:
+    """What a URL leaves out has its usual value."""
     login = broker_of_url(url, OPTIONS)
     assert (login.host, login.port, login.vhost) == (host, port, vhost)
 
@@ -89,13 +94,13 @@ def test_what_a_url_leaves_out_has_its_usual_value(url: str, host: str, port: in
         ("amqps://user:p@host", "/a/client.pem", "user"),
     ],
 )
-def test_a_client_certificate_logs_in_where_the_url_has_no_user(
-    url: str, certificate: str, user: str | None
-) -> None:
+def test_client_certificate(url: str, certificate: str, user: str | None) -> None:
+    """A client certificate logs in where the URL has no user."""
     assert broker_of_url(url, {**OPTIONS, "ssl_certfile": certificate}).user == user
 
 
-def test_a_private_key_with_a_password_is_one_clear_error_and_no_question(tmp_path: Path) -> None:
+def test_key_with_password(tmp_path: Path) -> None:
+    """A private key with a password is one clear error, and no question at the terminal."""
     certificate, key = tmp_path / "client.pem", tmp_path / "client.key"
     curve = ("-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256")
     subprocess.run(
@@ -118,24 +123,28 @@ def output(text: str) -> object:
     "option", ["connect_timeout", "progress_timeout", "window_messages", "window_bytes", "spool_max_mib"]
 )
 @pytest.mark.parametrize("value", ["0", "-1", "10000000000"])
-def test_a_number_out_of_its_range_is_one_clear_error(option: str, value: str) -> None:
+def test_number_out_of_range(option: str, value: str) -> None:
+    """A number out of its range is one clear error."""
     with pytest.raises(ConfigError, match=f"{option} = {value}.*: it has to be more than 0"):
         output(f"{option} = {value}")
 
 
 @pytest.mark.parametrize("value", ["inf", "nan", "1e400"])
-def test_a_timeout_that_is_no_time_is_one_clear_error(value: str) -> None:
+def test_wrong_timeout(value: str) -> None:
+    """A timeout that is not a length of time is one clear error."""
     with pytest.raises(ConfigError, match="connect_timeout"):
         output(f"connect_timeout = {value}")
 
 
 @pytest.mark.parametrize("heartbeat", [-1, 65536])
-def test_a_heartbeat_that_amqp_cannot_hold_is_one_clear_error(heartbeat: int) -> None:
+def test_wrong_heartbeat(heartbeat: int) -> None:
+    """A heartbeat that AMQP cannot hold is one clear error."""
     with pytest.raises(ConfigError, match=f"heartbeat = {heartbeat}"):
         output(f"heartbeat = {heartbeat}")
 
 
-def test_all_that_is_wrong_with_the_options_is_told_at_once() -> None:
+def test_all_at_once() -> None:
+    """All that is wrong with the options is told at once."""
     with pytest.raises(ConfigError, match=r"(?s)window_bytes.*heartbeat.*unroutable"):
         output("window_bytes = 0\nheartbeat = -1\nunroutable = wran")
 
@@ -143,6 +152,7 @@ def test_all_that_is_wrong_with_the_options_is_told_at_once() -> None:
 @pytest.mark.parametrize(
     "url", ["amqp://host:0/", "amqp://host/" + "v" * 256, "amqp://u:a%00b@host/", "amqp://u:%ff@host/"]
 )
-def test_a_place_that_cannot_be_is_one_clear_error(url: str) -> None:
+def test_impossible_place(url: str) -> None:
+    """A place that cannot be is one clear error."""
     with pytest.raises(ConfigError):
         broker_of_url(url, OPTIONS)

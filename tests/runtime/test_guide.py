@@ -68,7 +68,8 @@ def run_once() -> MyStatefullCollector:
     return collector
 
 
-def test_the_class_of_the_guide_publishes_what_it_downloads(in_force: InForce, memory: MemoryOutput) -> None:
+def test_publishes(in_force: InForce, memory: MemoryOutput) -> None:
+    """The class of the guide publishes what it downloads."""
     with in_force(CONFIG):
         run_once()
     (message,) = memory.delivered
@@ -81,7 +82,8 @@ def test_the_class_of_the_guide_publishes_what_it_downloads(in_force: InForce, m
     assert message.properties["delivery_mode"] == 2
 
 
-def test_the_class_of_the_guide_remembers_between_runs(in_force: InForce, tmp_path: Path) -> None:
+def test_remembers(in_force: InForce, tmp_path: Path) -> None:
+    """The class of the guide remembers between runs."""
     with in_force(CONFIG):
         assert run_once().asked_for == (None,)
         assert run_once().asked_for == ("2026-01-01T00:00:00",)
@@ -101,9 +103,8 @@ def test_nothing_new_but_a_tag(
 
 
 @pytest.mark.parametrize("converter", ["str", "path"])
-def test_cache_dir_may_begin_with_a_tilde(
-    converter: str, in_force: InForce, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_tilde(converter: str, in_force: InForce, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """`cache_dir` may begin with a tilde."""
     monkeypatch.setenv("HOME", str(tmp_path))
     monkeypatch.setattr(
         MyStatefullCollector,

@@ -86,7 +86,7 @@ def harness(make_collector_harness: MakeCollectorHarness) -> CollectorHarness:
     return make_collector_harness(FeedCollector, CONFIG)
 
 
-def test_a_run_tells_messages_state_exit_code_and_text(harness: CollectorHarness) -> None:
+def test_result(harness: CollectorHarness) -> None:
     before = harness.state
     result = harness.run(OLD)
     assert (result.bodies, result.exit_code) == ([b"old"], 0)
@@ -94,7 +94,8 @@ def test_a_run_tells_messages_state_exit_code_and_text(harness: CollectorHarness
     assert "published 1 message" in result.text
 
 
-def test_a_download_is_handed_over_only_if_it_is_newer(harness: CollectorHarness) -> None:
+def test_newer_download(harness: CollectorHarness) -> None:
+    """A download is handed over only if it is newer."""
     assert [harness.run(each).bodies for each in (OLD, OLD, NEW)] == [[b"old"], [], [b"new"]]
 
 
@@ -110,24 +111,28 @@ def test_a_download_may_be_a_function(harness: CollectorHarness) -> None:
     assert asked == [1]
 
 
-def test_the_real_download_can_stay_in_place(harness: CollectorHarness) -> None:
+def test_real_download(harness: CollectorHarness) -> None:
+    """The real download can stay in place."""
     assert harness.run(...).bodies == [b"the real thing"]
 
 
-def test_a_failed_delivery_is_exit_code_69_and_leaves_the_state(harness: CollectorHarness) -> None:
+def test_failed_delivery(harness: CollectorHarness) -> None:
+    """A failed delivery is exit code 69 and leaves the state."""
     harness.run(OLD)
     result = harness.run(NEW, fail_delivery=True)
     assert (result.exit_code, result.messages, harness.state) == (69, [], {"last_utc": 1})
 
 
-def test_the_contract_passes_a_collector_that_keeps_it(harness: CollectorHarness) -> None:
+def test_contract_kept(harness: CollectorHarness) -> None:
+    """The contract passes a collector that keeps it."""
     harness.assert_stateful_contract(OLD, NEW)
 
 
 @pytest.mark.parametrize("collector_class", [SavesTooEarly, ForgetsEverything, MakesRandomIds])
-def test_the_contract_fails_a_collector_that_breaks_it(
+def test_contract_broken(
     collector_class: type[BaseCollector], make_collector_harness: MakeCollectorHarness
 ) -> None:
+    """The contract fails a collector that breaks it."""
     harness = make_collector_harness(collector_class, CONFIG)
     with pytest.raises(AssertionError):
         harness.assert_stateful_contract(OLD, NEW)

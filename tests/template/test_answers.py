@@ -65,7 +65,8 @@ def test_the_defaults_are_accepted() -> None:
 
 
 @pytest.mark.parametrize("name", HOSTILE)
-def test_hostile_collector_names_are_refused(name: str) -> None:
+def test_hostile_names(name: str) -> None:
+    """Hostile collector names are refused."""
     assert problems(collector_name=name)
 
 
@@ -90,11 +91,13 @@ def test_hostile_collector_names_are_refused(name: str) -> None:
         "1st",
     ],
 )
-def test_names_that_would_break_the_project_are_refused(name: str) -> None:
+def test_breaking_names(name: str) -> None:
+    """Names that would break the project are refused."""
     assert problems(collector_name=name)
 
 
-def test_no_keyword_and_no_module_of_the_standard_library_is_accepted_as_a_name() -> None:
+def test_taken_names() -> None:
+    """No keyword and no module of the standard library is accepted as a name."""
     names = [*keyword.kwlist, *keyword.softkwlist, *sys.stdlib_module_names]
     assert [name for name in names if not problems(collector_name=name)] == []
 
@@ -106,12 +109,14 @@ def test_package_names_are_accepted(name: str) -> None:
 
 @pytest.mark.parametrize("part", [*HOSTILE, "two.parts", "under_score"])
 @pytest.mark.parametrize("name", ["source_provider", "source_channel"])
-def test_sources_that_break_n6s_pattern_are_refused(name: str, part: str) -> None:
+def test_wrong_sources(name: str, part: str) -> None:
+    """Sources that break n6's pattern are refused."""
     if part != "-option":  # n6 allows it
         assert problems(**{name: part})
 
 
-def test_a_source_has_at_most_32_characters() -> None:
+def test_long_source() -> None:
+    """A source has at most 32 characters."""
     assert not problems(source_provider="a" * 15, source_channel="b" * 16)
     assert "33 characters" in problems(source_provider="a" * 16, source_channel="b" * 16)
 
@@ -128,7 +133,8 @@ def test_a_source_has_at_most_32_characters() -> None:
         "https://a:port/",
     ],
 )
-def test_what_is_no_url_or_holds_a_password_is_refused(url: str) -> None:
+def test_wrong_url(url: str) -> None:
+    """What is not a URL, or holds a password, is refused."""
     assert problems(url=url)
 
 
@@ -182,7 +188,8 @@ def test_a_url_is_encoded() -> None:
 
 
 @pytest.mark.parametrize("mime", [*HOSTILE[1:], "text", "text/", "text/csv; charset=utf-8"])
-def test_what_is_no_mime_type_is_refused(mime: str) -> None:
+def test_wrong_mime_type(mime: str) -> None:
+    """What is not a MIME type is refused."""
     assert problems(_content_type=mime, _raw_type="file")
 
 
@@ -202,7 +209,7 @@ def test_content_types() -> None:
     assert "_content_type = text/csv goes with" in problems(_content_type="text/csv")
 
 
-def test_a_mail_is_downloaded_and_started_by_nothing() -> None:
+def test_mail() -> None:
     """Answers that could have no effect are refused."""
     told = problems(shape="email", download="http", scheduler="systemd")
     assert "download = http has nothing to get" in told
@@ -210,14 +217,16 @@ def test_a_mail_is_downloaded_and_started_by_nothing() -> None:
     assert not problems(shape="email")
 
 
-def test_http_downloads_from_http_urls_only() -> None:
+def test_http_url() -> None:
+    """`download = http` takes http and https URLs only."""
     assert "download = http" in problems(download="http", url="ftp://feed.example/new.csv")
     assert not problems(download="fill in", url="ftp://feed.example/new.csv")
 
 
 @pytest.mark.parametrize("name", ["collector_name", "source_provider", "source_channel", "url", "_author"])
 @pytest.mark.parametrize("value", [*HOSTILE, "-" * 40, "1" * 40, "class", "json", "x" * 40])
-def test_what_is_suggested_in_place_of_a_refused_answer_is_accepted(name: str, value: str) -> None:
+def test_suggestions(name: str, value: str) -> None:
+    """What is suggested in place of a refused answer is accepted."""
     told = problems(**{name: value}, _raw_type="file", _content_type="x", download="http")
     (command,) = (line for line in told.splitlines() if line.startswith("  cookiecutter "))
     words = [word.split("=", 1) for word in shlex.split(command) if "=" in word]
@@ -225,18 +234,19 @@ def test_what_is_suggested_in_place_of_a_refused_answer_is_accepted(name: str, v
 
 
 @pytest.mark.parametrize("author", ["new\nline", "\x1b[31m", "a" * 201])
-def test_an_author_is_one_printable_line(author: str) -> None:
+def test_author(author: str) -> None:
+    """An author is one printable line."""
     assert problems(_author=author)
 
 
-def test_class_and_command_are_named_as_n6_names_them() -> None:
+def test_n6_names() -> None:
+    """Class and command are named as n6 names them."""
     assert (class_name("my_feed"), command_name("my_feed")) == ("MyFeedCollector", "n6collector_myfeed")
     assert class_name("my_feed_collector") == "MyFeedCollector"
 
 
-def test_all_problems_are_told_at_once_and_nothing_is_written(
-    cookiecutter: Cookiecutter, tmp_path: Path
-) -> None:
+def test_all_at_once(cookiecutter: Cookiecutter, tmp_path: Path) -> None:
+    """All problems are told at once, and nothing is written."""
     done = cookiecutter(
         collector_name="My Feed",
         source_provider="Evil_Corp",
@@ -251,7 +261,8 @@ def test_all_problems_are_told_at_once_and_nothing_is_written(
     assert [path.name for path in tmp_path.iterdir()] == [".home"]
 
 
-def test_the_corrected_command_can_be_pasted(cookiecutter: Cookiecutter, tmp_path: Path) -> None:
+def test_corrected_command(cookiecutter: Cookiecutter, tmp_path: Path) -> None:
+    """The corrected command can be pasted."""
     done = cookiecutter(
         collector_name="Class!", source_provider="x" * 40, url="a b", _raw_type="file", shape="rows"
     )
@@ -262,13 +273,15 @@ def test_the_corrected_command_can_be_pasted(cookiecutter: Cookiecutter, tmp_pat
     assert (tmp_path / "class_feed").is_dir()
 
 
-def test_the_corrected_command_keeps_template_and_options(cookiecutter: Cookiecutter) -> None:
+def test_template_and_options(cookiecutter: Cookiecutter) -> None:
+    """The corrected command keeps template and options."""
     done = cookiecutter("-o", "some where", "--checkout", "v0.1.0", collector_name="class")
     told = done.stdout + done.stderr
     assert f"{ROOT} -o 'some where' --checkout v0.1.0 --no-input collector_name=class_feed" in told
 
 
-def test_answers_typed_at_the_questions_are_checked_as_well(tmp_path: Path) -> None:
+def test_typed_answers(tmp_path: Path) -> None:
+    """Answers typed at the questions are checked as well."""
     typed = "class\n\n\n1\nnowhere\n1\n1\n1\n1\n"
     done = run(
         sys.executable, "-m", "cookiecutter", ROOT, cwd=tmp_path, input=typed, env={"HOME": str(tmp_path)}

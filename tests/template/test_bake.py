@@ -45,7 +45,8 @@ def baked(request: pytest.FixtureRequest, bake_in: Bake, tmp_path_factory: pytes
     return Baked(bake_in(tmp_path_factory.mktemp("bake"), **request.param), request.param)
 
 
-def test_every_pair_of_answers_is_baked() -> None:
+def test_every_pair() -> None:
+    """Every pair of answers is baked."""
     assert 10 < len(EVERY) < 30
     assert len(EACH_SHAPE) == 6
     for name, value in {"download": "http", "runtime_source": "git"}.items():
@@ -53,7 +54,8 @@ def test_every_pair_of_answers_is_baked() -> None:
             assert any(each[name] == value and each["scheduler"] == scheduler for each in EVERY)
 
 
-def test_a_project_has_exactly_the_files_that_its_answers_call_for(baked: Baked) -> None:
+def test_files(baked: Baked) -> None:
+    """A project has exactly the files that its answers call for."""
     answers = baked.answers
     name = answers["collector_name"]
     expected = {
@@ -92,7 +94,8 @@ def test_a_project_has_exactly_the_files_that_its_answers_call_for(baked: Baked)
     assert (baked.project.path / "vendor").exists() == (answers["runtime_source"] == "vendored")
 
 
-def test_no_delimiter_of_the_template_is_left_over(baked: Baked) -> None:
+def test_delimiters(baked: Baked) -> None:
+    """No delimiter of the template is left over."""
     for name in baked.files:
         text = (baked.project.path / name).read_text()
         for said in (baked.answers["_author"], json.dumps(baked.answers["_author"], ensure_ascii=False)):
@@ -100,13 +103,15 @@ def test_no_delimiter_of_the_template_is_left_over(baked: Baked) -> None:
         assert not re.search(r"<<|>>|<%|%>|<#|#>", text), name
 
 
-def test_files_end_with_one_newline_and_have_no_white_space_to_trim(baked: Baked) -> None:
+def test_white_space(baked: Baked) -> None:
+    """Files end with one newline, and have no white space to trim."""
     for name in baked.files:
         text = (baked.project.path / name).read_text()
         assert text == "".join(f"{line.rstrip()}\n" for line in text.rstrip().splitlines()), name
 
 
-def test_answers_survive_the_formats_that_they_are_written_in(baked: Baked) -> None:
+def test_formats(baked: Baked) -> None:
+    """Answers survive the formats that they are written in."""
     path, answers = baked.project.path, baked.answers
     name = answers["collector_name"]
     parser = configparser.ConfigParser(inline_comment_prefixes=(";",))
@@ -131,7 +136,8 @@ def test_a_project_is_green_at_once(baked: Baked) -> None:
     baked.project.tox()
 
 
-def test_a_project_builds_and_its_wheel_and_sdist_run_elsewhere(baked: Baked, tmp_path: Path) -> None:
+def test_wheel_and_sdist(baked: Baked, tmp_path: Path) -> None:
+    """A project builds and its wheel and sdist run elsewhere."""
     project = baked.project
     env = project.env
     if baked.answers["runtime_source"] == "vendored":
@@ -158,7 +164,8 @@ def test_a_project_builds_and_its_wheel_and_sdist_run_elsewhere(baked: Baked, tm
         )
 
 
-def test_class_and_command_follow_from_the_name(baked: Baked) -> None:
+def test_class_and_command(baked: Baked) -> None:
+    """Class and command follow from the name."""
     name = baked.project.name
     scripts = tomllib.loads((baked.project.path / "pyproject.toml").read_text())["project"]["scripts"]
     assert scripts == {command_name(name): f"{name}.collector:{class_name(name)}.run_script"}
@@ -178,7 +185,8 @@ def find_python(version: str) -> str | None:
 
 @pytest.mark.skipif(not ALL_BAKES, reason="N6_STATEFUL_ALL_BAKES is not set")
 @pytest.mark.parametrize("version", ["3.11", "3.12", "3.13", "3.14"])
-def test_a_project_is_baked_and_green_on_python(version: str, tmp_path: Path) -> None:
+def test_each_python(version: str, tmp_path: Path) -> None:
+    """A project is baked and green on each Python."""
     found = find_python(version)
     if found is None:
         pytest.skip(f"there is no Python {version}")
@@ -200,20 +208,23 @@ def test_a_project_is_green_without_uv(bake: Bake, tmp_path: Path) -> None:
 
 
 @pytest.mark.skipif(not ALL_BAKES, reason="N6_STATEFUL_ALL_BAKES is not set")
-def test_a_project_is_green_with_the_oldest_tools_that_it_allows(bake: Bake) -> None:
+def test_oldest_tools(bake: Bake) -> None:
+    """A project is green with the oldest tools that it allows."""
     bake(download="http").tox(UV_RESOLUTION="lowest-direct")
 
 
 @DRIFT
 @pytest.mark.parametrize("download", ["fill in", "http"])
-def test_a_project_is_green_with_the_newest_tools(download: str, bake: Bake) -> None:
+def test_newest_tools(download: str, bake: Bake) -> None:
+    """A project is green with the newest tools."""
     project = bake(download=download)
     lift_bounds(project)
     project.tox()
 
 
 @DRIFT
-def test_no_collector_can_have_the_name_of_what_the_newest_tools_install_beside_it(bake: Bake) -> None:
+def test_names_of_tools(bake: Bake) -> None:
+    """No collector can have the name of what the newest tools install beside it."""
     project = bake(download="http")
     lift_bounds(project)
     project.tox("--notest")

@@ -26,7 +26,8 @@ def copier(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return venv / "bin/copier"
 
 
-def test_the_questions_are_those_of_cookiecutter() -> None:
+def test_questions() -> None:
+    """The questions are those of cookiecutter."""
     questions = {name: each for name, each in COPIER.items() if name[0] != "_"}
     asked = {name: each for name, each in questions.items() if each.get("when") is not False}
     assert list(asked) == [name for name in QUESTIONS if name[0] != "_"]
@@ -40,7 +41,8 @@ def test_the_questions_are_those_of_cookiecutter() -> None:
         assert question["default"] == default.replace("cookiecutter.", "")
 
 
-def test_one_version_is_named_everywhere() -> None:
+def test_version() -> None:
+    """One version is named everywhere."""
     init = (ROOT / "runtime/src/n6_stateful/__init__.py").read_text()
     (version,) = re.findall(r'__version__ = "(.*)"', init)
     assert QUESTIONS["_version"] == version
@@ -66,9 +68,8 @@ def test_it_bakes_the_same(answers: dict[str, str], copier: Path, repository: Pa
         assert (tmp_path / "other" / name).read_bytes() == (tmp_path / "my_feed" / name).read_bytes(), name
 
 
-def test_answers_are_checked_before_anything_is_written(
-    copier: Path, repository: Path, tmp_path: Path
-) -> None:
+def test_checked_answers(copier: Path, repository: Path, tmp_path: Path) -> None:
+    """Answers are checked before anything is written."""
     bad = ("-d", "collector_name=class", "-d", "url=nowhere")
     done = run(
         copier, "copy", "--trust", "--defaults", *bad, f"git+file://{repository}", "project", cwd=tmp_path

@@ -11,9 +11,10 @@ import pytest
 from tests.template.conftest import ROOT, run
 
 
-def test_the_demo_does_the_main_job_and_leaves_a_project_whose_tests_lint_and_types_are_green(
+def test_main_job(
     tmp_path: Path,
 ) -> None:
+    """The demo does the main job, and leaves a project whose tests, lint and types are green."""
     done = run(sys.executable, ROOT / "examples/demo.py", tmp_path / "demo", cwd=tmp_path)
     assert done.returncode == 0, done.stdout + done.stderr
     assert "1,200 records published" in done.stdout
@@ -25,7 +26,8 @@ def test_the_demo_does_the_main_job_and_leaves_a_project_whose_tests_lint_and_ty
     assert done.returncode == 0, done.stdout + done.stderr
 
 
-def test_the_demo_leaves_nothing_behind_when_asked(tmp_path: Path) -> None:
+def test_nothing_left(tmp_path: Path) -> None:
+    """The demo leaves nothing behind when asked."""
     env = {"TMPDIR": str(tmp_path)}
     done = run(sys.executable, ROOT / "examples/demo.py", "--remove", cwd=tmp_path, env=env)
     assert done.returncode == 0, done.stdout + done.stderr
@@ -50,9 +52,8 @@ def test_the_demo_leaves_nothing_behind_when_asked(tmp_path: Path) -> None:
     ],
     ids=["takes all again", "does not remember"],
 )
-def test_the_demo_fails_when_what_it_claims_is_not_so(
-    tmp_path: Path, file: str, text: str, instead: str, claim: str
-) -> None:
+def test_claim_not_so(tmp_path: Path, file: str, text: str, instead: str, claim: str) -> None:
+    """The demo fails when what it claims is not so."""
     checkout = tmp_path / "checkout"
     not_copied = shutil.ignore_patterns(".git", ".tox", "venv", ".venv", "*cache*", ".hypothesis")
     shutil.copytree(ROOT, checkout, ignore=not_copied)

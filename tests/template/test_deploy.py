@@ -55,7 +55,8 @@ def commands_in(text: str) -> list[str]:
 
 
 @pytest.mark.parametrize("scheduler", ["cron", "systemd", "kubernetes", "none"])
-def test_shellcheck_yamllint_and_zizmor_find_nothing(scheduler: str, bake: Bake, tmp_path: Path) -> None:
+def test_linters(scheduler: str, bake: Bake, tmp_path: Path) -> None:
+    """shellcheck, yamllint and zizmor find nothing."""
     project = bake(**scheduled(scheduler))
     path = project.path
     yaml = [path / name for name in sorted(project.files()) if name.endswith((".yml", ".yaml"))]
@@ -76,7 +77,8 @@ def test_shellcheck_yamllint_and_zizmor_find_nothing(scheduler: str, bake: Bake,
     do(tool("shellcheck"), "--shell=bash", "--severity=info", script, cwd=path)
 
 
-def test_the_same_linters_find_nothing_in_this_repository() -> None:
+def test_linters_here() -> None:
+    """The same linters find nothing in this repository."""
     workflows = sorted((ROOT / ".github/workflows").glob("*.yml"))
     assert len(workflows) >= 2
     do(tool("yamllint"), "--strict", "-d", YAMLLINT, *workflows, cwd=ROOT)
@@ -165,7 +167,7 @@ def test_alerts(bake: Bake, tmp_path: Path) -> None:
     do("promtool", "test", "rules", tests, cwd=project.path)
 
 
-def test_kubernetes_takes_the_manifest_and_runs_one_job_at_a_time(bake: Bake) -> None:
+def test_manifest(bake: Bake) -> None:
     """No volume outlives a pod: the state's URL comes from a secret, where the configuration says."""
     import yaml
 
@@ -188,7 +190,8 @@ def test_kubernetes_takes_the_manifest_and_runs_one_job_at_a_time(bake: Bake) ->
     assert container["args"][:2] == ["--config", places["config"]]
 
 
-def test_the_containerfile_copies_what_there_is_and_starts_the_command(bake: Bake) -> None:
+def test_containerfile(bake: Bake) -> None:
+    """The Containerfile copies what there is, and starts the command."""
     project = bake(scheduler="kubernetes", license="MIT")
     text = (project.path / "deploy/kubernetes/Containerfile").read_text()
     for copied in re.findall(r"^COPY (.*) \S+$", text, re.MULTILINE):
@@ -197,7 +200,7 @@ def test_the_containerfile_copies_what_there_is_and_starts_the_command(bake: Bak
     assert text.endswith('ENTRYPOINT ["n6collector_myfeed"]\n')
 
 
-def test_the_configuration_is_read_as_kubernetes_mounts_it(bake: Bake, database: str, tmp_path: Path) -> None:
+def test_kubernetes_configuration(bake: Bake, database: str, tmp_path: Path) -> None:
     """Its state is in the database, not in the pod."""
     project = bake(scheduler="kubernetes")
     project.fill_in()
@@ -222,7 +225,8 @@ def test_the_configuration_is_read_as_kubernetes_mounts_it(bake: Bake, database:
 
 
 @SYSTEMD
-def test_systemd_finds_nothing_wrong_and_little_exposed(bake: Bake) -> None:
+def test_systemd_unit(bake: Bake) -> None:
+    """systemd finds nothing wrong, and little exposed."""
     project = bake(**scheduled("systemd"))
     failed, service = sorted(project.path.glob("deploy/systemd/*.service"))
     text = service.read_text()
@@ -237,7 +241,8 @@ def test_systemd_finds_nothing_wrong_and_little_exposed(bake: Bake) -> None:
 
 
 @SYSTEMD
-def test_the_timer_and_the_cron_line_run_it_every_ten_minutes(bake: Bake) -> None:
+def test_every_ten_minutes(bake: Bake) -> None:
+    """The timer and the cron line run it every ten minutes."""
     project = bake(scheduler="systemd")
     (timer,) = project.path.glob("deploy/systemd/*.timer")
     (calendar,) = re.findall(r"^OnCalendar=(.*)", timer.read_text(), re.MULTILINE)
@@ -265,7 +270,7 @@ def test_cron_mails_what_goes_wrong(script: str, mailed: str, bake: Bake, tmp_pa
     assert done.stdout + done.stderr == mailed
 
 
-def test_collectors_start_at_different_minutes() -> None:
+def test_different_minutes() -> None:
     """Every ten minutes, and each from a minute of its own."""
     names = [{"source_provider": "p", "source_channel": "c", "collector_name": str(n)} for n in range(50)]
     assert {schedule(each) for each in names} == {f"{minute}-59/10 * * * *" for minute in range(10)}
@@ -345,7 +350,8 @@ def queue(channel: Any, collector_name: str) -> Callable[[], Any]:
     return lambda: channel.basic_get(name, auto_ack=True)
 
 
-def test_the_tox_environment_for_rabbitmq_runs_against_the_broker(channel: Any, bake: Bake) -> None:
+def test_tox_rabbitmq(channel: Any, bake: Bake) -> None:
+    """The tox environment for RabbitMQ runs against the broker."""
     said = bake().tox("-e", "rabbitmq", RABBITMQ_URL=BROKER)
     assert "1 passed" in said
 
@@ -395,9 +401,8 @@ def deployed(
 
 
 @pytest.mark.parametrize("deployed", ["systemd"], indirect=True)
-def test_the_command_line_of_the_systemd_unit_delivers_to_rabbitmq(
-    deployed: tuple[Project, Path], queue: Callable[[], Any]
-) -> None:
+def test_systemd_delivers(deployed: tuple[Project, Path], queue: Callable[[], Any]) -> None:
+    """The command line of the systemd unit delivers to RabbitMQ."""
     project, home = deployed
     service = project.path / f"deploy/systemd/n6-{project.name}.service"
     (command,) = re.findall(r"^ExecStart=(.*)", service.read_text(), re.MULTILINE)
@@ -412,9 +417,8 @@ def test_the_command_line_of_the_systemd_unit_delivers_to_rabbitmq(
 
 
 @pytest.mark.parametrize("deployed", ["cron"], indirect=True)
-def test_the_cron_line_delivers_to_rabbitmq_and_mails_only_what_goes_wrong(
-    deployed: tuple[Project, Path], queue: Callable[[], Any], feed: Feed
-) -> None:
+def test_cron_delivers(deployed: tuple[Project, Path], queue: Callable[[], Any], feed: Feed) -> None:
+    """The cron line delivers to RabbitMQ, and mails only what goes wrong."""
     project, home = deployed
     command = cron_command(project.path / f"deploy/cron/{project.name}.cron")
     env = {"HOME": str(home), "LOGNAME": "n6", "SHELL": "/bin/sh", "PATH": "/usr/bin:/bin"}

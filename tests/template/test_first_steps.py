@@ -16,7 +16,8 @@ def project(bake: Bake) -> Project:
     return bake()
 
 
-def test_a_download_that_is_not_filled_in_is_told_in_one_line(project: Project, tmp_path: Path) -> None:
+def test_not_filled_in(project: Project, tmp_path: Path) -> None:
+    """A download that is not filled in is told in one line."""
     command = project.install(tmp_path / "venv")
     done = run(
         command, "--config", "etc", "--log-level", "error", cwd=project.path, env={"HOME": str(tmp_path)}
@@ -27,9 +28,8 @@ def test_a_download_that_is_not_filled_in_is_told_in_one_line(project: Project, 
     assert "src/my_feed/collector.py" in line or "site-packages/my_feed/collector.py" in line
 
 
-def test_a_filled_in_collector_publishes_once_and_its_tests_are_green(
-    project: Project, tmp_path: Path
-) -> None:
+def test_filled_in(project: Project, tmp_path: Path) -> None:
+    """A collector that is filled in publishes once, and its tests are green."""
     project.fill_in()
     project.tox()
     command = project.install(tmp_path / "venv")
@@ -44,7 +44,8 @@ def test_a_filled_in_collector_publishes_once_and_its_tests_are_green(
     assert "1 message (10 bytes) in the spool" in said[3]
 
 
-def test_the_example_in_the_readme_is_green_with_what_is_said_beside_it(project: Project) -> None:
+def test_readme_example(project: Project) -> None:
+    """The example in the README is green with what is said beside it."""
     (example,) = re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text(), re.DOTALL)
     code = re.sub(r"    def _download\(.*", lambda _: example, project.collector.read_text(), flags=re.DOTALL)
     code = code.replace("    NotFilledInError,\n", "").replace("from n6_", "import requests\nfrom n6_", 1)
@@ -95,9 +96,8 @@ def test_secrets(project: Project, tmp_path: Path) -> None:
     ("download", "runtime_source"),
     [("fill in", "vendored"), ("http", "index"), *[("http", "vendored"), ("fill in", "index")] * ALL_BAKES],
 )
-def test_the_steps_that_the_hook_prints_work_line_by_line(
-    download: str, runtime_source: str, bake: Bake, tmp_path: Path, feed_url: str
-) -> None:
+def test_printed_steps(download: str, runtime_source: str, bake: Bake, tmp_path: Path, feed_url: str) -> None:
+    """The steps that the hook prints work line by line."""
     project = bake(download=download, runtime_source=runtime_source, url=feed_url)
     enter, *steps = [line.strip() for line in project.said.splitlines() if line.startswith("  ")]
     assert enter == "cd my_feed"
@@ -111,9 +111,8 @@ def test_the_steps_that_the_hook_prints_work_line_by_line(
 
 
 @pytest.mark.parametrize("runtime_source", ["vendored", "git"])
-def test_the_commands_in_the_readme_work_as_they_stand(
-    runtime_source: str, bake: Bake, tmp_path: Path, feed_url: str
-) -> None:
+def test_readme_commands(runtime_source: str, bake: Bake, tmp_path: Path, feed_url: str) -> None:
+    """The commands in the README work as they stand."""
     project = bake(runtime_source=runtime_source, download="http", url=feed_url)
     first, *_ = blocks_in((project.path / "README.md").read_text())
     env = {**project.env, "HOME": str(tmp_path)}
@@ -134,7 +133,7 @@ SHAPES = {
 
 
 @pytest.mark.parametrize("example", SHAPES)
-def test_each_example_fits_into_a_project(example: str, bake: Bake, tmp_path: Path) -> None:
+def test_examples(example: str, bake: Bake, tmp_path: Path) -> None:
     """Its class stands where the template has that of its shape, and fits the configuration that is there."""
     shape = SHAPES[example]
     project = bake(collector_name=example, shape=shape, download="fill in" if shape == "email" else "http")

@@ -20,9 +20,8 @@ from tests.template.conftest import REPOSITORY, ROOT, Bake, do, files_in, uv
         ("git", f"n6-stateful-runtime @ git+{REPOSITORY}@v0.1.0#subdirectory=runtime"),
     ],
 )
-def test_the_runtime_is_declared_and_comes_from_there(
-    runtime_source: str, declared: str, bake: Bake, tmp_path: Path
-) -> None:
+def test_declared(runtime_source: str, declared: str, bake: Bake, tmp_path: Path) -> None:
+    """The runtime is declared and comes from there."""
     project = bake(runtime_source=runtime_source)
     about = tomllib.loads((project.path / "pyproject.toml").read_text())["project"]
     assert about["dependencies"] == [declared]
@@ -37,7 +36,8 @@ def test_the_runtime_is_declared_and_comes_from_there(
     assert "n6-stateful-runtime 0.1.0" in do(command, "--version", cwd=tmp_path)
 
 
-def test_the_vendored_runtime_is_the_templates_and_nothing_that_was_built_from_it(bake: Bake) -> None:
+def test_vendored(bake: Bake) -> None:
+    """The vendored runtime is the template's, with nothing that was built from it."""
     vendored = bake().path / "vendor/n6-stateful-runtime"
     files = files_in(ROOT / "runtime")
     assert files_in(vendored) == {name for name in files if ".egg-info" not in name}
@@ -45,7 +45,7 @@ def test_the_vendored_runtime_is_the_templates_and_nothing_that_was_built_from_i
         assert (vendored / name).read_bytes() == (ROOT / "runtime" / name).read_bytes()
 
 
-def test_a_vendored_project_installs_without_a_network(bake: Bake, tmp_path: Path) -> None:
+def test_no_network(bake: Bake, tmp_path: Path) -> None:
     """The two commands of its README, the second one where there is no network."""
     project = bake(download="http")
     readme = (project.path / "README.md").read_text()
@@ -59,7 +59,8 @@ def test_a_vendored_project_installs_without_a_network(bake: Bake, tmp_path: Pat
     do(tmp_path / "venv/bin/n6collector_myfeed", "--help", cwd=project.path)
 
 
-def test_no_index_is_asked_for_a_vendored_runtime_by_uv(bake: Bake) -> None:
+def test_uv_asks_no_index(bake: Bake) -> None:
+    """uv asks no index for a vendored runtime."""
     project = bake()
     uv("lock", "-q", cwd=project.path)
     packages = tomllib.loads((project.path / "uv.lock").read_text())["package"]

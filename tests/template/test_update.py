@@ -111,9 +111,8 @@ def tools(request: pytest.FixtureRequest, tmp_path: Path) -> Path:
     return python.parent
 
 
-def test_the_readmes_recipe_merges_a_newer_template_into_an_edited_project(
-    project: Project, template: Path, env: dict[str, str], tools: Path
-) -> None:
+def test_newer_template(project: Project, template: Path, env: dict[str, str], tools: Path) -> None:
+    """The README's recipe merges a newer template into an edited project."""
     project.tox("-e", "tests,types")
     command = project.install(project.path / "venv")
     make_newer(template)
@@ -141,9 +140,8 @@ def test_the_readmes_recipe_merges_a_newer_template_into_an_edited_project(
     assert "n6-stateful-runtime 0.1.1" in do(command, "--version", cwd=project.path)
 
 
-def test_another_answer_is_taken_over_in_the_same_way(
-    project: Project, env: dict[str, str], tools: Path
-) -> None:
+def test_another_answer(project: Project, env: dict[str, str], tools: Path) -> None:
+    """Another answer is taken over in the same way."""
     path = project.path / ".cookiecutter.json"
     path.write_text(path.read_text().replace('"scheduler": "cron"', '"scheduler": "systemd"'))
     git(project.path, "commit", "-q", "-am", "systemd from now on")
@@ -153,9 +151,8 @@ def test_another_answer_is_taken_over_in_the_same_way(
     assert "one record" in project.collector.read_text()
 
 
-def test_a_question_that_is_new_in_the_template_is_asked(
-    project: Project, template: Path, env: dict[str, str], tmp_path: Path
-) -> None:
+def test_new_question(project: Project, template: Path, env: dict[str, str], tmp_path: Path) -> None:
+    """A question that is new in the template is asked."""
     questions = json.loads((template / "cookiecutter.json").read_text())
     questions["contact"] = "soc@example.org"
     (template / "cookiecutter.json").write_text(json.dumps(questions))

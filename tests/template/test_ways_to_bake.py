@@ -52,9 +52,10 @@ def succeeded(done: Done) -> None:
 
 
 @pytest.mark.parametrize("way", ["relative path", "zip", "git tag", "gh:", "clone with changes"])
-def test_every_way_to_name_the_template_bakes_the_same(
+def test_every_way(
     way: str, repository: Path, published: dict[str, str], reference: dict[str, str], tmp_path: Path
 ) -> None:
+    """Every way to name the template bakes the same."""
     options = list(ANSWERS)
     template = named = "gh:org/n6-stateful"
     if way == "zip":
@@ -79,9 +80,8 @@ def test_every_way_to_name_the_template_bakes_the_same(
 
 
 @pytest.mark.parametrize("version", ["==2.6.0", ">=2.7"])
-def test_the_oldest_and_the_newest_cookiecutter_bake_the_same(
-    version: str, repository: Path, reference: dict[str, str], tmp_path: Path
-) -> None:
+def test_cookiecutters(version: str, repository: Path, reference: dict[str, str], tmp_path: Path) -> None:
+    """The oldest and the newest cookiecutter bake the same."""
     template = repository.with_suffix("")
     python = tmp_path / "tools/bin/python"
     uv("venv", "-q", tmp_path / "tools", cwd=tmp_path)
@@ -97,9 +97,8 @@ def test_the_oldest_and_the_newest_cookiecutter_bake_the_same(
     assert "collector_name=class_feed" in done.stdout + done.stderr
 
 
-def test_a_replay_bakes_the_same_even_if_the_template_has_moved(
-    repository: Path, reference: dict[str, str], tmp_path: Path
-) -> None:
+def test_replay(repository: Path, reference: dict[str, str], tmp_path: Path) -> None:
+    """A replay bakes the same even if the template has moved."""
     for place in ("one", "two"):
         git(tmp_path, "clone", "-q", repository, tmp_path / place / "n6-stateful")
     succeeded(call_cookiecutter(tmp_path, *ANSWERS, template=tmp_path / "one/n6-stateful"))
@@ -109,9 +108,8 @@ def test_a_replay_bakes_the_same_even_if_the_template_has_moved(
     assert contents(tmp_path / "my_feed") == reference
 
 
-def test_answers_changed_in_a_file_are_checked_before_anything_is_written(
-    bake: Bake, cookiecutter: Cookiecutter, tmp_path: Path
-) -> None:
+def test_changed_answers(bake: Bake, cookiecutter: Cookiecutter, tmp_path: Path) -> None:
+    """Answers changed in a file are checked before anything is written."""
     path = bake().path / ".cookiecutter.json"
     stored = json.loads(path.read_text())
     stored["cookiecutter"] |= {"collector_name": "class", "source_provider": "No Provider"}
@@ -130,9 +128,7 @@ def test_answers_changed_in_a_file_are_checked_before_anything_is_written(
         (None, "git+file://{template}@v0.1.0"),
     ],
 )
-def test_the_runtime_comes_from_the_repository_that_was_used(
-    origin: str | None, declared: str, repository: Path, tmp_path: Path
-) -> None:
+def test_runtime_repository(origin: str | None, declared: str, repository: Path, tmp_path: Path) -> None:
     """With runtime_source = git, pip gets the runtime from where the template came from."""
     template = tmp_path / "template"
     git(tmp_path, "clone", "-q", repository, template)

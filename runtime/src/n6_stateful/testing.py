@@ -162,8 +162,8 @@ class CollectorHarness:
                 `n6_stateful.bases`. An exception is raised instead; a function takes the method's place, with
                 its arguments; None means nothing new; `...` leaves the method as it is.
             fail_delivery: whether the output refuses the messages.
-            crash_before_save: at which save of the state, counted from 1, the process dies, when all that was
-                published has arrived; 0 for none.
+            crash_before_save: at which save of the state, counted from 1 once something was published, the
+                process dies, when all that was published has arrived; 0 for none.
             argv: the command line.
         """
         output = MemoryOutput(fails=fail_delivery)
@@ -248,10 +248,11 @@ class CollectorHarness:
 
         def save_state(collector: Any, state: Any) -> None:
             nonlocal saves
-            saves += 1
-            if saves == number:
-                collector.flush_output()  # what was published has arrived by then, as with the real one
-                raise _Crash
+            if collector.published_count:
+                saves += 1
+                if saves == number:
+                    collector.flush_output()  # what was published has arrived by then, as with the real one
+                    raise _Crash
             self._collector_class.save_state(collector, state)  # type: ignore[attr-defined]
 
         return save_state

@@ -156,7 +156,7 @@ def schedule(answers: Mapping[str, object]) -> str:
 
 def _check_collector_name(name: str) -> str | None:
     if not re.fullmatch(r"[a-z][a-z0-9_]*", name):
-        return "has to be a Python package name: lowercase ASCII letters, digits and _, a letter first"
+        return "must be a Python package name: lowercase ASCII letters, digits and _, a letter first"
     if name.endswith("_") or "__" in name:
         return "has an _ too many"
     if len(name) > 30:
@@ -181,7 +181,7 @@ def _mend_collector_name(name: str) -> str:
 
 def _check_source_part(part: str) -> str | None:
     if not re.fullmatch(r"[a-z0-9-]+", part):
-        return "has to be lowercase ASCII letters, digits and hyphens (n6's rule)"
+        return "must be lowercase ASCII letters, digits and hyphens (n6's rule)"
     return None
 
 
@@ -194,7 +194,7 @@ def _check_url(url: str) -> str | None:
         parts = urlsplit(url)
         _ = parts.port
     except ValueError as exc:
-        return f"is no URL ({exc})"
+        return f"is not a URL ({exc})"
     if parts.scheme not in ("http", "https", "ftp", "ftps", "sftp", "file") or not (
         parts.netloc or parts.path
     ):
@@ -203,7 +203,7 @@ def _check_url(url: str) -> str | None:
         return "names no host"
     if not _URL_CHARACTERS.fullmatch(url):
         return (
-            "holds characters that a URL has to write as %XX (spaces, quotes, < >, { }, non-ASCII letters...)"
+            "holds characters that a URL must write as %XX (spaces, quotes, < >, { }, non-ASCII letters...)"
         )
     if _mask_url(url) != url:
         return (
@@ -250,13 +250,13 @@ def _check_content_type(content_type: str) -> str | None:
     if content_type and not re.fullmatch(
         r"[A-Za-z0-9][A-Za-z0-9.+-]*/[A-Za-z0-9][A-Za-z0-9.+-]*", content_type
     ):
-        return "has to be a MIME type like text/csv"
+        return "must be a MIME type like text/csv"
     return None
 
 
 def _check_author(author: str) -> str | None:
     if not author.isprintable() or len(author) > 200:
-        return "has to be one printable line of at most 200 characters"
+        return "must be one printable line of at most 200 characters"
     return None
 
 

@@ -29,7 +29,7 @@ class RawPublisher:
 
     Args:
         url: `amqp://user:password@host:port/`.
-        exchange: where to; it has to be there.
+        exchange: where to; it must be there.
         window: how many messages may be unconfirmed.
     """
 

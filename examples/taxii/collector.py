@@ -1,6 +1,6 @@
 """A finished collector of a TAXII 2.1 collection: JSON, page after page, oldest first.
 
-Each object goes out as a message of its own. The cursor is what the server has to be asked with: its `next`
+Each object goes out as a message of its own. The cursor is what the server must be asked with: its `next`
 as long as there is more, and after that the time when the last object was added.
 The protocol: https://docs.oasis-open.org/cti/taxii/v2.1/taxii-v2.1.html (sections 3.4, 3.5 and 5.4). Who one
 is goes into the option `base_request_headers`.

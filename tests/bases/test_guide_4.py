@@ -199,7 +199,7 @@ class TestCollectors:
         assert memory.delivered[0].properties["headers"] == {"meta": {"mail_subject": "Report"}}
 
     def test_rows(self, memory: MemoryOutput, tmp_path: Path) -> None:
-        """Not even a configuration section has to be declared."""
+        """Not even a configuration section needs to be declared."""
         run(SimpleRowsCollector)
         run(SimpleRowsCollector)
         assert [each.body for each in memory.delivered] == [b'"1","2026-01-01, 00:00"']

@@ -1,4 +1,4 @@
-"""A run against a broker that breaks on the way, and what has to be true of it afterwards."""
+"""A run against a broker that breaks on the way, and what must be true of it afterwards."""
 
 from __future__ import annotations
 

@@ -143,7 +143,7 @@ def holds_nothing_odd(cache_dir: Path) -> bool:
 def clear_error_and_old_state(
     scenario: Scenario, cache_dir: Path, call: Call, done: subprocess.CompletedProcess[str]
 ) -> bool:
-    """Whether what failed was an error; if it was none, the new state has to be there."""
+    """Whether what failed was an error; if it was none, the new state must be there."""
     assert "Traceback" not in done.stderr, (call, done.stderr)
     if done.returncode == 0:
         # It could do without that call, for instance the sweeping of what was not there.

@@ -234,7 +234,7 @@ def test_confirmations() -> None:
         output.open((), "test", ())
         for body in (b"a", b"b", b"c"):
             publish(output, body)
-        time.sleep(0.1)  # they have to be sent before they can be confirmed
+        time.sleep(0.1)  # they must be sent before they can be confirmed
         output.flush()
 
 

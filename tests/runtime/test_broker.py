@@ -125,7 +125,7 @@ def output(text: str) -> object:
 @pytest.mark.parametrize("value", ["0", "-1", "10000000000"])
 def test_number_out_of_range(option: str, value: str) -> None:
     """A number out of its range is one clear error."""
-    with pytest.raises(ConfigError, match=f"{option} = {value}.*: it has to be more than 0"):
+    with pytest.raises(ConfigError, match=f"{option} = {value}.*: it must be more than 0"):
         output(f"{option} = {value}")
 
 

@@ -88,7 +88,7 @@ class TestBody:
     def test_other(self, body: Any) -> None:
         """Anything else is refused, and nothing is published."""
         publisher = Publisher(lambda self: self.publish_output("a.b", body))
-        with pytest.raises(CollectorError, match="has to be bytes"):
+        with pytest.raises(CollectorError, match="must be bytes"):
             publisher.run()
         assert not publisher.memory.delivered
 
@@ -347,7 +347,7 @@ class TestRun:
         assert len(publisher.memory.delivered) == 2
 
     def test_problem(self) -> None:
-        """What a person has to see to, although all is safe, is told after the run."""
+        """What a person must see to, although all is safe, is told after the run."""
         publisher = Publisher(lambda self: None)
         publisher.memory.problem = "one message was set apart"
         publisher.run()

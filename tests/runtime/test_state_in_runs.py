@@ -115,7 +115,7 @@ class TestProof:
 
 
 class TestOrder:
-    """Ids and the spool's memory hang on the generations, so those have to be known first."""
+    """Ids and the spool's memory hang on the generations, so those must be known first."""
 
     def test_load_in_start_publishing(self, memory: MemoryOutput) -> None:
         """A run that has loaded no state is refused before its output is opened."""

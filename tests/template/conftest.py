@@ -123,7 +123,7 @@ class Project:
         return {name for name in files_in(self.path) if not name.startswith("vendor/")}
 
     def tox(self, *argv: str, **env: str) -> str:
-        """Run its tox, which has to be green."""
+        """Run its tox, which must be green."""
         return do(sys.executable, "-m", "tox", "run", *argv, cwd=self.path, env={**self.env, **env})
 
     def install(self, venv: Path, *, python: str | Path = sys.executable) -> Path:

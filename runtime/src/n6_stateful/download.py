@@ -14,7 +14,7 @@ class Download(bytes):
         body: the bytes to publish. None at all (`b""`) says that there is nothing to publish, but a new
             `time_utc` to remember, such as a changed ETag.
         time_utc: whatever `_download` will get as `only_newer_than` the next time; goes into the state, so it
-            has to be plain data (a datetime, a string, a number, a dict of such...).
+            must be plain data (a datetime, a string, a number, a dict of such...).
 
     >>> download = Download(b"a record", time_utc="2026-01-01T00:00:00")
     >>> bytes(download), download.time_utc

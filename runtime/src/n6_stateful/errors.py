@@ -106,7 +106,7 @@ class CollectorError(N6StatefulError):
 
 
 class NotFilledInError(CollectorError):
-    """A method that the collector's author has to write is still as the template made it."""
+    """A method that the collector's author must write is still as the template made it."""
 
 
 class NothingNew(Exception):  # noqa: N818 - it reports no error

@@ -37,7 +37,7 @@ class QueuedBase:
         published_count: how many messages this object has handed to the output.
         published_bytes: how many bytes their bodies have.
         output_where: what a person calls the output; empty before `run`.
-        delivery_problem: what a person has to see to, although everything is safe; None if nothing.
+        delivery_problem: what a person must see to, although everything is safe; None if nothing.
     """
 
     output_queue: dict[str, str] | list[dict[str, str]] | None = None
@@ -75,7 +75,7 @@ class QueuedBase:
         """Called once, before a run's first message goes out; what it raises ends the run."""
 
     def get_output_owner(self) -> str:
-        """The name under which an output keeps what it has to remember about this collector."""
+        """The name under which an output keeps what it must remember about this collector."""
         return type(self).__name__
 
     def check_before_opening(self) -> None:
@@ -235,7 +235,7 @@ def as_body(body: Any) -> bytes:
     """
     if not (isinstance(body, bytes | bytearray | memoryview) or hasattr(body, "__bytes__")):
         mend = ": encode it first, for instance body.encode('utf-8')" if isinstance(body, str) else ""
-        raise CollectorError(f"a message body has to be bytes, not {type(body).__name__}{mend}")
+        raise CollectorError(f"a message body must be bytes, not {type(body).__name__}{mend}")
     taken = body if isinstance(body, bytes) else bytes(body)
     if not taken and isinstance(body, Download):
         raise NothingNew  # but a `time_utc`, which the collector has put into its state by now

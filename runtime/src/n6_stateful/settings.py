@@ -21,7 +21,7 @@ class Settings(NamedTuple):
         config_paths: configuration files or directories, in reading order; empty means
             `N6_CONFIG`, else `/etc/n6` and `~/.n6`.
         output: an output's URL, or an output itself (tests); None means as configured.
-        with_output: whether the run publishes at all; without it no output has to be configured.
+        with_output: whether the run publishes at all; without it no output needs to be configured.
         dry_run: download and show, but publish nothing and save nothing.
     """
 

@@ -176,7 +176,7 @@ class CollectorHarness:
         """Run the collector's command once, publishing to RabbitMQ, and read back what has arrived.
 
         It publishes to an exchange of its own, which is removed again: what n6 takes is not touched. What
-        has arrived is read by another client than pika: py-amqp (`amqp`), which has to be installed.
+        has arrived is read by another client than pika: py-amqp (`amqp`), which must be installed.
 
         Args:
             url: the broker, `amqp://...` or `amqps://...` (with the system's certificate authorities).

@@ -1,6 +1,6 @@
 """Base classes for the shapes that feeds come in: each manages its state itself.
 
-A shape is a small class with a hole or two: the methods below are all that has to be written. Everything
+A shape is a small class with a hole or two: the methods below are all that must be written. Everything
 else is done: loading the state, leaving out what was taken, saving once it has arrived, going on after a
 crash.
 

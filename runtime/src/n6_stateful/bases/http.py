@@ -225,7 +225,7 @@ class _Attempt(NamedTuple):
 
         parts = _parts(self.url)
         if parts is None:
-            raise self._error("it has to be an http or https URL")
+            raise self._error("it must be an http or https URL")
         method, headers, data = self.method, self.headers.copy(), self.data
         for _ in range(REDIRECTS + 1):
             auth: Any = requests.utils.get_auth_from_url(parts.geturl())

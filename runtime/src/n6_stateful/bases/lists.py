@@ -11,7 +11,7 @@ from n6_stateful.errors import NothingNew
 
 
 class BaseDownloadingListCollector(BaseDownloadingCollector, StatefulBaseCollector):
-    """Publishes the list at `url` whenever it has changed; nothing has to be written.
+    """Publishes the list at `url` whenever it has changed; nothing needs to be written.
 
     The state is `{"validators": ..., "digest": ...}`: what the server calls the list that was published last,
     and its digest, for servers that know no conditions.

@@ -29,7 +29,7 @@ class Failure(NamedTuple):
 
 def failure_of(exc: BaseException) -> Failure:
     """What `exc` means to a person and a scheduler. The log gets the traceback: as an error if the
-    collector's own code has to be mended, else at level DEBUG.
+    collector's own code must be mended, else at level DEBUG.
 
     Raises:
         BaseException: `exc` itself, if it is nothing that a collector raises.

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import errno
 
-# By name, so that no library has to be there or be imported for it.
+# By name, so that no library needs to be there or be imported for it.
 _NAMES = """
     aiohttp.ClientError botocore.BotoCoreError botocore.ClientError builtins.ConnectionError
     builtins.TimeoutError ftplib.Error http.HTTPException httpx.HTTPError httpx.InvalidURL httpx.StreamError

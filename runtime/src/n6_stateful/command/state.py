@@ -269,9 +269,7 @@ def _imported(collector: CollectorWithStateMixin, name: str, data: bytes) -> Any
     try:
         return collector.import_state(name, io.BytesIO(data))
     except BrokenStateError as exc:
-        raise StateError(
-            f"{exc}; the name of a JSON file has to end in .json, that of a text in .txt"
-        ) from exc
+        raise StateError(f"{exc}; the name of a JSON file must end in .json, that of a text in .txt") from exc
 
 
 def _as_json(state: Any) -> bytes:

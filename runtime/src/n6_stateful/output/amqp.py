@@ -282,7 +282,7 @@ class AmqpOutput:
                 name,
                 kind,
                 durable=True,
-                # What is declared passively has to be there, and needs no rights.
+                # What is declared passively must be there, and needs no rights.
                 passive=not self._options["declare"],
                 callback=lambda frame: self._declare(exchanges),
             )

@@ -21,7 +21,7 @@ class Output(Protocol):
 
     @property
     def problem(self) -> str | None:
-        """After `close`: what a person has to see to, although everything is safe; None if nothing.
+        """After `close`: what a person must see to, although everything is safe; None if nothing.
 
         The run tells it, and ends with the exit code of a `PublishError`, once its state is saved.
         """

@@ -48,7 +48,7 @@ class Broker(NamedTuple):
 
         Args:
             name: how the broker shows the connection to people.
-            timeout: seconds until the connection has to be open.
+            timeout: seconds until the connection must be open.
 
         Raises:
             ConfigError: a TLS file cannot be loaded.
@@ -121,12 +121,12 @@ def broker_of_url(url: str, options: Mapping[str, Any]) -> Broker:
         raise unreadable  # what seems to be the host is the user
     if parts.scheme not in ("amqp", "amqps"):
         begins = f"begins with {parts.scheme}:" if parts.scheme else "has no scheme"
-        raise ConfigError(f"the output's URL {begins}; it has to be {FORM}")
+        raise ConfigError(f"the output's URL {begins}; it must be {FORM}")
     if not parts.hostname:
-        raise ConfigError(f"the output's URL names no host; it has to be {FORM}")
+        raise ConfigError(f"the output's URL names no host; it must be {FORM}")
     if parts.query or parts.fragment:
         raise ConfigError(
-            f"the output's URL goes on behind the virtual host; it has to be {FORM}, and what a query "
+            f"the output's URL goes on behind the virtual host; it must be {FORM}, and what a query "
             "would say are options of [output]"
         )
     tls = _tls(options) if parts.scheme == "amqps" else None
@@ -178,9 +178,9 @@ def _tls(options: Mapping[str, Any]) -> dict[str, str]:
 
 def _checked(broker: Broker) -> Broker:
     if not 0 < broker.port < 1 << 16:
-        raise ConfigError(f"the broker's port is {broker.port}: it has to be 1 to 65535")
+        raise ConfigError(f"the broker's port is {broker.port}: it must be 1 to 65535")
     if not 0 <= broker.heartbeat < 1 << 16:
-        raise ConfigError(f"the heartbeat is {broker.heartbeat} s: it has to be 0 (none) to 65535")
+        raise ConfigError(f"the heartbeat is {broker.heartbeat} s: it must be 0 (none) to 65535")
     try:
         login = f"{broker.user}{broker.password}{broker.vhost}".encode()
     except UnicodeEncodeError:

@@ -167,14 +167,12 @@ def _spool(path: str, options: ConfigSection) -> Spool:
 
 def _checked(options: ConfigSection) -> ConfigSection:
     problems = [
-        f"[output] {name} = {options[name]}: it has to be more than 0, and at most {LARGEST:,}"
+        f"[output] {name} = {options[name]}: it must be more than 0, and at most {LARGEST:,}"
         for name in _POSITIVE
         if not 0 < options[name] <= LARGEST
     ]
     if not 0 <= options["heartbeat"] < 1 << 16:
-        problems.append(
-            f"[output] heartbeat = {options['heartbeat']}: it has to be 0 (none) to 65535 seconds"
-        )
+        problems.append(f"[output] heartbeat = {options['heartbeat']}: it must be 0 (none) to 65535 seconds")
     if options["unroutable"] not in ("error", "warn"):
         problems.append(f"[output] unroutable = {options['unroutable']}: must be 'error' or 'warn'")
     if problems:

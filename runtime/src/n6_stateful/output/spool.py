@@ -144,7 +144,7 @@ class Spool:
         self._owner = owner
         with self._errors():
             self._database = database = self._connect(create=True)
-            # Not for a forward: to drop a message it has to remember its id, in a full spool, too.
+            # Not for a forward: to drop a message it must remember its id, in a full spool, too.
             (page_size,) = database.execute("PRAGMA page_size").fetchone()
             database.execute(f"PRAGMA max_page_count = {(self._max_mib << 20) // page_size}")
             database.execute("BEGIN IMMEDIATE")
@@ -272,7 +272,7 @@ class Spool:
 
     @contextmanager
     def connected(self) -> Iterator[sqlite3.Connection]:
-        """A connection to the file, which has to be there; its errors are raised as `PublishError`."""
+        """A connection to the file, which must be there; its errors are raised as `PublishError`."""
         with self._errors():
             database = self._connect()
             try:

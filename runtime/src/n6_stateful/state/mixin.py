@@ -43,7 +43,7 @@ class CollectorWithStateMixin:
 
     Attributes:
         state: the state in hand, by the guide's convention `self.state = self.load_state()`. If it is set,
-            it has to pickle before the first message of a run is published.
+            it must pickle before the first message of a run is published.
         state_classes: classes, or their `"module.Class"` names, that a state may hold beside plain data
             and classes of the collector's own package.
         pickle_protocol: of the states that are saved.
@@ -118,7 +118,7 @@ class CollectorWithStateMixin:
         """Save an object that pickles; return only when it would survive a power cut.
 
         May be called any number of times in a run. Before anything is written, everything published so
-        far has to have arrived, so the state never runs ahead of the data. A dry run only tries whether
+        far must have arrived, so the state never runs ahead of the data. A dry run only tries whether
         the state pickles.
 
         Raises:
@@ -233,7 +233,7 @@ class CollectorWithStateMixin:
     # For the base class to call
 
     def get_output_owner(self) -> str:
-        """The name under which an output keeps what it has to remember about this collector."""
+        """The name under which an output keeps what it must remember about this collector."""
         return self.get_cache_file_name()
 
     def check_before_opening(self) -> None:
@@ -354,7 +354,7 @@ class CollectorWithStateMixin:
 
 
 class _Nowhere:
-    """Takes a pickle that only has to be tried."""
+    """Takes a pickle that only needs to be tried."""
 
     def write(self, data: Any) -> int:
         """Take it."""

@@ -15,9 +15,32 @@ import pytest
 
 from n6_stateful import PublishError, settings
 from n6_stateful.command import main
+from n6_stateful.config import ConfigFiles, load
 from n6_stateful.errors import CollectorError
+from n6_stateful.output.choice import OUTPUT_SPEC
+from n6_stateful.output.choice import make_output as make_configured
 from tests.broker.conftest import Broker, Collecting
+from tests.runtime.output_contract import Arrived, MakeOutput, OutputContract
 from tests.runtime.sample_collector import SampleCollector
+
+
+class TestContract(OutputContract):
+    """Straight to RabbitMQ, and by way of a spool."""
+
+    @pytest.fixture(params=["amqp", "spool first"])
+    def make_output(self, broker: Broker, tmp_path: Path, request: pytest.FixtureRequest) -> MakeOutput:
+        broker.bind()
+        spool = f"spool_when_down = {tmp_path}/spool" if request.param == "spool first" else ""
+        sections = load([OUTPUT_SPEC], ConfigFiles.from_text(f"[output]\n{spool}\n"))
+        return lambda: make_configured(sections, broker.url)
+
+    @pytest.fixture
+    def arrived(self, broker: Broker) -> Arrived:
+        return lambda: [(each.properties["message_id"], each.body) for each in broker.receive()]
+
+    @pytest.fixture
+    def exchange(self, broker: Broker) -> str:
+        return broker.exchange
 
 
 def sample(broker: Broker, **attributes: Any) -> type[SampleCollector]:

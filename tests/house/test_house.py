@@ -75,14 +75,16 @@ class TestImports:
 class TestSize:
     """How much there is to read."""
 
-    # What there is, to the next hundred, so that it grows only where somebody says why. The design wants
-    # 1,600, 3,000 and 1,100.
+    # What there is, to the next hundred. Fewer is better: the aim is 1,600, 3,000 and 1,100.
     LIMITS: Mapping[str, int] = {"core": 2_000, "all but the new rooms": 4_100, "new rooms": 1_900}
 
     @pytest.mark.parametrize("part", LIMITS)
     def test_limit(self, part: str) -> None:
         """No part grows unnoticed."""
-        assert sums()[part] <= self.LIMITS[part]
+        assert sums()[part] <= self.LIMITS[part], (
+            f"{part} has grown (python tests/house/size.py lists it): find what can go, or raise the limit "
+            "here and say in the commit why"
+        )
 
     def test_readme(self) -> None:
         """The figure in README.md is the true one, to the next hundred."""

@@ -26,6 +26,7 @@ from n6_stateful.output import spool as spool_module
 from n6_stateful.output.forwarding import forward
 from n6_stateful.output.spool import Spool
 from n6_stateful.testing import MemoryOutput
+from tests.runtime.output_contract import Arrived, MakeOutput, OutputContract
 
 EXCHANGES = [Exchange("raw", "topic")]
 VERSION_1 = """
@@ -56,6 +57,21 @@ def message(number: int, generation: str = "g1", body: bytes = b"body", **change
 def spool(tmp_path: Path) -> Spool:
     """A spool whose directory is not there yet."""
     return Spool(tmp_path / "directory" / "spool")
+
+
+class TestContract(OutputContract):
+    @pytest.fixture
+    def make_output(self, spool: Spool) -> MakeOutput:
+        return lambda: Spool(spool.path)
+
+    @pytest.fixture
+    def arrived(self, spool: Spool) -> Arrived:
+        def arrived() -> list[tuple[str, bytes]]:
+            output = MemoryOutput()
+            forward(spool, output)
+            return [(each.properties["message_id"], each.body) for each in output.delivered]
+
+        return arrived
 
 
 def put(spool: Spool, *messages: Message, generations: tuple[str, ...] = ("g1",)) -> None:

@@ -15,7 +15,8 @@ from n6_stateful.bases import (
     BaseTimeOrderedRowsCollector,
     Page,
 )
-from n6_stateful.testing import CollectorHarness, MakeCollectorHarness
+from n6_stateful.testing import CollectorHarness, MakeCollectorHarness, MemoryOutput
+from tests.runtime.output_contract import Arrived, MakeOutput, OutputContract
 
 CONFIG = """
 [feed]
@@ -79,6 +80,22 @@ class MakesRandomIds(FeedCollector):
     def get_output_message_id(self, **kwargs: Any) -> str:
         MakesRandomIds.made += 1
         return f"{MakesRandomIds.made:032x}"
+
+
+class TestMemoryOutput(OutputContract):
+    """The output in memory owes what every output owes."""
+
+    @pytest.fixture
+    def output(self) -> MemoryOutput:
+        return MemoryOutput()
+
+    @pytest.fixture
+    def make_output(self, output: MemoryOutput) -> MakeOutput:
+        return lambda: output
+
+    @pytest.fixture
+    def arrived(self, output: MemoryOutput) -> Arrived:
+        return lambda: [(each.properties["message_id"], each.body) for each in output.delivered]
 
 
 @pytest.fixture

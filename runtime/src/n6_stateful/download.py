@@ -27,6 +27,7 @@ class Download(bytes):
     time_utc: Any
 
     def __new__(cls, body: bytes, *, time_utc: Any) -> Download:
+        """The body, with the time beside it."""
         if not isinstance(body, bytes | bytearray | memoryview):
             raise CollectorError(
                 f"Download() takes the body as bytes, not {type(body).__name__}; nothing was published"

@@ -332,7 +332,8 @@ class MakeCollectorHarness(Protocol):
 
     def __call__(
         self, collector_class: type[BaseCollector], config_text: str | None = None
-    ) -> CollectorHarness: ...
+    ) -> CollectorHarness:
+        """The harness for `collector_class`, configured by `config_text`."""
 
 
 @pytest.fixture

@@ -24,6 +24,7 @@ class StandIn:
     contents: list[Any]
 
     def __new__(cls, *args: Any, **kwargs: Any) -> StandIn:
+        """Keep what it was made from."""
         made = super().__new__(cls)
         made.contents = list(args)
         return made

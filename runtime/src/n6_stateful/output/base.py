@@ -12,7 +12,8 @@ class Output(Protocol):
     """One transport.
 
     The calls come as `open`, any number of `publish` and `flush`, then `close` or `abort`; or it is a single
-    `check`. Each raises `PublishError` when the transport does not take what it was given.
+    `check`. Each raises `PublishError` when the transport does not take what it was given, and nothing else:
+    another exception, an `OSError` say, would be taken for a fault of the collector's own code.
     """
 
     @property
@@ -32,11 +33,12 @@ class Output(Protocol):
         Args:
             exchanges: those that messages may go to.
             owner: names the collector (its state's name).
-            generations: ids of the generations that a run of it may still start from, the current one first.
+            generations: ids of the generations that a run of it may still start from, the current one first:
+                an output that remembers ids, to drop what comes twice, may forget those of any other.
         """
 
     def publish(self, message: Message) -> None:
-        """Take one message. It may still be in flight when this returns."""
+        """Take one message, whose properties have a `message_id`. It may still be in flight afterwards."""
 
     def flush(self) -> None:
         """Return when everything published so far has durably arrived."""
@@ -45,7 +47,9 @@ class Output(Protocol):
         """`flush`, then end cleanly."""
 
     def abort(self) -> None:
-        """End at once, without waiting and without raising; what has not arrived is given up."""
+        """End at once, without waiting and without raising, at any time, also before `open`; what has not
+        arrived is given up, what was flushed stays."""
 
     def check(self, exchanges: Sequence[Exchange]) -> None:
-        """Find out whether it can be opened; publish nothing, not even what earlier runs have left."""
+        """Find out whether it can be opened, and make nothing but what `open` would declare; publish nothing,
+        not even what earlier runs have left."""

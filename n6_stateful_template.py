@@ -282,7 +282,7 @@ def check_answers(answers: Mapping[str, str]) -> str:
     if "collector_name" not in answers:  # a replay: only the questions that it does not answer are here
         return ""
     problems, mended = find_problems(answers)
-    problems += _misspelt(answers)
+    problems += _misspelt(answers, mended)
     if problems:
         listing = "\n".join(f"  - {problem}" for problem in problems)
         raise FailedHookException(
@@ -357,19 +357,20 @@ def _template_and_options() -> list[str]:
     return [word for word in sys.argv[1:] if not _ANSWER.fullmatch(word) and word not in _INSTEAD]
 
 
-def _misspelt(answers: Mapping[str, str]) -> list[str]:
-    """cookiecutter ignores a `key=value` whose key it does not know; here it is told."""
+def _misspelt(answers: Mapping[str, str], mended: dict[str, str]) -> list[str]:
+    """cookiecutter ignores a `key=value` whose key it does not know; here it is told, and its value goes to
+    the question that was meant."""
     if not _is_command_line():
         return []
     problems = []
     known = [name for name in answers if not name.startswith("__")]
     for word in sys.argv[1:]:
-        name = word.partition("=")[0]
+        name, _, value = word.partition("=")
         if _ANSWER.fullmatch(word) and name not in known:
-            close = difflib.get_close_matches(name, known, 1)
-            problems.append(
-                f"{name}= is no question here" + (f"; did you mean {close[0]}=?" if close else "")
-            )
+            meant = next(iter(difflib.get_close_matches(name, known, 1)), "")
+            problems.append(f"{name}= is no question here" + (f"; did you mean {meant}=?" if meant else ""))
+            if meant and (meant not in _CHECKS or not _CHECKS[meant][0](value)):
+                mended[meant] = value
     return problems
 
 

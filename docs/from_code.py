@@ -18,6 +18,7 @@ from typing import NamedTuple
 
 from n6_stateful import BaseCollector, CollectorWithStateMixin, bases
 from n6_stateful.command import main
+from n6_stateful.config.spec import FREE
 from n6_stateful.errors import EXIT_CODES
 from n6_stateful.output.choice import OUTPUT_SPEC, RABBITMQ_SPEC
 
@@ -67,7 +68,7 @@ def read_spec(spec: str) -> Iterator[tuple[str, list[Option]]]:
             if section:
                 yield section, options
             section, options, above = text.strip("[]"), [], []
-        elif text:
+        elif text and text != FREE:
             declared, _, converter = text.partition("::")
             name, equals, default = declared.partition("=")
             about = " ".join(filter(None, [*above, comment]))

@@ -22,10 +22,11 @@ OLD = Download(b"one record\n", time_utc="2026-01-01T00:00:00")
 NEW = Download(b"a newer record\n", time_utc="2026-01-02T00:00:00")
 BODIES = [b"one record\n"]
 <% elif cookiecutter.shape == "rows" %>
-# The file of the source at first, and later; the messages that the first one makes.
+# The file of the source at first, and later; the messages that each makes: new rows, oldest first, no comments.
 OLD = b"2026-01-01 00:00:00,one row\n"
 NEW = OLD + b"2026-01-02 00:00:00,a newer row\n"
 BODIES = [b"2026-01-01 00:00:00,one row"]
+NEWER = [b"2026-01-02 00:00:00,a newer row"]
 <% elif cookiecutter.shape == "items" %>
 # What the source shows at first, and later; the messages that the first makes.
 OLD = ["an item", "another item"]
@@ -84,8 +85,11 @@ def test_contract(harness: CollectorHarness) -> None:
 
 
 def test_messages(harness: CollectorHarness) -> None:
-    """It publishes what the source has."""
+    """It publishes what the source has<% if cookiecutter.shape == 'rows' %>, and then what is new there<% endif %>."""
     check_messages(harness.run(OLD))
+<% if cookiecutter.shape == "rows" %>
+    assert harness.run(NEW).bodies == NEWER
+<% endif %>
 
 
 def test_configuration(make_collector_harness: MakeCollectorHarness) -> None:

@@ -251,6 +251,13 @@ class TestValidators:
         assert got is not None
         assert got.validators == {}
 
+    @pytest.mark.parametrize(("date", "is_kept"), [("00:00:00", False), ("00:00:01", True)])
+    def test_changed_in_that_second(self, date: str, is_kept: bool, server: Server) -> None:
+        """A file that changed in the second in which it was sent may change in it again, unseen."""
+        got = get(server, answer(BODY, LAST_MODIFIED, f"Date: Thu, 01 Jan 2026 {date} GMT"))
+        assert got is not None
+        assert ("Last-Modified" in got.validators) == is_kept
+
 
 class TestRedirects:
     def redirect(self, to: str, status: str = "302 Found") -> bytes:

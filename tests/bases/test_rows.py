@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import pickle
 import tempfile
 from collections.abc import Callable, Iterator
@@ -17,6 +18,7 @@ from n6_stateful import CollectorError, ConfigError, SourceError
 from n6_stateful.bases import rows as rows_module
 from n6_stateful.bases.rows import BaseDownloadingTimeOrderedRowsCollector, BaseTimeOrderedRowsCollector
 from n6_stateful.message import Message
+from n6_stateful.testing import MakeCollectorHarness
 from tests.bases.http_server import Server, answer
 from tests.bases.running import Running
 
@@ -302,6 +304,20 @@ class TestStates:
             RowsCollector._ROWS_COUNT_KEY,
         ]
         assert keys == ["newest_row_time", "newest_rows", "rows_count"]
+
+
+class TestRecords:
+    """What a run that delivers nothing leaves to be seen."""
+
+    def test_no_new_data(self, make_collector_harness: MakeCollectorHarness, tmp_path: Path) -> None:
+        """It has brought nothing, though it has promised something; the next one has."""
+        config = f"[feed]\nsource = provider\ncache_dir = {tmp_path}\n"
+        harness = make_collector_harness(RowsCollector, config)
+        for fails, exit_code, newest in ((True, 69, ""), (False, 0, "2026-01-01 00:00:00")):
+            assert harness.run(b"2026-01-01 00:00:00,a", fail_delivery=fails).exit_code == exit_code
+            last = json.loads(harness.run(argv=["runs", "--json", "--last", "1"]).text)
+            assert (last["exit_code"], last["newest"]) == (exit_code, newest)
+            assert (last["generation_before"] == last["generation_after"]) == fails
 
 
 class TestDownloading:

@@ -303,9 +303,12 @@ def test_no_answer_is_executed(bake: Bake, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     "command", [[sys.executable, "-m", "cookiecutter"], [COMMAND]], ids=["-m", "command"]
 )
-def test_a_misspelt_question_is_told(command: list[str], tmp_path: Path) -> None:
+def test_misspelt_question(command: list[str], tmp_path: Path) -> None:
+    """A misspelt question is told, and the corrected command has its answer in the right place."""
     done = run(
-        *command, ROOT, "--no-input", "colector_name=my_feed", cwd=tmp_path, env={"HOME": str(tmp_path)}
+        *command, ROOT, "--no-input", "colector_name=my_other_feed", cwd=tmp_path, env={"HOME": str(tmp_path)}
     )
     assert done.returncode == 1
-    assert "did you mean collector_name=?" in done.stderr + done.stdout
+    told = done.stderr + done.stdout
+    assert "did you mean collector_name=?" in told
+    assert " collector_name=my_other_feed " in told.partition("The corrected command")[2]

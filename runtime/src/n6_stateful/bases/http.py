@@ -285,6 +285,10 @@ class _Attempt(NamedTuple):
                 f"beginning {content[:60]!r}"
             )
         validators = {name: headers[name] for name in _CONDITIONS if name in headers}
+        changed, sent = as_datetime(headers.get("Last-Modified")), as_datetime(headers.get("Date"))
+        if changed and sent and changed >= sent:
+            # It may have changed again in that second (https://www.rfc-editor.org/rfc/rfc9110#8.8.2.2).
+            del validators["Last-Modified"]
         if validators:
             validators[_URL_OF_VALIDATORS] = _digest(self.url)
         return Answer(content, headers, validators, bool(chunked or length or coding not in _PLAIN))

@@ -186,6 +186,7 @@ class BaseTimeOrderedRowsCollector(StatefulBaseCollector, BaseTwoPhaseCollector)
         for promise, fresh in self._batches:
             if promise is not None:
                 self.save_state(promise)
+                self.loaded_generation = self.state_generation  # to save a promise is to take nothing
             self._input_pile = fresh
             yield from super().publish_iteratively()
 

@@ -72,4 +72,5 @@ def _none_yet(directory: Path) -> str:
 
 def _output(collector: QueuedBase) -> str:
     collector.try_output()
-    return collector.output_where
+    untried = " (whether a queue is bound to it is not tried)" if "amqp" in collector.output_where else ""
+    return f"{collector.output_where}{untried}"

@@ -69,7 +69,9 @@ class Recording:
                 generation_after=collector.state_generation,
             )
             try:
-                record = record._replace(newest=one_line(collector.describe_state()))
+                # The state in hand is ahead of the one that was saved, unless the run ended well.
+                if exit_code == 0:
+                    record = record._replace(newest=one_line(collector.describe_state()))
             except Exception as exc:  # a collector may have its own
                 LOGGER.warning("describe_state() failed: %s: %s", type(exc).__name__, one_line(str(exc)))
         if self._history is not None:

@@ -19,7 +19,7 @@ class RunRecord(NamedTuple):
         bytes: of their bodies.
         generation_before: id of the state that was loaded; empty if none was.
         generation_after: id of the state that was saved last, or else loaded.
-        newest: how far the source was taken, as `describe_state` says it.
+        newest: how far the source was taken, as `describe_state` says it; empty if the run failed.
         error: the first line of what was told on standard error; empty if the run ended well.
         host: the machine.
         pid: the process.

@@ -10,7 +10,7 @@ from pathlib import Path
 from n6_stateful.output.spool import Spool
 from tests.broker.conftest import Broker
 from tests.broker.private_node import until
-from tests.crash.test_run import received, spooled
+from tests.crash.killed import received, spooled
 from tests.database.attempts import Attempt
 
 

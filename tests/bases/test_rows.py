@@ -95,6 +95,17 @@ class TestOrder:
         (message,) = running.arrived
         assert (message.properties["type"], message.properties["content_type"]) == ("file", "text/csv")
 
+    def test_own_pile(self, running: Running) -> None:
+        """What a collector makes of the fresh rows in `obtain_input_pile` is what is published."""
+
+        def obtain_input_pile(self: Any) -> Any:
+            rows = RowsCollector.obtain_input_pile(self)
+            return rows and [row for row in rows if not row.endswith("private")]
+
+        feed = "2026-01,a", "2026-02,private", "2026-03,c"
+        assert run(running, *feed, obtain_input_pile=obtain_input_pile) == ["2026-01,a", "2026-03,c"]
+        assert run(running, *feed) == []
+
     def test_ties(self, running: Running) -> None:
         """A row that comes later with the newest time is new, and no other."""
         assert run(running, "2026-01,a", "2026-02,b") == ["2026-01,a", "2026-02,b"]

@@ -58,6 +58,8 @@ class BaseTimeOrderedRowsCollector(StatefulBaseCollector, BaseTwoPhaseCollector)
     _NEWEST_ROW_TIME_STATE_KEY = "newest_row_time"
     _NEWEST_ROWS_STATE_KEY = "newest_rows"
     _ROWS_COUNT_KEY = "rows_count"
+    _again: Any = None  # the rows of a run that was cut off
+    _promise: dict[str, Any] | None = None
 
     # To be written
 
@@ -164,31 +166,35 @@ class BaseTimeOrderedRowsCollector(StatefulBaseCollector, BaseTwoPhaseCollector)
         orig_data = self.obtain_orig_data()
         changed = {key: it for key, it in self.state.items() if it is not before.get(key)}
         before.pop(_PROMISED_STATE_KEY, None)
-        self._batches: list[tuple[dict[str, Any] | None, Any]] = []
+        self._again = self._promise = None
         if promise is not None:
             # A run was cut off. The rows that it promised are made the same message, and others another.
             self.state = promise | changed
             newer = set(self.get_fresh_rows_only(self.all_rows_from_orig_data(orig_data)))
             self.state = dict(before)
-            if again := self.get_fresh_rows_only(
+            self._again = self.get_fresh_rows_only(
                 row for row in self.all_rows_from_orig_data(orig_data) if row not in newer
-            ):
-                self._batches.append((None, again))
+            )
             before, self.state = promise, promise | changed
         rows = self.all_rows_from_orig_data(orig_data)
         del orig_data
         if fresh := self.get_fresh_rows_only(rows):
-            self._batches.append(({**before, _PROMISED_STATE_KEY: self.state}, fresh))
-        return self._batches[-1][1] if self._batches else None
+            self._promise = {**before, _PROMISED_STATE_KEY: self.state}
+            return fresh
+        fresh, self._again = self._again, None
+        return fresh or None
 
     def publish_iteratively(self) -> Iterator[None]:
-        """As in the base class, once the promise is saved."""
-        for promise, fresh in self._batches:
-            if promise is not None:
-                self.save_state(promise)
-                self.loaded_generation = self.state_generation  # to save a promise is to take nothing
-            self._input_pile = fresh
+        """As in the base class, once what was promised before is published and the promise is saved."""
+        fresh = self._input_pile
+        if self._again:
+            self._input_pile = self._again
             yield from super().publish_iteratively()
+        if self._promise is not None:
+            self.save_state(self._promise)
+            self.loaded_generation = self.state_generation  # to save a promise is to take nothing
+        self._input_pile = fresh
+        yield from super().publish_iteratively()
 
     def generate_input_data_dicts(self, input_pile: Any, /) -> Iterator[dict[str, Any]]:
         """All fresh rows at once; for a message each `for row in input_pile: yield {"fresh_rows": [row]}`."""

@@ -109,7 +109,7 @@ class AmqpOutput:
         about = (message.routing_key, message.properties["message_id"], size)
         if self._unconfirmed and self._is_full(size):
             # In small steps: as long as this thread computes, pika's hardly gets a turn (Python's lock).
-            self._wait(lambda: not self._is_full(size), self._most - self._most // 32)
+            self._wait(lambda: not self._is_full(size), self._most - self._most // 8)
         if interrupted:
             self._ended = self._ended or INTERRUPTED
         if len(self._refused) >= self._window_messages or self._ended is not None:

@@ -255,6 +255,18 @@ class TestContract:
         repeated = harness.run([["a"], ["b"]])
         assert repeated.message_ids == crashed.message_ids[1:]
 
+    def test_late_rows(self, make_collector_harness: MakeCollectorHarness) -> None:
+        """Rows that come late, or with the time of others, count; a collector that loses them fails."""
+
+        class Losing(Rows):
+            def get_window_begin(self, newest_row_time: Any, late_by: int) -> Any:
+                return newest_row_time
+
+        later = b"2026-01-02 00:00:00,b\n# a comment\n2026-01-02 00:00:00,c\n2026-01-01 00:00:00,a\n"
+        make_collector_harness(Rows, CONFIG).assert_stateful_contract(b"2026-01-01 00:00:00,a\n", later)
+        with pytest.raises(AssertionError, match="not what came late"):
+            make_collector_harness(Losing, CONFIG).assert_stateful_contract(b"2026-01-01 00:00:00,a\n", later)
+
     def test_wrong_configuration(self, make_collector_harness: MakeCollectorHarness) -> None:
         """A required option that is missing is told as the command tells it."""
         result = make_collector_harness(FeedCollector, "[feed]\ncache_dir = /x\n").run(OLD)

@@ -45,6 +45,8 @@ PLACES: Sequence[tuple[type[BaseCollector], str]] = (
     (bases.BaseDownloadingListCollector, "obtain_data_body"),
 )
 
+MOST_LATE_ROWS = 20
+
 
 class RunResult(NamedTuple):
     """What one run of the command did.
@@ -137,7 +139,9 @@ class CollectorHarness:
         self, collector_class: type[BaseCollector], config_paths: Sequence[Path], directory: Path
     ) -> None:
         self._collector_class = collector_class
+        self._directory = directory
         self._cache_dir = directory / "cache"
+        self._options: dict[str, Any] = {"cache_dir": self._cache_dir}
         self._config_paths = tuple(map(str, config_paths))
 
     @property
@@ -216,7 +220,9 @@ class CollectorHarness:
     def assert_stateful_contract(self, source: Any, later: Any) -> None:
         """Assert what every stateful collector owes, from no state on; it may save in the middle of a run.
 
-        A collector without a state, as that of a mail, owes no more than that the same gets the same ids.
+        A collector without a state, as that of a mail, owes no more than that the same gets the same ids. One
+        of rows also owes that with `late_by` each row of `later` counts, once, if it comes after all others,
+        be it older or as old as they are.
 
         Args:
             source: what the source has at first, as `run` takes it.
@@ -242,6 +248,28 @@ class CollectorHarness:
         assert newer.exit_code == 0, newer.text
         assert newer.messages, "newer data was not published"
         assert not set(newer.message_ids) & set(repeated.message_ids), "new data has an old message id"
+        if issubclass(self._collector_class, bases.BaseTimeOrderedRowsCollector) and isinstance(later, bytes):
+            self._assert_late_rows(later)
+
+    def _assert_late_rows(self, later: bytes) -> None:
+        rows = later.split(b"\n")
+        published = b"\n".join(self._with_late_rows("all").run(later).bodies).split(b"\n")
+        for number, row in enumerate(rows[:MOST_LATE_ROWS]):
+            if row not in published or rows.count(row) > 1:
+                continue  # a comment, say, or a collector that publishes something else than the rows
+            harness = self._with_late_rows(f"without-{number}")
+            result = harness.run(b"\n".join(rows[:number] + rows[number + 1 :]))
+            if "get_window_begin" in result.text:
+                return  # its times are of a kind that `late_by` does not know
+            assert harness.run(later).bodies == [row], f"not what came late, and that once: {row!r}"
+            assert not harness.run(later).messages, f"what came late was published twice: {row!r}"
+
+    def _with_late_rows(self, name: str) -> CollectorHarness:
+        """A harness beside this one, whose collector takes rows however late they come."""
+        harness = CollectorHarness(self._collector_class, (), self._directory / name)
+        harness._config_paths = self._config_paths
+        harness._options["late_by"] = "36500d"
+        return harness
 
     def _crash_at(self, number: int) -> Callable[[Any, Any], None]:
         saves = 0
@@ -268,7 +296,7 @@ class CollectorHarness:
 
         def configure(collector: BaseCollector) -> None:
             original.set_configuration(collector)
-            collector.config["cache_dir"] = self._cache_dir
+            collector.config.update(self._options)
 
         members |= {
             "__init__": remember,

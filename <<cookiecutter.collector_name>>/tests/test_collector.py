@@ -22,7 +22,8 @@ OLD = Download(b"one record\n", time_utc="2026-01-01T00:00:00")
 NEW = Download(b"a newer record\n", time_utc="2026-01-02T00:00:00")
 BODIES = [b"one record\n"]
 <% elif cookiecutter.shape == "rows" %>
-# The file of the source at first, and later; the messages that each makes: new rows, oldest first, no comments.
+# The file of the source at first, and later; the messages that each makes: what is new there, oldest first,
+# without comments.
 OLD = b"2026-01-01 00:00:00,one row\n"
 NEW = OLD + b"2026-01-02 00:00:00,a newer row\n"
 BODIES = [b"2026-01-01 00:00:00,one row"]

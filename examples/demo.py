@@ -171,7 +171,8 @@ def show_run(what: str, collector: Collector, server: FeedServer) -> Run:
 
 def remembered(done: Run) -> str:
     """The newest time that the state names after a run."""
-    found = re.search(r"'newest_row_time': '([^']+)'", done.state)
+    # At the beginning of the state, not in what it promises: that is not saved yet.
+    found = re.search(r"^\{'newest_row_time': '([^']+)'", done.state, re.MULTILINE)
     if found is None:
         raise SystemExit(f"\nNOT SO: the state names the newest time: {done.state}")
     return found[1]

@@ -47,7 +47,7 @@ def test_nothing_left(tmp_path: Path) -> None:
             "runtime/src/n6_stateful/bases/shape.py",
             "self.save_state(self.state)",
             "pass",
-            "the third run published the 60 new ones",
+            "the state names the newest time",
         ),
     ],
     ids=["takes all again", "does not remember"],

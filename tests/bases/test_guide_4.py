@@ -68,6 +68,35 @@ class MyStatefulCollector(StatefulCollectorMixin, BaseCollector):
         return Body(b'a record')
 
 
+# n6 4.x's page on state still shows names of the older guide, with `raw_type` and `state_dir` among them.
+class OlderNamesCollector(StatefulCollectorMixin, BaseCollector):
+    raw_type = 'stream'
+    config_spec = '''
+        [older_names]
+        state_dir :: path
+        source :: str
+    '''
+    def make_default_state(self):
+        return {}
+    def run(self):
+        self.state = self.load_state()
+        super().run()
+        self.save_state(self.state)
+    def start_publishing(self):
+        output_rk, output_data_body, output_prop_kwargs = self.get_output_components()
+        self.publish_output(output_rk, output_data_body, output_prop_kwargs)
+        self.inner_stop()
+    def get_source_channel(self, **processed_data):
+        return 'older-names'
+    def get_output_data_body(self, **kwargs):
+        self.state['runs'] = self.state.get('runs', 0) + 1
+        return b'%d' % self.state['runs']
+
+
+class SourcelessCollector(OlderNamesCollector):
+    config_spec = OlderNamesCollector.config_spec.replace('source :: str', '')
+
+
 class PairsCollector(StatefulCollectorMixin, BaseTwoPhaseCollector):
     raw_type = 'file'
     content_type = 'text/csv'
@@ -149,6 +178,7 @@ def memory(tmp_path: Path) -> Iterator[MemoryOutput]:
     path = tmp_path / "60_test.conf"
     path.write_text(
         f"[MyStatefulCollector]\nstate_dir = {tmp_path}/state\n"
+        f"[older_names]\nsource = my-provider\nstate_dir = {tmp_path}/state\n"
         f"[SimpleRowsCollector]\nstate_dir = {tmp_path}/state\n"
         f"[pairs]\nsource_provider = my-provider\nstate_dir = {tmp_path}/state\nlevel = low\n"
         "[ReportCollector]\nsubject_pattern = (.*)\nchannels = {'Report': 'sinkhole'}\n"
@@ -174,6 +204,22 @@ class TestCollectors:
         assert (message.routing_key, message.body) == ("my-provider.my-channel", b"a record")
         state = tmp_path / "state" / STATE.format("MyStatefulCollector")
         assert pickle.loads(state.read_bytes()) == {"last_utc": "2026-01-01T00:00:00"}
+
+    def test_older_names(self, memory: MemoryOutput) -> None:
+        """One with `raw_type` and `state_dir` and the older guide's other names, as n6 4.x's page has it."""
+        run(OlderNamesCollector)
+        run(OlderNamesCollector)
+        assert [(each.routing_key, each.body) for each in memory.delivered] == [
+            ("my-provider.older-names", b"1"),
+            ("my-provider.older-names", b"2"),
+        ]
+
+    def test_no_source(self, memory: MemoryOutput, tmp_path: Path) -> None:
+        """What gives the channel alone needs the option `source`."""
+        conf = tmp_path / "60_test.conf"
+        conf.write_text(f"[older_names]\nstate_dir = {tmp_path}/state\n")
+        with pytest.raises(CollectorError, match=r"declares no option 'source'.*, or write get_source"):
+            run(SourcelessCollector)
 
     def test_run_handling(self, memory: MemoryOutput) -> None:
         """The command, which calls the guide's name, does the same."""

@@ -187,6 +187,11 @@ class BaseCollector(QueuedBase, AbstractBaseCollector):
 
     def get_source(self, *, source_channel: str, **processed_data: Any) -> str:
         """The source, `<provider>.<channel>`; the provider is the option `source`."""
+        if "source" not in self.config:
+            raise CollectorError(
+                f"{type(self).__name__}.config_spec declares no option 'source': "
+                "add the line 'source :: str', or write get_source()"
+            )
         return f"{self.config['source']}.{source_channel}"
 
     def get_output_rk(self, *, source: str, **processed_data: Any) -> str:

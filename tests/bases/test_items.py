@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from n6_stateful import ConfigError
-from n6_stateful.bases.items import MARK_SIZE, BaseSeenItemsCollector
+from n6_stateful.bases.items import KEY_SIZE, VERSION_SIZE, BaseSeenItemsCollector
 from tests.bases.running import Running
 
 HOURS = 24 * 30
@@ -83,7 +83,7 @@ class TestSeen:
     def test_size(self, running: Running) -> None:
         """The state holds 16 bytes a thing."""
         run(running, [(str(number), 1) for number in range(1_000)])
-        assert sum(map(len, running.state["seen"].values())) == 1_000 * MARK_SIZE
+        assert sum(map(len, running.state["seen"].values())) == 1_000 * (KEY_SIZE + VERSION_SIZE)
 
     @pytest.mark.parametrize("value", ["soon", "10", "-1d", ""])
     def test_forget_after(self, value: str, tmp_path: Path) -> None:

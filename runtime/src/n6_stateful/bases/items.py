@@ -6,6 +6,7 @@ import os
 import time
 from collections.abc import Callable, Iterable
 from hashlib import blake2b
+from struct import Struct
 from typing import Any
 
 from n6_stateful.bases.shape import StatefulBaseCollector, default_body
@@ -15,7 +16,7 @@ from n6_stateful.errors import ConfigError
 # A mark is 16 bytes: which thing it is, and in which version. The digests are keyed with a secret of the
 # state, so that nobody who writes into a feed can make two things share a mark.
 KEY_SIZE, VERSION_SIZE = 10, 6
-MARK_SIZE = KEY_SIZE + VERSION_SIZE
+_MARKS = Struct(f"{KEY_SIZE + VERSION_SIZE}s")
 HOUR = 3600
 
 
@@ -66,25 +67,24 @@ class BaseSeenItemsCollector(StatefulBaseCollector):
         except ValueError as exc:
             raise ConfigError(f"forget_after = {self.config['forget_after']}: {exc}") from exc
         now = self.hour()
-        seen: dict[int, bytes] = self.state["seen"]
-        known = {mark for marks in seen.values() for mark in _split(marks)}
-        shown: set[bytes] = set()
+        # When each was shown last; None is now.
+        seen: dict[bytes, int | None] = {
+            mark: hour for hour, marks in self.state["seen"].items() for (mark,) in _MARKS.iter_unpack(marks)
+        }
         changed: set[bytes] = set()
         mark_of = self._make_marker()
         for item in self.obtain_items():
             mark = mark_of(item)
-            if mark not in known and mark not in shown:
+            if mark not in seen:
                 self.publish_output(*self.get_output_components(item=item))
                 changed.add(mark[:KEY_SIZE])
-            shown.add(mark)
-        gone = {mark for mark in known - shown if mark[:KEY_SIZE] not in changed}
-        kept = {
-            hour: b"".join(mark for mark in _split(marks) if mark in gone)
-            for hour, marks in seen.items()
-            if gone and hour >= now - hours
-        }
-        kept[now] = kept.get(now, b"") + b"".join(shown)
-        self.state["seen"] = {hour: marks for hour, marks in kept.items() if marks}
+            seen[mark] = None
+        kept: dict[int, list[bytes]] = {now: [mark for mark, hour in seen.items() if hour is None]}
+        if len(kept[now]) < len(seen):
+            for mark, hour in seen.items():
+                if hour is not None and hour >= now - hours and mark[:KEY_SIZE] not in changed:
+                    kept.setdefault(hour, []).append(mark)
+        self.state["seen"] = {hour: b"".join(marks) for hour, marks in kept.items() if marks}
         self.inner_stop()
 
     def get_output_data_body(self, *, source: str, **processed_data: Any) -> bytes:
@@ -107,7 +107,3 @@ class BaseSeenItemsCollector(StatefulBaseCollector):
             return key.digest() + blake2b(version.encode(), digest_size=VERSION_SIZE, key=secret).digest()
 
         return mark_of
-
-
-def _split(marks: bytes) -> list[bytes]:
-    return [marks[at : at + MARK_SIZE] for at in range(0, len(marks), MARK_SIZE)]

@@ -56,7 +56,7 @@ def measure(url: str) -> dict[str, float]:
             taken["database"].append(seconds(run, database, number))
             file.unlock()
             database.unlock()
-    DatabaseStore(url, "benchmark", "benchmark")._sql("DELETE FROM n6_state WHERE name = :name")
+    DatabaseStore(url, "benchmark", "benchmark")._sql("DELETE FROM n6_state WHERE name = %(name)s")
     return {name: statistics.median(each) * 1e3 for name, each in taken.items()}
 
 

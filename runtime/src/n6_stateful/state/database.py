@@ -60,16 +60,16 @@ class _PostgreSQL:
     options = {"connect_timeout": "{timeout}"}
     schema = SCHEMA.format(blob="BYTEA", options="")
     # Gives whether the lock was got, and the number of this session.
-    lock = "SELECT pg_try_advisory_lock(CAST(:key AS bigint)), pg_backend_pid(), " + ", ".join(
+    lock = "SELECT pg_try_advisory_lock(CAST(%(key)s AS bigint)), pg_backend_pid(), " + ", ".join(
         "set_config('{}', '{}', false)".format(*each.split("=")) for each in _SETTINGS.split()
     )
     # Gives the number of the session that has the lock.
     lock_session = (
         "SELECT pid FROM pg_locks JOIN pg_database ON pg_database.oid = database WHERE objsubid = 1 "
         "AND granted AND locktype = 'advisory' AND datname = current_database() "
-        "AND CAST(classid AS bigint) << 32 | CAST(objid AS bigint) = CAST(:key AS bigint)"
+        "AND CAST(classid AS bigint) << 32 | CAST(objid AS bigint) = CAST(%(key)s AS bigint)"
     )
-    end_session = "SELECT pg_terminate_backend(CAST(:session AS integer))"
+    end_session = "SELECT pg_terminate_backend(CAST(%(session)s AS integer))"
     limit = "1000000000"
 
 
@@ -78,9 +78,9 @@ class _MariaDB(_PostgreSQL):
     options = dict.fromkeys(("connect_timeout", "read_timeout", "write_timeout"), "{timeout}")
     options["init_command"] = "SET SESSION wait_timeout = 28800, sql_mode = 'STRICT_ALL_TABLES'"
     schema = SCHEMA.format(blob="LONGBLOB", options=" ENGINE=InnoDB CHARSET utf8mb4 COLLATE utf8mb4_bin")
-    lock = "SELECT GET_LOCK(:key, 0), CONNECTION_ID()"
-    lock_session = "SELECT IS_USED_LOCK(:key)"
-    end_session = "KILL CONNECTION :session"
+    lock = "SELECT GET_LOCK(%(key)s, 0), CONNECTION_ID()"
+    lock_session = "SELECT IS_USED_LOCK(%(key)s)"
+    end_session = "KILL CONNECTION %(session)s"
     limit = "@@max_allowed_packet DIV 2"  # as measured: a statement of half of it is refused
 
 
@@ -204,7 +204,7 @@ class DatabaseStore:
                     f"another run is in progress ({holder}) and has locked {self.where}; nothing was done; "
                     "try again when it has ended, or end that session if its machine is gone"
                 )
-        if self._stamp("owner = :owner AND format = :format") != KEPT:
+        if self._stamp("owner = %(owner)s AND format = %(format)s") != KEPT:
             self._make_rows()
         self._look()
 
@@ -214,11 +214,11 @@ class DatabaseStore:
         return bool(got)
 
     def _stamp(self, condition: str) -> int:
-        """Take over the rows that are as the condition says, and count them; `:old` in it is the stamp that
+        """Take over the rows that are as the condition says, and count them; `old` in it is the stamp that
         this run gave them before."""
         me = f"process {os.getpid()} on {socket.gethostname()}, since {now()}, run {os.urandom(4).hex()}, "
         self._me, old = f"{me}database session {self._session}", self._me
-        stamp = f"UPDATE n6_state SET holder = :me WHERE name = :name AND {condition}"  # noqa: S608 - ours
+        stamp = f"UPDATE n6_state SET holder = %(me)s WHERE name = %(name)s AND {condition}"  # noqa: S608 - ours
         done = self._sql(stamp, but=_NO_TABLE, old=old)
         if done is None:
             problem = "there is no table (run what `state schema` prints, as a user who may): "
@@ -227,7 +227,7 @@ class DatabaseStore:
 
     def _make_rows(self) -> None:
         """Insert the empty rows that are missing, with numbers that are not there yet."""
-        found = self._sql("SELECT number, owner, format FROM n6_state WHERE name = :name").all()
+        found = self._sql("SELECT number, owner, format FROM n6_state WHERE name = %(name)s").all()
         for _, owner, format in found:
             if (owner, format) != (self._owner, VERSION):
                 raise StateError(
@@ -237,7 +237,7 @@ class DatabaseStore:
                 )
         lowest = min([1, *(number for number, *_ in found)])
         for number in range(lowest - KEPT + len(found), lowest):
-            new = ":name, :number, '', '', :format, :owner, :me, NULL"
+            new = "%(name)s, %(number)s, '', '', %(format)s, %(owner)s, %(me)s, NULL"
             self._sql(f"INSERT INTO n6_state VALUES ({new})", number=number)  # noqa: S608 - ours
 
     def unlock(self) -> None:
@@ -270,7 +270,7 @@ class DatabaseStore:
             try:
                 got = self._try_lock()
                 landed = saving in [each.id for each in self._look()]
-                if (got and self._stamp("holder = :old")) or landed:
+                if (got and self._stamp("holder = %(old)s")) or landed:
                     return landed
                 session = None if got else self._sql(self.engine.lock_session).scalar()
                 if session == old:
@@ -314,8 +314,8 @@ class DatabaseStore:
         """See the rows, the newest generation first, and its pickle; none if there is no table."""
         done = self._sql(
             f"SELECT id, number, saved, COALESCE(LENGTH(pickle), 0), holder, {self.engine.limit}, "  # noqa: S608
-            "CASE WHEN number = (SELECT MAX(number) FROM n6_state WHERE name = :name) THEN pickle END "
-            "FROM n6_state WHERE name = :name ORDER BY number DESC",
+            "CASE WHEN number = (SELECT MAX(number) FROM n6_state WHERE name = %(name)s) THEN pickle END "
+            "FROM n6_state WHERE name = %(name)s ORDER BY number DESC",
             but=_NO_TABLE,
         )
         self._rows, self._stamps, self._pickles = [], set(), {}
@@ -334,7 +334,7 @@ class DatabaseStore:
             raise FileNotFoundError(self.where)
         pickle = self._pickles.get(wanted.id)
         if pickle is None:
-            ours = "SELECT pickle FROM n6_state WHERE name = :name AND number = :number AND id = :id"
+            ours = "SELECT pickle FROM n6_state WHERE name = %(name)s AND number = %(number)s AND id = %(id)s"
             pickle = self._sql(ours, size=wanted.size, number=wanted.number, id=wanted.id).scalar()
         loaded, found = read_state(wanted.where, BytesIO(pickle or b""), load)
         if found[:2] != wanted[:2]:
@@ -344,7 +344,7 @@ class DatabaseStore:
     def set_aside(self, broken: Generation) -> str:
         """Give its row another name, and put an empty one in its place."""
         suffix = f".broken-{now().replace(':', '')}-{broken.number}"
-        self._update("name = :aside", number=broken.number, aside=self._name + suffix)
+        self._update("name = %(aside)s", number=broken.number, aside=self._name + suffix)
         self._make_rows()  # the next run does, if this one is killed here
         self._look()
         return self.where + suffix
@@ -352,7 +352,7 @@ class DatabaseStore:
     def set_aside_names(self) -> list[str]:
         """The broken ones, oldest first."""
         start = f"{self._name}.broken-"
-        names = "SELECT name FROM n6_state WHERE LEFT(name, :length) = :start ORDER BY name"
+        names = "SELECT name FROM n6_state WHERE LEFT(name, %(length)s) = %(start)s ORDER BY name"
         done = self._sql(names, but=_NO_TABLE, length=len(start), start=start)
         return [self.where + name.removeprefix(self._name) for (name,) in done or ()]
 
@@ -362,23 +362,23 @@ class DatabaseStore:
         """Keep the record of a run in the row of that number; it takes the place of the oldest one if there
         are `keep`. Before the first run of all has made the table, nothing is kept."""
         new: dict[str, Any] = {"name": f"{self._name}.runs", "number": number, "record": record, "now": now()}
-        put = "UPDATE n6_state SET number = :number, saved = :now, pickle = :record WHERE name = :name "
-        done = self._sql(f"{put} AND number = :number", but=_NO_TABLE, **new)
+        put = "UPDATE n6_state SET number = %(number)s, saved = %(now)s, pickle = %(record)s "
+        put += "WHERE name = %(name)s"
+        done = self._sql(f"{put} AND number = %(number)s", but=_NO_TABLE, **new)
         if done is None or done.rowcount:
             return
         (oldest,) = self._sql(
-            "SELECT CASE WHEN COUNT(*) >= :keep THEN MIN(number) END FROM n6_state WHERE name = :name",
+            "SELECT CASE WHEN COUNT(*) >= %(keep)s THEN MIN(number) END FROM n6_state WHERE name = %(name)s",
             keep=keep,
             **new,
         ).one()
-        if oldest is None or not self._sql(f"{put} AND number = :oldest", oldest=oldest, **new).rowcount:
-            self._sql(
-                "INSERT INTO n6_state VALUES (:name, :number, '', :now, :format, :owner, '', :record)", **new
-            )
+        if oldest is None or not self._sql(f"{put} AND number = %(oldest)s", oldest=oldest, **new).rowcount:
+            values = "%(name)s, %(number)s, '', %(now)s, %(format)s, %(owner)s, '', %(record)s"
+            self._sql(f"INSERT INTO n6_state VALUES ({values})", **new)  # noqa: S608 - ours
 
     def runs(self) -> list[bytes]:
         """The records that are kept, the oldest first."""
-        rows = "SELECT pickle FROM n6_state WHERE name = :name ORDER BY number"
+        rows = "SELECT pickle FROM n6_state WHERE name = %(name)s ORDER BY number"
         return [record for (record,) in self._sql(rows, but=_NO_TABLE, name=f"{self._name}.runs") or ()]
 
     # Write
@@ -390,7 +390,7 @@ class DatabaseStore:
         pickle = buffer.getvalue()
         self.prove_writable(len(pickle) + sum(map(pickle.count, _ESCAPED)))
         row = self._rows[-1 if keep_previous or self._rows[0].number < 1 else 0]
-        new = "number = :newer, id = :id, saved = :saved, pickle = :pickle"
+        new = "number = %(newer)s, id = %(id)s, saved = %(saved)s, pickle = %(pickle)s"
         values = {"number": row.number, "newer": number, "size": len(pickle), "pickle": pickle}
         values |= {"id": generation.id, "saved": generation.saved}
         try:
@@ -404,7 +404,9 @@ class DatabaseStore:
 
     def _update(self, new: str, **values: Any) -> None:
         """Change the row of that `number`, if it is this run's still."""
-        update = f"UPDATE n6_state SET {new} WHERE name = :name AND number = :number AND holder = :me"  # noqa: S608
+        update = (
+            f"UPDATE n6_state SET {new} WHERE name = %(name)s AND number = %(number)s AND holder = %(me)s"  # noqa: S608
+        )
         problem = "the state could not be saved and is what it was: "
         if not self._sql(update, problem=problem, **values).rowcount:
             raise self._overtaken()
@@ -423,7 +425,7 @@ class DatabaseStore:
             timer = Timer(self._timeout + size / _SLOWEST, _cut, (line,))
             timer.start()
             try:
-                result = self._connection.execute(sa.text(sql), ours | values)
+                result = self._connection.exec_driver_sql(sql, ours | values)
             finally:
                 timer.cancel()
         except sa.exc.DBAPIError as exc:

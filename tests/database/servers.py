@@ -80,18 +80,23 @@ class Server:
     Args:
         engine: `postgresql` or `mariadb`.
         primary: a PostgreSQL that it follows as its standby.
+        disk: the size of a disk of its own, like `100m`, which only root can give it.
 
     Attributes:
         url: of a database on it, whose user may do anything, from any address.
         port: where it listens, on every address.
+        directory: where everything of it is.
         certificates: `ca.pem`, which has signed the server's own for `localhost`, and `wrong-ca.pem`.
     """
 
-    def __init__(self, engine: str, primary: Server | None = None) -> None:
+    def __init__(self, engine: str, primary: Server | None = None, disk: str = "") -> None:
         # Not below pytest's own, which is closed to other users.
         self._directory = tempfile.TemporaryDirectory(prefix="n6-stateful-")
-        directory = Path(self._directory.name)
+        self.directory = directory = Path(self._directory.name)
+        self._disk = disk
         self._as_nobody: Sequence[str] = ()
+        if disk:
+            self._call("mount", "-t", "tmpfs", "-o", f"size={disk}", "tmpfs", directory)
         if os.geteuid() == 0:  # neither server runs as root
             self._as_nobody = _NOBODY
             shutil.chown(directory, "nobody", "nogroup")
@@ -217,6 +222,9 @@ class Server:
     def close(self) -> None:
         """`kill`, and leave nothing."""
         self.kill()
+        if self._disk:
+            self._as_nobody = ()
+            self._call("umount", self.directory)
         self._directory.cleanup()
 
     def restart(self) -> None:

@@ -6,6 +6,7 @@ import os
 import subprocess
 import sys
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -130,6 +131,30 @@ class TestServer:
         execute(server.url, *room)
         saved(store, 2)
         assert kept(store) == [2, 1]
+
+    @pytest.mark.skipif(os.geteuid() != 0, reason="only root can give a server a small disk")
+    def test_full_disk(self, make_store: MakeStore, engine: str) -> None:
+        """On a disk that is full, which may end the server, a save fails; the state before it is there."""
+        server = Server(engine, disk={"postgresql": "100m", "mariadb": "150m"}[engine])
+        try:
+            store = make_store(url=server.url, timeout=1)
+            store.lock()
+            saved(store, 1)
+            with suppress(OSError), (server.directory / "filler").open("wb") as filler:
+                while True:
+                    filler.write(bytes(1 << 20))
+            with pytest.raises(StateError, match=r"No space left on device|is full|was saved is not known"):
+                saved(store, os.urandom(500_000), 2)
+            store.unlock()
+            (server.directory / "filler").unlink()
+            server.restart()
+            store = make_store(url=server.url)
+            store.lock()
+            assert kept(store) == [1]
+            saved(store, 2)
+            assert kept(store) == [2, 1]
+        finally:
+            server.close()
 
     def test_too_large(self, server: Server, make_store: MakeStore, engine: str) -> None:
         """A state that is larger than a statement may be is refused, with the limit and what raises it."""

@@ -20,8 +20,9 @@ from tests.database.site import Site
 
 # For more, set N6_STATEFUL_ROUNDS; each of the seven stories comes once in seven rounds.
 ROUNDS = int(os.environ.get("N6_STATEFUL_ROUNDS", "7"))
-# Seconds; longer than a lost database is waited for.
-LONGEST = 5
+# Seconds for which a server or a line stands still at most; longer than a lost database is waited for. For
+# minutes, set N6_STATEFUL_STANDSTILL.
+LONGEST = float(os.environ.get("N6_STATEFUL_STANDSTILL", "5"))
 # What may become of a run: done, state, another run in progress, killed.
 ENDS = {0, 74, 75, -signal.SIGKILL}
 

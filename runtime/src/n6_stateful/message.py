@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import datetime
 import decimal
+from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 from n6_stateful.errors import CollectorError
@@ -46,19 +47,16 @@ class Undelivered(NamedTuple):
     refused: bool | None = False
 
 
-def check(message: Message) -> Message:
-    """The message, with properties that nobody else can change, without those that are None or empty headers.
+def checked_properties(given: Mapping[str, Any]) -> dict[str, Any]:
+    """Properties that nobody else can change, without those that are None or empty headers.
 
     Raises:
-        CollectorError: AMQP cannot hold it; the text names what it cannot.
+        CollectorError: AMQP cannot hold one; the text names it.
     """
-    short_string("routing key", message.routing_key)
-    given = message.properties.items()
     try:
-        properties = {name: _checked(name, value) for name, value in given if value not in (None, {})}
+        return {name: _checked(name, value) for name, value in given.items() if value not in (None, {})}
     except RecursionError:
         raise _error("headers", "...", "they are nested too deeply") from None
-    return message._replace(properties=properties)
 
 
 def short_string(name: str, value: Any) -> str:

@@ -18,15 +18,18 @@ class MessageIds:
     """
 
     def __init__(self) -> None:
-        self._generation = ""
+        self._to = ("", "", "")
+        self._begun = blake2b()
         self._counts: dict[int, int] = {}  # some 85 bytes each
 
     def next(self, exchange: str, routing_key: str, generation: str, body: bytes) -> str:
         """The id of `body`, going to `exchange` with `routing_key` while `generation` is the current one."""
-        if generation != self._generation:
-            self._generation = generation
-            self._counts = {}
-        digest = blake2b(repr((exchange, routing_key, generation)).encode(), digest_size=16)
+        to = exchange, routing_key, generation
+        if to != self._to:
+            if generation != self._to[2]:
+                self._counts = {}
+            self._to, self._begun = to, blake2b(repr(to).encode(), digest_size=16)
+        digest = self._begun.copy()
         digest.update(body)
         # Should two bodies share these 64 bits, the later one counts as a repeat: its id is still its own.
         key = int.from_bytes(digest.digest()[:8], "little")

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 from n6_stateful.download import Download
 from n6_stateful.errors import CollectorError, NothingNew
 from n6_stateful.interruption import raise_if_interrupted
-from n6_stateful.message import Exchange, Message, check, short_string
+from n6_stateful.message import Exchange, Message, checked_properties, short_string
 from n6_stateful.message_id import MessageIds
 from n6_stateful.progress import Progress
 
@@ -182,16 +182,17 @@ class QueuedBase:
             raise CollectorError(
                 f"{type(self).__name__}.output_queue does not name the exchange {exchange!r}"
             )
-        properties = {**self.basic_prop_kwargs, **(prop_kwargs or {})}
-        message = check(Message(exchange, routing_key, body, properties, self.state_generation))
+        short_string("routing key", routing_key)
+        properties = checked_properties({**self.basic_prop_kwargs, **(prop_kwargs or {})})
         if not self._is_checked:
             self.check_before_publishing()
             self._is_checked = True
-        message_id: str = message.properties.get("message_id") or self._message_ids.next(
-            exchange, routing_key, message.generation, body
+        generation = self.state_generation
+        message_id: str = properties.get("message_id") or self._message_ids.next(
+            exchange, routing_key, generation, body
         )
-        message.properties["message_id"] = message_id
-        output.publish(message)
+        properties["message_id"] = message_id
+        output.publish(Message(exchange, routing_key, body, properties, generation))
         self.published_count += 1
         self.published_bytes += len(body)
         self._progress.show(self.published_count, self.published_bytes)

@@ -56,6 +56,17 @@ class TestHistory:
             history.put(record(number))
         assert history.records() == [record(number) for number in range(3 * KEPT, 4 * KEPT)]
 
+    def test_last_new_data(self, store: DatabaseStore) -> None:
+        """The last run that brought data is kept beside them."""
+        history = DatabaseHistory(store, KEPT)
+        for number in range(1, 4 * KEPT):
+            history.put(record(number, None))
+            history.put(record(number, 0, number < 4))
+        assert history.records() == [
+            record(3, 0, 1),
+            *(record(number) for number in range(3 * KEPT, 4 * KEPT)),
+        ]
+
 
 class TestRuns:
     """Two machines."""

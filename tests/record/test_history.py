@@ -96,8 +96,17 @@ class TestRecords:
 
     @pytest.mark.parametrize(
         "damage",
-        [b'{"start": 1', b"null", b"[]", b'{"new": 1}', b"\xff\xfe", b"5", b'{"start": {}}'],
-        ids=["cut", "null", "list", "other", "binary", "number", "type"],
+        [
+            b'{"start": 1',
+            b"null",
+            b"[]",
+            b'{"new": 1}',
+            b"\xff\xfe",
+            b"5",
+            b'{"start": {}}',
+            b'{"start": "now"}',
+        ],
+        ids=["cut", "null", "list", "other", "binary", "number", "type", "text"],
     )
     def test_damage(self, damage: bytes, path: Path) -> None:
         """A line that was cut, or is not ours, costs only itself."""
@@ -123,6 +132,17 @@ class TestKept:
             run(path, record(number))
             found = history(path).records()
             assert found == [record(each) for each in range(max(1, number - KEPT + 1), number + 1)]
+        assert sum(each.stat().st_size for each in path.parent.iterdir()) <= 2 * KEPT * PLACE
+
+    def test_last_new_data(self, path: Path) -> None:
+        """The last run that brought data is remembered, however many have come since that did not."""
+        run(path, record(1, 0, 5), record(2, 0, 3))
+        for number in range(3, 8 * KEPT):
+            run(path, record(number))
+            assert record(2, 0, 3) in history(path).records()
+        assert len(history(path).records()) == KEPT + 1
+        run(path, record(8 * KEPT, 0, 1))
+        assert history(path).records() == [record(8 * KEPT - each, 0, not each) for each in range(KEPT)][::-1]
         assert sum(each.stat().st_size for each in path.parent.iterdir()) <= 2 * KEPT * PLACE
 
     def test_turned_away(self, path: Path) -> None:

@@ -66,6 +66,20 @@ class TestAge:
         level, text = judged()
         assert (level, text.startswith("last new data 7 days ago; last good run 60 s ago")) == (WARNING, True)
 
+    def test_never_new_data(self, judged: Judge) -> None:
+        """So is one that has never brought anything, a week after its first run."""
+        assert judged(record(1), record(7 * 24 * 60), after=59)[0] == OK
+        level, text = judged()
+        expected = "no new data since the first run that is recorded, 7 days ago; last good run 60 s ago"
+        assert (level, text.startswith(expected)) == (WARNING, True)
+
+    def test_silent_for_longer_than_the_history(self, host: Host, judged: Judge) -> None:
+        """Nor is a silence hidden by all the runs that are recorded since."""
+        judged(record(1, 0, 5))
+        judged(*(record(number) for number in range(2, 2500)))
+        level, text = judge(WatchedCollector(), LIMITS, record(2500).start + 7 * DAY)
+        assert (level, "last new data 8 days ago" in text) == (CRITICAL, True)
+
     def test_never_run(self, judged: Judge) -> None:
         """Before the first run nothing is known; a run that was turned away says nothing either."""
         assert judged() == (UNKNOWN, "no run is recorded")

@@ -105,19 +105,21 @@ def test_prometheus(scheduler: str, bake: Bake) -> None:
     project = bake(**scheduled(scheduler))
     (path,) = project.path.glob("deploy/prometheus/*.yml")
     (group,) = yaml.safe_load(path.read_text())["groups"]
-    silent, unknown = (rule["expr"] for rule in group["rules"])
+    silent, *nothing_new, unknown = (rule["expr"] for rule in group["rules"])
     metric = {
         "cron": f'n6_collector_last_success_timestamp_seconds{{collector="{class_name(project.name)}"}}',
         "kubernetes": "kube_cronjob_status_last_successful_time"
         f'{{cronjob="n6-{project.name.replace("_", "-")}"}}',
     }[scheduler]
     assert (silent, unknown) == (f"time() - {metric} > 7200", f"absent({metric})")
+    new_data = metric.replace("last_success", "last_new_data")
+    assert nothing_new == ([] if scheduler == "kubernetes" else [f"time() - {new_data} > 604800"])
 
 
 @pytest.mark.skipif(not shutil.which("promtool"), reason="needs promtool, of Debian's package prometheus")
 def test_alerts(bake: Bake, tmp_path: Path) -> None:
-    """Prometheus itself raises them over what a run has written: the one two hours after the last good run,
-    the other where there is nothing."""
+    """Prometheus itself raises them over what a run has written: two hours after the last good run, a week
+    after the last new data, and where there is nothing."""
     import yaml
 
     project = bake(**scheduled("cron"))
@@ -126,9 +128,9 @@ def test_alerts(bake: Bake, tmp_path: Path) -> None:
     metrics.write(tmp_path, ("feed.lines", class_name(project.name)), [good], None)
     (written,) = tmp_path.glob("*.prom")
     samples = [line.rsplit(" ", 1) for line in written.read_text().splitlines() if line[0] != "#"]
-    series = [{"series": name, "values": f"{float(value):g}x300"} for name, value in samples]
+    series = [{"series": name, "values": f"{float(value):g}x10200"} for name, value in samples]
     (group,) = yaml.safe_load(rules.read_text())["groups"]
-    silent, unknown = group["rules"]
+    silent, nothing_new, unknown = group["rules"]
 
     def expected(eval_time: str, rule: dict[str, Any], labels: dict[str, str] | None) -> dict[str, Any]:
         alerts = [] if labels is None else [{"exp_labels": labels, "exp_annotations": rule["annotations"]}]
@@ -149,6 +151,8 @@ def test_alerts(bake: Bake, tmp_path: Path) -> None:
                             expected("2h10m", silent, None),
                             expected("2h21m", silent, ours),
                             expected("2h21m", unknown, None),
+                            expected("168h10m", nothing_new, None),
+                            expected("168h21m", nothing_new, ours),
                         ],
                     },
                     {

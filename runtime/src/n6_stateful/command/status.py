@@ -49,10 +49,13 @@ def judge(collector: AbstractBaseCollector, args: Namespace, now: float) -> tupl
         broken = len(collector.state_store.set_aside_names())
     found = [] if good or not last else [(CRITICAL, "no run has ended well")]
     data = []
+    new_data: tuple[float | None, str] = (new and new.heard, "last new data {} ago")
+    if new is None and good:
+        new_data = records[0].heard, "no new data since the first run that is recorded, {} ago"
     limits = args.warning, args.critical
     for label, since, text, warning, critical in (
         ("last_good", good and good.heard, "last good run {} ago", *limits),
-        ("new_data", new and new.heard, "last new data {} ago", args.no_data, None),
+        ("new_data", *new_data, args.no_data, None),
         ("running", running and running.start, "a run has been in progress for {}", *limits),
         ("spool_oldest", oldest, f"{waiting:,} message(s) wait in the spool, the oldest for {{}}", *limits),
     ):

@@ -16,8 +16,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
 from n6_stateful.errors import BusyError
-from n6_stateful.record.run import RunRecord
-from n6_stateful.state.file import make_private_directories
+from n6_stateful.record.run import Health, RunRecord
+from n6_stateful.state.file import check_safe, make_private_directories, os_errors_as_state_error
 
 if TYPE_CHECKING:
     from n6_stateful.state.database import DatabaseStore
@@ -33,12 +33,13 @@ class History(Protocol):
         """Add the record of a run, or replace the one that was put for this run before."""
 
     def records(self) -> list[RunRecord]:
-        """The records that are kept, oldest first."""
+        """The records that are kept, oldest first: the last ones, and the last one that brought data."""
 
 
 class FileHistory:
     """The file `<name>.runs` beside the state file at `path`: a JSON object a line. Once it has `keep` lines
-    it becomes `<name>.runs.older`, in the place of the one before."""
+    it becomes `<name>.runs.older`, in the place of the one before; the last record that brought data is then
+    the first line of the next."""
 
     def __init__(self, path: Path, keep: int) -> None:
         self.path = path.with_name(f"{path.name}.runs")
@@ -48,7 +49,7 @@ class FileHistory:
 
     def put(self, record: RunRecord) -> None:
         """Append a line in one write, or overwrite the one that this run has."""
-        line = to_json(record).encode(errors="replace").ljust(PLACE - 1) + b"\n"
+        line = _line(record)
         if self._at >= 0 and len(line) == PLACE:
             os.pwrite(self._file, line, self._at)
         else:
@@ -59,7 +60,12 @@ class FileHistory:
             # A run that was turned away might do it at the same time as the one in progress.
             is_full = self.path.stat().st_size >= self._keep * PLACE
             if is_full and record.exit_code != BusyError.exit_code:
+                new = Health.of(self.records()).new
                 self.path.replace(self.older)
+                if new is not None:
+                    self._append(_line(new))
+                    os.close(self._file)
+                    self._at = -1
 
     def _append(self, line: bytes) -> None:
         make_private_directories(self.path.parent)
@@ -77,9 +83,12 @@ class FileHistory:
         """The records of both files."""
         lines: list[bytes] = []
         for path in (self.older, self.path):
-            with suppress(FileNotFoundError):
+            problem = os_errors_as_state_error(f"{path}: cannot be read", but=FileNotFoundError)
+            with suppress(FileNotFoundError), problem:
                 lines += path.read_bytes().splitlines()
-        return from_json(lines)[-self._keep :]
+        records = from_json(lines)
+        new, kept = Health.of(records).new, records[-self._keep :]
+        return kept if new is None or new in kept else [new, *kept]
 
 
 class DatabaseHistory:
@@ -92,7 +101,8 @@ class DatabaseHistory:
     def put(self, record: RunRecord) -> None:
         """Write the run's row."""
         number = round(record.start * 1000) * 1000 + record.pid % 1000
-        self._store.put_run(number, to_json(record).encode(errors="replace"), self._keep)
+        line = to_json(record).encode(errors="replace")
+        self._store.put_run(number, line, self._keep, precious=record.brought_data)
 
     def records(self) -> list[RunRecord]:
         """The records of all machines."""
@@ -112,5 +122,9 @@ def from_json(lines: Iterable[str | bytes]) -> list[RunRecord]:
         with suppress(ValueError, TypeError, AttributeError):
             known = {name: each for name, each in json.loads(line).items() if name in RunRecord._fields}
             record = RunRecord(**known)
-            found[record.start, record.host, record.pid] = record
-    return list(found.values())
+            found[float(record.start), record.host, record.pid] = record
+    return sorted(found.values(), key=lambda record: record.start)
+
+
+def _line(record: RunRecord) -> bytes:
+    return to_json(record).encode(errors="replace").ljust(PLACE - 1) + b"\n"

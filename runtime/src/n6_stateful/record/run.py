@@ -40,6 +40,12 @@ class RunRecord(NamedTuple):
     versions: str = ""
 
     @property
+    def brought_data(self) -> bool:
+        """Whether what it published is there for certain and for good."""
+        is_kept = self.exit_code == 0 or self.generation_after != self.generation_before
+        return self.messages > 0 and is_kept
+
+    @property
     def heard(self) -> float:
         """When it ended, or else began."""
         return self.end or self.start
@@ -51,7 +57,7 @@ class Health(NamedTuple):
     Attributes:
         last: the last run.
         good: the last one that ended well.
-        new: the last one that brought anything, for certain and for good.
+        new: the last one that brought data.
         failed: how many have failed in a row since the last good one.
     """
 
@@ -69,7 +75,6 @@ class Health(NamedTuple):
                 health = health._replace(last=each, good=each, failed=0)
             elif each.exit_code != BusyError.exit_code:
                 health = health._replace(last=each, failed=health.failed + 1)
-            is_kept = each.exit_code == 0 or each.generation_after != each.generation_before
-            if each.messages and is_kept:
+            if each.brought_data:
                 health = health._replace(new=each)
         return health

@@ -358,22 +358,26 @@ class DatabaseStore:
 
     # Runs, in rows of another name
 
-    def put_run(self, number: int, record: bytes, keep: int) -> None:
+    def put_run(self, number: int, record: bytes, keep: int, *, precious: bool) -> None:
         """Keep the record of a run in the row of that number; it takes the place of the oldest one if there
-        are `keep`. Before the first run of all has made the table, nothing is kept."""
+        are `keep`, but not of the last one that is precious, beside as many others. Before the first run of
+        all has made the table, nothing is kept."""
         new: dict[str, Any] = {"name": f"{self._name}.runs", "number": number, "record": record, "now": now()}
-        put = "UPDATE n6_state SET number = %(number)s, saved = %(now)s, pickle = %(record)s "
+        new["id"] = "precious" if precious else ""
+        put = "UPDATE n6_state SET number = %(number)s, id = %(id)s, saved = %(now)s, pickle = %(record)s "
         put += "WHERE name = %(name)s"
         done = self._sql(f"{put} AND number = %(number)s", but=_NO_TABLE, **new)
         if done is None or done.rowcount:
             return
         (oldest,) = self._sql(
-            "SELECT CASE WHEN COUNT(*) >= %(keep)s THEN MIN(number) END FROM n6_state WHERE name = %(name)s",
+            "SELECT CASE WHEN COUNT(*) >= %(keep)s THEN MIN(number) END FROM n6_state WHERE name = %(name)s "
+            "AND number <> COALESCE((SELECT MAX(number) FROM n6_state WHERE name = %(name)s "
+            "AND id = 'precious'), 0)",
             keep=keep,
             **new,
         ).one()
         if oldest is None or not self._sql(f"{put} AND number = %(oldest)s", oldest=oldest, **new).rowcount:
-            values = "%(name)s, %(number)s, '', %(now)s, %(format)s, %(owner)s, '', %(record)s"
+            values = "%(name)s, %(number)s, %(id)s, %(now)s, %(format)s, %(owner)s, '', %(record)s"
             self._sql(f"INSERT INTO n6_state VALUES ({values})", **new)  # noqa: S608 - ours
 
     def runs(self) -> list[bytes]:

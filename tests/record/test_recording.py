@@ -129,6 +129,26 @@ class TestHarmless:
         assert len(warnings) == 1, done.stderr
         assert "WARNING n6_stateful.record.recording: this run could not be recorded" in warnings[0]
 
+    @pytest.mark.skipif(os.geteuid() != 0, reason="needs root to be another user")
+    def test_root(self, host: Host) -> None:
+        """A run of root in another user's directory ends with one error, and leaves nothing there."""
+        host.cache.mkdir(0o700)
+        os.chown(host.cache, 65534, 65534)
+        done = host.collect("publish")
+        assert done.returncode == 74
+        (line,) = done.stderr.splitlines()
+        assert line.endswith("run as that user")
+        assert not [path for path in host.cache.iterdir() if ".runs" in path.name]
+
+    def test_unreadable(self, host: Host) -> None:
+        """Where the records cannot be read, it is one error of the state, and of nobody's own code."""
+        (host.cache / f"{NAME}.runs").mkdir(parents=True)
+        done = host.command("runs")
+        assert done.returncode == 74
+        (line,) = done.stderr.splitlines()
+        assert f"{NAME}.runs: cannot be read: Is a directory" in line
+        assert "own code" not in line
+
     def test_own_hook(self, host: Host, tmp_path: Path) -> None:
         """A `describe_state` that fails is one warning, and costs the record nothing but itself."""
         from tests.record import watched_collector

@@ -69,6 +69,7 @@ class FileHistory:
 
     def _append(self, line: bytes) -> None:
         make_private_directories(self.path.parent)
+        check_safe(self.path.parent, self.path.parent.stat())  # else what root leaves there keeps others out
         flags = os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK
         self._file = os.open(self.path, flags, 0o600)
         size = os.fstat(self._file).st_size

@@ -52,7 +52,8 @@ class Recording:
         try:
             self._end(end, exit_code, error)
         except Exception as exc:
-            LOGGER.warning("this run could not be recorded: %s", one_line(str(exc)))
+            if str(exc) not in error:  # that was told already
+                LOGGER.warning("this run could not be recorded: %s", one_line(str(exc)))
 
     def _end(self, end: float, exit_code: int, error: str) -> None:
         collector = self._collector

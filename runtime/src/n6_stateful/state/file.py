@@ -60,12 +60,12 @@ class FileStore:
         if self._lock is not None:
             return
         directory = self.path.parent
-        with _os_errors_as_state_error(f"{directory}: cannot be used"):
+        with os_errors_as_state_error(f"{directory}: cannot be used"):
             make_private_directories(directory)
-            _check_safe(directory, directory.stat())
+            check_safe(directory, directory.stat())
             while self._lock is None:
                 self._try_lock()
-        with _os_errors_as_state_error(f"{directory}: what a killed run has left cannot be swept"):
+        with os_errors_as_state_error(f"{directory}: what a killed run has left cannot be swept"):
             self._sweep()
 
     def _try_lock(self) -> None:
@@ -147,7 +147,7 @@ class FileStore:
         path = Path(broken.where)
         stamp = time.strftime("%Y%m%dT%H%M%SZ", time.gmtime())
         aside = path.with_name(f"{path.name}.broken-{stamp}-{os.urandom(4).hex()}")
-        with _os_errors_as_state_error(f"{path}: cannot be moved aside"):
+        with os_errors_as_state_error(f"{path}: cannot be moved aside"):
             if path == self.path and self.previous.exists():
                 _link_or_copy(path, aside)
                 self.previous.rename(path)  # so that at no time there is none
@@ -165,7 +165,7 @@ class FileStore:
     def prove_writable(self) -> None:
         """Return if the directory takes a new file as large as the last one."""
         temporary = self._temporary(os.urandom(16).hex())
-        with _os_errors_as_state_error(f"{self.path}: no new state could be saved"):
+        with os_errors_as_state_error(f"{self.path}: no new state could be saved"):
             size = LONGEST_FOOTER
             with suppress(FileNotFoundError):
                 status = self.path.stat()
@@ -186,7 +186,7 @@ class FileStore:
         # What is not to be kept has another name, lest the next run take it for a save to be finished.
         backup = self._backup if keep_previous else self._temporary("replaced")
         in_place = False
-        with _os_errors_as_state_error(
+        with os_errors_as_state_error(
             f"{self.path}: the state could not be saved", "; the state is what it was"
         ):
             backup.unlink(missing_ok=True)
@@ -219,14 +219,14 @@ class FileStore:
 
 @contextmanager
 def _opened(path: Path) -> Iterator[BinaryIO]:
-    with _os_errors_as_state_error(f"{path}: cannot be read", but=FileNotFoundError):
+    with os_errors_as_state_error(f"{path}: cannot be read", but=FileNotFoundError):
         if path.is_symlink():
             raise StateError(f"{path}: is a symbolic link; put the file itself there")
         with open(path, "rb", opener=_open_file_itself) as file:
             status = os.fstat(file.fileno())
             if not stat.S_ISREG(status.st_mode):
                 raise StateError(f"{path}: is not a regular file; move it away")
-            _check_safe(path, status)
+            check_safe(path, status)
             yield file
 
 
@@ -235,12 +235,14 @@ def _open_file_itself(path: str, flags: int) -> int:
     return os.open(path, flags | os.O_NOFOLLOW | os.O_NONBLOCK)
 
 
-def _check_safe(path: Path, status: os.stat_result) -> None:
+def check_safe(path: Path, status: os.stat_result) -> None:
     """Refuse what somebody else could have written."""
     if status.st_uid != os.geteuid():
+        # Not for root, who would take it from the user who runs the collector.
+        mend = f", or have root give it to this one: chown {os.geteuid()} {path}" if os.geteuid() else ""
         raise StateError(
             f"{path}: belongs to another user (uid {status.st_uid}, this is uid {os.geteuid()}), who could "
-            f"put a state of his own there; run as that user, or mend it with: chown {os.geteuid()} {path}"
+            f"put a state of his own there; run as that user{mend}"
         )
     if status.st_mode & (stat.S_IWGRP | stat.S_IWOTH):
         raise StateError(
@@ -273,9 +275,10 @@ def make_private_directories(directory: Path) -> None:
 
 
 @contextmanager
-def _os_errors_as_state_error(
+def os_errors_as_state_error(
     what: str, outcome: str = "", but: type[OSError] | tuple[()] = ()
 ) -> Iterator[None]:
+    """Raise what the system refuses, but `but`, as `StateError`: of `what`, and with which `outcome`."""
     try:
         yield
     except but:
@@ -283,7 +286,8 @@ def _os_errors_as_state_error(
     except OSError as exc:
         named = exc.filename if isinstance(exc.filename, str) and exc.filename not in what else ""
         where = f" ({named})" if named else ""
-        raise StateError(f"{what}: {exc.strerror or exc}{where}{outcome}") from exc
+        mend = "; run this as the user who runs the collector" if isinstance(exc, PermissionError) else ""
+        raise StateError(f"{what}: {exc.strerror or exc}{where}{mend}{outcome}") from exc
 
 
 def _replace(source: Path, target: Path) -> None:

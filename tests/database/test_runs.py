@@ -114,6 +114,15 @@ class TestOne:
         assert execute(url, "SELECT count(*) FROM n6_state WHERE RIGHT(name, 7) = '.pickle'") == [(10,)]
         site.judge()
 
+    @pytest.mark.parametrize(("name", "blob"), [("postgresql", "BYTEA"), ("mysql", "LONGBLOB")])
+    def test_schema_without_database(self, site: Site, name: str, blob: str) -> None:
+        """It prints that of an engine, too, whatever the configuration says."""
+        site._url = ""
+        assert blob in site.run("state", "schema", name)
+        attempt = site.begin("state", "schema")
+        assert attempt.wait() == 78
+        assert "the state is a file" in attempt.told
+
     def test_no_stranger_s_code(self, site: Site, url: str, tmp_path: Path) -> None:
         """A pickle that somebody has put into the table is data; where it is a program, it is refused."""
         site.grow()

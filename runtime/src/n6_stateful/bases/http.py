@@ -25,7 +25,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from urllib.parse import SplitResult, urljoin, urlsplit
 
 from n6_stateful.config import masked_url_text
-from n6_stateful.errors import ConfigError, SourceError
+from n6_stateful.errors import SourceError
+from n6_stateful.extras import needs_extra
 
 if TYPE_CHECKING:
     import requests
@@ -123,10 +124,7 @@ def download(
         import stamina
         from requests.structures import CaseInsensitiveDict
     except ImportError as exc:
-        raise ConfigError(
-            f"downloading needs {exc.name}, which is not installed: pip install requests stamina "
-            "(the runtime's extra [http])"
-        ) from exc
+        raise needs_extra("a download", "http", exc) from exc
     # It would log whole URLs, with the keys in them.
     logging.getLogger("urllib3").setLevel(logging.INFO)
     end = time.monotonic() + deadline

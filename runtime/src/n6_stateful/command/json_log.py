@@ -5,14 +5,12 @@ from __future__ import annotations
 from typing import Any
 
 from n6_stateful.config import masked_url_text
-from n6_stateful.errors import ConfigError
+from n6_stateful.extras import needs_extra
 
 try:
     from pythonjsonlogger.json import JsonFormatter
 except ImportError as exc:
-    raise ConfigError(
-        "--log-format json needs python-json-logger: pip install 'n6-stateful-runtime[json]'"
-    ) from exc
+    raise needs_extra("--log-format json", "json", exc) from exc
 
 
 class MaskingJsonFormatter(JsonFormatter):

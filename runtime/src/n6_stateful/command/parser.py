@@ -188,7 +188,9 @@ def _add_state_actions(actions: Any) -> None:
     add.add_argument("file", metavar="FILE", help="a pickle, *.json or n6's *.txt; - for standard input")
     add.add_argument("--yes", action="store_true", help="do not ask")
     _add(actions, "edit", state.edit, "edit the state as JSON in $EDITOR")
-    _add(actions, "schema", state.schema, "print the SQL that makes the table in the database of [state] url")
+    add = _add(actions, "schema", state.schema, "print the SQL that makes the table for states in a database")
+    engines = ("postgresql", "mysql")
+    add.add_argument("engine", nargs="?", choices=engines, help="default: that of [state] url")
 
 
 def _add_spool_actions(actions: Any) -> None:

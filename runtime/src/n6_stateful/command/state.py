@@ -21,6 +21,8 @@ from n6_stateful import typed_json
 from n6_stateful.command.confirm import confirm
 from n6_stateful.command.state_look import look
 from n6_stateful.errors import ConfigError, N6StatefulError, StateError
+from n6_stateful.extras import needs_extra
+from n6_stateful.state.file import FileStore
 from n6_stateful.state.mixin import CollectorWithStateMixin
 from n6_stateful.state.store import BrokenStateError, Generation, StateStore
 
@@ -173,12 +175,17 @@ def edit(collector_class: type[AbstractBaseCollector], args: Namespace) -> int:
 
 def schema(collector_class: type[AbstractBaseCollector], args: Namespace) -> int:
     """Print the SQL that makes the database store's table; the database is not asked."""
-    from n6_stateful.state.database import GRANT, DatabaseStore
-
-    store = _collector(collector_class).state_store
-    if not isinstance(store, DatabaseStore):
-        raise ConfigError(f"the state is a file, {store.where}; set [state] url to keep it in a database")
-    print(f"{store.engine.schema};\n-- if the collectors have a user of their own: {GRANT} that user;")
+    store = None if args.engine else _collector(collector_class).state_store
+    if isinstance(store, FileStore):
+        raise ConfigError(
+            f"the state is a file, {store.where}; set [state] url to keep it in a database, or name an engine"
+        )
+    try:
+        from n6_stateful.state.database import ENGINES, GRANT, DatabaseStore
+    except ImportError as exc:
+        raise needs_extra("state schema", "sql", exc) from exc
+    engine = store.engine if isinstance(store, DatabaseStore) else ENGINES[args.engine]
+    print(f"{engine.schema};\n-- for a user of the collectors' own: {GRANT} ...;")
     return 0
 
 

@@ -23,7 +23,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from n6_stateful.errors import ConfigError
+from n6_stateful.extras import needs_extra
 from n6_stateful.record.run import Health, RunRecord
 
 if TYPE_CHECKING:
@@ -62,9 +62,7 @@ def write(
     try:
         from prometheus_client import CollectorRegistry, Gauge, write_to_textfile
     except ImportError as exc:
-        raise ConfigError(
-            "[monitoring] textfile_dir needs prometheus_client: pip install 'n6-stateful-runtime[prometheus]'"
-        ) from exc
+        raise needs_extra("[monitoring] textfile_dir", "prometheus", exc) from exc
     last, good, new, failed = Health.of(records)
     if last is None:
         return  # the only run so far was turned away

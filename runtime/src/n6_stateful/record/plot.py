@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from n6_stateful.errors import ConfigError
+from n6_stateful.extras import needs_extra
 from n6_stateful.record.run import RunRecord
 
 BLOCKS = "▁▂▃▄▅▆▇█"
@@ -34,7 +35,7 @@ def plot(records: Sequence[RunRecord], title: str, now: float, file: Path) -> No
         from matplotlib.figure import Figure
         from matplotlib.ticker import MaxNLocator
     except ImportError as exc:
-        raise ConfigError("--plot needs matplotlib: pip install 'n6-stateful-runtime[plot]'") from exc
+        raise needs_extra("--plot", "plot", exc) from exc
     dates: Any = untyped_dates  # it has no types
     good = [each for each in records if each.exit_code == 0]
     times, messages = [_date(each.start) for each in good], [each.messages for each in good]

@@ -84,12 +84,12 @@ class _MariaDB(_PostgreSQL):
     limit = "@@max_allowed_packet DIV 2"  # as measured: a statement of half of it is refused
 
 
-_ENGINES = {"postgresql": _PostgreSQL, "postgres": _PostgreSQL, "mysql": _MariaDB, "mariadb": _MariaDB}
+ENGINES = {"postgresql": _PostgreSQL, "postgres": _PostgreSQL, "mysql": _MariaDB, "mariadb": _MariaDB}
 
 # SQLSTATEs are PostgreSQL's, numbers MariaDB's.
 _NO_TABLE, _IS_MADE_BY_ANOTHER_RUN = ("42P01", 1146), ("23505", "42P07", "42710")
 _ADVICE: list[tuple[Sequence[str | int], str]] = [
-    (("42501", 1142, 1143), f"let the user of [state] url do that: {GRANT} that user"),
+    (("42501", 1142, 1143), ""),  # depends on what for
     (("42703", 1054), "another table is called n6_state; `state schema` prints ours"),
     (("25006", 1290, 1792, 1836), "it is a standby, or read-only: [state] url must name the primary"),
     (("53100", 1021, 1030, 1114), "make room on the database's disk"),
@@ -119,6 +119,8 @@ def configured_store(options: Mapping[str, Any], name: str, collector_class: typ
             url = Path(options["url_file"]).expanduser().read_text().strip()
         except (OSError, ValueError) as exc:
             raise ConfigError(f"[state] url_file: cannot be read: {exc}") from exc
+        if not url:
+            raise ConfigError(f"[state] url_file: {options['url_file']} is empty")
     # A module that runs as a program has another name as long as it does.
     spec = getattr(sys.modules.get(collector_class.__module__), "__spec__", None)
     module = spec.name if spec else collector_class.__module__
@@ -146,15 +148,18 @@ class DatabaseStore:
     def __init__(self, url: str, name: str, owner: str, timeout: float = 30) -> None:
         try:
             parsed = sa.make_url(url)
-            self.engine = _ENGINES[parsed.get_backend_name()]
+            # With an @ in it, what seems to be the host begins with a part of the password.
+            backend = "" if "@" in f"{parsed.host}{parsed.database}" else parsed.get_backend_name()
+            self.engine = ENGINES[backend]
             seconds, options = max(1, round(timeout)), self.engine.options.items()
             query = {option: value.format(timeout=seconds) for option, value in options} | dict(parsed.query)
             full = parsed.set(drivername=self.engine.driver, query=query)
             self._database = sa.create_engine(full, isolation_level="AUTOCOMMIT", poolclass=sa.NullPool)
         except (sa.exc.ArgumentError, KeyError, ValueError):  # what they say may hold the password
             raise ConfigError(
-                "[state] url must be postgresql://USER:PASSWORD@HOST/DATABASE or mysql://..., "
-                "with special characters in the password escaped (@ as %40)"
+                "[state] url, or what is in url_file, must be postgresql://USER:PASSWORD@HOST/DATABASE or "
+                "mysql://..., with special characters in the password escaped: @ as %40 (in a configuration "
+                "file %%40)"
             ) from None
         # It would ask for what our few plain statements do not depend on, in seven round trips.
         self._database.dialect.initialize = lambda connection: None  # type: ignore[method-assign]
@@ -165,7 +170,9 @@ class DatabaseStore:
         key = hashlib.sha256(f"{parsed.database}\0{name}".encode()).hexdigest()
         self._key = f"n6:{key[:40]}" if self.engine is _MariaDB else int(key[:16], 16) - (1 << 63)
         self._name, self._owner, self._timeout = name, owner, timeout
-        self._password = parsed.password or ""
+        self._user = f'"{parsed.username}"' if self.engine is _PostgreSQL else f"'{parsed.username}'@'%'"
+        given = [parsed.password, *(parsed.query.get(each) for each in ("password", "passwd"))]
+        self._secrets = [str(each) for each in given if each]
         self._connection: sa.Connection | None = None
         self._heard = 0.0
         self._session = self._limit = 0
@@ -221,8 +228,8 @@ class DatabaseStore:
         stamp = f"UPDATE n6_state SET holder = %(me)s WHERE name = %(name)s AND {condition}"  # noqa: S608 - ours
         done = self._sql(stamp, but=_NO_TABLE, old=old)
         if done is None:
-            problem = "there is no table (run what `state schema` prints, as a user who may): "
-            self._sql(self.engine.schema, but=_IS_MADE_BY_ANOTHER_RUN, problem=problem)
+            mend = "have a user who may run what `state schema` prints"
+            self._sql(self.engine.schema, _IS_MADE_BY_ANOTHER_RUN, "there is no table: ", mend=mend)
         return 0 if done is None else int(done.rowcount)
 
     def _make_rows(self) -> None:
@@ -418,9 +425,16 @@ class DatabaseStore:
     # Connection
 
     def _sql(
-        self, sql: str, but: Sequence[str | int] = (), problem: str = "", size: int = 0, **values: Any
+        self,
+        sql: str,
+        but: Sequence[str | int] = (),
+        problem: str = "",
+        mend: str = "",
+        size: int = 0,
+        **values: Any,
     ) -> Any:
-        """Execute it, after connecting if need be; None after an error of the codes in `but`."""
+        """Execute it, after connecting if need be; None after an error of the codes in `but`. `mend` says
+        what to do where the user may not do it."""
         ours = {"name": self._name, "owner": self._owner, "format": VERSION, "me": self._me, "key": self._key}
         try:
             self._connection = self._connection or self._database.connect()
@@ -442,7 +456,9 @@ class DatabaseStore:
                 self._disconnect()
             text = " ".join(str(exc.orig.args[-1] if exc.orig and exc.orig.args else exc).split())
             advice = next(advice for codes, advice in _ADVICE if code in codes or not codes)
-            told = f"{self.where}: {problem}{text}; {advice}".replace(self._password or "\0", "***")
+            told = f"{self.where}: {problem}{text}; {advice or mend or f'{GRANT} {self._user}'}"
+            for secret in self._secrets:
+                told = told.replace(secret, "***")
             raise (_LostError if lost else StateError)(told) from None
         except (OSError, TypeError) as exc:  # of a certificate, or an option of the driver
             raise StateError(f"{self.where}: {problem}{exc}; see [state] url") from exc

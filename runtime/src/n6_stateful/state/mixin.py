@@ -15,6 +15,7 @@ from typing import Any, BinaryIO, ClassVar, Protocol, runtime_checkable
 
 from n6_stateful import settings
 from n6_stateful.errors import CollectorError, ConfigError, StateError, StateLockedError
+from n6_stateful.extras import needs_extra
 from n6_stateful.state.admission import Admission
 from n6_stateful.state.file import FileStore
 from n6_stateful.state.format import read_state
@@ -203,8 +204,7 @@ class CollectorWithStateMixin:
 
                 return configured_store(options, name, type(self))
             except ImportError as exc:
-                install = "pip install 'n6-stateful-runtime[sql]'"
-                raise ConfigError(f"[state] url needs SQLAlchemy and a driver: {install} ({exc})") from exc
+                raise needs_extra("[state] url", "sql", exc) from exc
         if "cache_dir" not in config:
             raise ConfigError(
                 f"{type(self).__name__}.config_spec has no cache_dir, where the state goes: add to it\n"

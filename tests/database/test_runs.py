@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -155,6 +156,22 @@ class TestMove:
             command(in_file=in_file)
             command("state", "export", state, in_file=in_file)
             command("state", "import", state, "--yes", in_file=not in_file)
+        site.judge()
+
+    def test_forgotten(self, site: Site, url: str) -> None:
+        """A run that would begin anew in the table, although there is a state in the file, ends before it
+        publishes anything; and so does `check`."""
+        site._url = ""
+        site.grow()
+        site.run()
+        site._url = url
+        for command in ([], ["check"]):
+            attempt = site.begin(*command)
+            assert attempt.wait() == 74
+            assert "take it over with `state import" in attempt.told
+        (path,) = re.findall(r"`state import ([^`]+)`", attempt.told)
+        site.run("state", "import", path, "--yes")
+        site.run()
         site.judge()
 
 

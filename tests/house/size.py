@@ -19,7 +19,7 @@ from tests.house.imports import modules, room
 
 # What not every collector needs: the core never imports it at module level.
 OPTIONAL = ("bases", "command", "record", "testing")
-OPTIONAL_MODULES = ("n6_stateful.state.database", "n6_stateful.typed_json")
+OPTIONAL_MODULES = ("n6_stateful.extras", "n6_stateful.state.database", "n6_stateful.typed_json")
 NEW_ROOMS = ("bases", "record")
 NEW_MODULES = (
     "n6_stateful.command.json_log",

@@ -55,6 +55,7 @@ def _state(collector: CollectorWithStateMixin) -> str:
     try:
         _, generation = collector.read_state()
     except FileNotFoundError:
+        collector.check_left_behind()
         return "none saved yet"
     except BrokenStateError as exc:
         raise StateError(

@@ -132,7 +132,10 @@ def import_(collector_class: type[AbstractBaseCollector], args: Namespace) -> in
             raise StateError(f"{args.file}: cannot be read: {exc.strerror}") from exc
         state = _imported(collector, args.file, data)
     if args.file != "-":
-        confirm(args, f"Take over this state?\n{pprint.pformat(state, width=100, compact=True)[:2000]}\n")
+        kept = collector.state_store.generations()[:1]
+        replaced = "".join(f" in place of the one of {each.saved or each.where}" for each in kept)
+        shown = pprint.pformat(state, width=100, compact=True)[:2000]
+        confirm(args, f"Take over this state{replaced}?\n{shown}\n")
     _save(collector, state)
     return 0
 

@@ -7,6 +7,7 @@ The names and the file's name are those of n6's mixin
 from __future__ import annotations
 
 import logging
+import os
 import pickle
 import sys
 from collections.abc import Sequence
@@ -15,7 +16,6 @@ from typing import Any, BinaryIO, ClassVar, Protocol, runtime_checkable
 
 from n6_stateful import settings
 from n6_stateful.errors import CollectorError, ConfigError, StateError, StateLockedError
-from n6_stateful.extras import needs_extra
 from n6_stateful.state.admission import Admission
 from n6_stateful.state.file import FileStore
 from n6_stateful.state.format import read_state
@@ -168,6 +168,18 @@ class CollectorWithStateMixin:
         (state, of_py2), generation = self.state_store.read(self._load, generation)
         return self._adjusted(state, of_py2), generation
 
+    def check_left_behind(self) -> None:
+        """To be called where the store has no state: raises `StateError` if that is a database, and there is
+        a state in `cache_dir`, which somebody forgot to take over."""
+        store, config = self.state_store, self._base.config
+        if "cache_dir" in config and not isinstance(store, FileStore):
+            path = self._state_path()
+            if os.path.isfile(path):  # noqa: PTH113 - false, too, where nobody may look
+                raise StateError(
+                    f"there is no state in {store.where}, but there is one in {path}: take it over with "
+                    f"`state import {path}`, or begin anew with `state reset`"
+                )
+
     def import_state(self, where: str, file: BinaryIO) -> Any:
         """The state in a file from elsewhere, one of ours or a plain pickle; `where` is what errors call it.
         For the errors see `StateStore.read`."""
@@ -195,16 +207,21 @@ class CollectorWithStateMixin:
         Raises:
             ConfigError: there cannot be such a database or file.
         """
-        config, name = self._base.config, self.get_cache_file_name()
         # Not every base has it: the mixin asks for no more than n6's does.
         options = getattr(self._base, "config_full", {}).get("state", {})
         if options.get("url") or options.get("url_file"):
             try:
                 from n6_stateful.state.database import configured_store
 
-                return configured_store(options, name, type(self))
+                return configured_store(options, self.get_cache_file_name(), type(self))
             except ImportError as exc:
+                from n6_stateful.extras import needs_extra
+
                 raise needs_extra("[state] url", "sql", exc) from exc
+        return FileStore(self._state_path())
+
+    def _state_path(self) -> Path:
+        config = self._base.config
         if "cache_dir" not in config:
             raise ConfigError(
                 f"{type(self).__name__}.config_spec has no cache_dir, where the state goes: add to it\n"
@@ -213,7 +230,7 @@ class CollectorWithStateMixin:
         directory = Path(config["cache_dir"]).expanduser()
         if not directory.is_absolute():
             raise ConfigError(f"cache_dir = {directory}: must begin with / or ~")
-        return FileStore(directory / name)
+        return directory / self.get_cache_file_name()
 
     def get_cache_file_name(self) -> str:
         """The state file's name, `<source>.<ClassName>.pickle`."""
@@ -280,6 +297,8 @@ class CollectorWithStateMixin:
                 break
             except BrokenStateError as exc:
                 broken.append((generation, exc))
+        if not found and not broken:
+            self.check_left_behind()
         store.prove_writable()
         self._set_aside(broken, found is not None)
         self._set_current(found[1] if found else None)

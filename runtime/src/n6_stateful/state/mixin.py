@@ -71,7 +71,8 @@ class CollectorWithStateMixin:
         url = :: str
         ; a file that holds that URL, as a Kubernetes secret is mounted
         url_file = :: str
-        ; how many seconds the database may take to answer; a lost one is waited for twice as long
+        ; how many seconds the database may take to answer; a run that has lost its connection tries for
+        ; twice as long to get another one
         timeout = 30 :: float
         """,
     )

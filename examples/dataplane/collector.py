@@ -19,7 +19,7 @@ class DataplaneCollector(BaseDownloadingTimeOrderedRowsCollector):
         source :: str
         cache_dir :: path
         url :: str
-        late_by = 7d :: str
+        late_by = 7d :: duration
     """
 
     def pick_raw_row_time(self, row: str) -> str:

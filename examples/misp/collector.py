@@ -6,7 +6,6 @@ downloaded. The format: https://www.misp-project.org/feeds/
 
 from __future__ import annotations
 
-import json
 from typing import Any
 
 from n6_stateful.bases import BaseDownloadingCollector, BaseSeenItemsCollector
@@ -22,7 +21,7 @@ class MispCollector(BaseDownloadingCollector, BaseSeenItemsCollector):
     """
 
     def obtain_items(self) -> list[tuple[str, Any]]:
-        manifest: dict[str, Any] = json.loads(self.download(f"{self.config['url']}/manifest.json"))
+        manifest: dict[str, Any] = self.download_json(f"{self.config['url']}/manifest.json")
         return sorted(manifest.items(), key=lambda item: int(item[1]["timestamp"]))
 
     def item_key(self, item: tuple[str, Any]) -> str:

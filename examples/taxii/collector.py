@@ -8,7 +8,6 @@ is goes into the option `base_request_headers`.
 
 from __future__ import annotations
 
-import json
 from urllib.parse import urlencode
 
 from n6_stateful.bases import (
@@ -44,7 +43,7 @@ class TaxiiCollector(BaseDownloadingCollector, BasePagedCollector):
             if exc.status in (400, 404, 410) and "next" in cursor:
                 raise CursorForgottenError(str(exc)) from exc
             raise
-        page = json.loads(answer.content)
+        page = answer.json()
         objects, more = page.get("objects", []), page.get("more", False)
         until = answer.headers["X-TAXII-Date-Added-Last"] if objects else until
         if more and page.get("next"):

@@ -208,6 +208,16 @@ class TestOtherThanData:
         assert "(text/html), beginning b'<!DOCTYPE html>" in text
         assert seen == [("text/html", page)]
 
+    @pytest.mark.parametrize("body", [b"<html>Log in", b'{"half": [1, 2', b"[" * 100_000, b"\xff"])
+    def test_not_json(self, body: bytes, server: Server) -> None:
+        """What is not JSON is an error of the source, which shows no more than its beginning."""
+        server.says["/feed"] = answer(body)
+        got = download(server.url())
+        assert got is not None
+        with pytest.raises(SourceError, match="answered with something else than JSON, beginning") as caught:
+            got.json()
+        assert len(str(caught.value)) < 250
+
     def test_not_http(self, server: Server) -> None:
         """What does not speak HTTP is one clear error."""
         error_of(server, b"SSH-2.0-OpenSSH_9.9\r\n", retries=0)

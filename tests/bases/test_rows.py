@@ -241,7 +241,9 @@ class TestLateness:
 
     def test_wrong(self, tmp_path: Path) -> None:
         """What is not a length of time is a configuration error."""
-        with pytest.raises(ConfigError, match="late_by = soon: must be a number with its unit"):
+        with pytest.raises(
+            ConfigError, match="late_by = soon: not a valid duration: must be a number with its unit"
+        ):
             run(Running(RowsCollector, tmp_path, "late_by = soon"), "2026,a")
 
 

@@ -353,12 +353,16 @@ def test_misp(environment: dict[str, str], tmp_path: Path) -> None:
         for end, edition in ((10, 0), (10, 0), (12, 0), (15, 1)):
             shown += misp_feed.write_feed(tmp_path, end, edition)
             example.run_well()
+        (tmp_path / "manifest.json").write_text("<html>Log in</html>")
+        code, log = example.run()
+    assert code == 66
+    assert "manifest.json: answered with something else than JSON, beginning b'<html>" in log
     published = [
         " ".join(re.findall(rb'"(?:uuid|timestamp)": "(\S+)"', message.body)[at].decode() for at in (0, 1))
         for message in spooled(tmp_path)
     ]
     assert sorted(published) == sorted(set(shown))
-    assert len(server.answers) == 4 + len(published)
+    assert len(server.answers) == 5 + len(published)
 
 
 def test_shadowserver(environment: dict[str, str], tmp_path: Path) -> None:

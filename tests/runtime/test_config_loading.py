@@ -28,6 +28,17 @@ def test_all_problems() -> None:
         assert part in told
 
 
+@pytest.mark.parametrize(
+    ("section", "told"), [("outptu", True), ("Output", True), ("my_output", False), ("putout", False)]
+)
+def test_misspelt_section(section: str, told: bool, caplog: pytest.LogCaptureFixture) -> None:
+    """A section that need not be there, and is there under a name that is a slip, is a warning."""
+    load(["[output]\nurl = :: str"], ConfigFiles.from_text(f"[{section}]\nurl = spool:/x\n"))
+    assert (
+        f"there is no section [output]: did you mean it where it says [{section}]?" in caplog.text
+    ) is told
+
+
 def test_winning_file(tmp_path: Path) -> None:
     """A problem names the file that wins."""
     write(tmp_path / "10_a.conf", "[s]\nx = 1")

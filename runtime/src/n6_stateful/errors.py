@@ -21,8 +21,8 @@ EXIT_CODES = {
     74: "the state cannot be read or written",
     75: "another run is in progress: try later",
     78: "the configuration is missing, incomplete or wrong",
-    INTERRUPTED: "interrupted; nothing was saved that was not delivered",
-    143: "terminated; nothing was saved that was not delivered",
+    INTERRUPTED: "interrupted; only what was delivered is remembered",
+    143: "terminated; only what was delivered is remembered",
 }
 """What a scheduler can go by; `--help` and the documentation are made from it or checked against it."""
 

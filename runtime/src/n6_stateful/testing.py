@@ -268,7 +268,7 @@ class CollectorHarness:
         """A harness beside this one, whose collector takes rows however late they come."""
         harness = CollectorHarness(self._collector_class, (), self._directory / name)
         harness._config_paths = self._config_paths
-        harness._options["late_by"] = "36500d"
+        harness._options["late_by"] = 36_500 * 86_400
         return harness
 
     def _crash_at(self, number: int) -> Callable[[Any, Any], None]:

@@ -10,8 +10,7 @@ from typing import Any
 
 from n6_stateful.bases.base import BaseCollector
 from n6_stateful.bases.http import Answer, as_datetime, download
-from n6_stateful.duration import seconds
-from n6_stateful.errors import ConfigError, NothingNew
+from n6_stateful.errors import NothingNew
 
 
 class BaseDownloadingCollector(BaseCollector):
@@ -27,7 +26,7 @@ class BaseDownloadingCollector(BaseCollector):
         ; seconds to connect, and between two parts of an answer; or one number for both
         download_timeout = (12.1, 25) :: py
         ; how long a download may take with all its retries
-        download_deadline = 10m :: str
+        download_deadline = 10m :: duration
         ; bytes; what is larger is given up
         download_max_size = 1073741824 :: int
         ; a Python dict of headers to send with each request
@@ -47,6 +46,14 @@ class BaseDownloadingCollector(BaseCollector):
     def download_text(self, url: str, **kwargs: Any) -> str:
         """The same as text, in the character set that the answer names, by default UTF-8."""
         return self.request(url, **kwargs).text
+
+    def download_json(self, url: str, **kwargs: Any) -> Any:
+        """The same as JSON: dicts, lists, texts, numbers.
+
+        Raises:
+            SourceError: there is no whole answer, or it is not JSON.
+        """
+        return self.request(url, **kwargs).json()
 
     @contextmanager
     def request_performer(self, url: str, **kwargs: Any) -> Iterator[SimpleNamespace]:
@@ -77,21 +84,17 @@ class BaseDownloadingCollector(BaseCollector):
         Raises:
             NothingNew: the server says that nothing changed since `validators`.
             SourceError: there is no whole answer.
-            ConfigError: an option has a wrong value.
+            ConfigError: requests or stamina is not installed.
         """
         config = self.config
         headers = {name.title(): value for name, value in config["base_request_headers"].items()}
         headers |= {name.title(): value for name, value in (custom_request_headers or {}).items()}
-        try:
-            deadline = seconds(config["download_deadline"])
-        except ValueError as exc:
-            raise ConfigError(f"download_deadline = {config['download_deadline']}: {exc}") from exc
         answer = download(
             url,
             headers=headers,
             retries=config["download_retries"] if retries is None else retries,
             timeout=config["download_timeout"] if timeout is None else timeout,
-            deadline=deadline,
+            deadline=config["download_deadline"],
             size_limit=config["download_max_size"],
             is_expected=self.is_expected,
             **kwargs,

@@ -10,6 +10,7 @@ Needs requests and stamina: the extra `[http]`.
 from __future__ import annotations
 
 import io
+import json
 import logging
 import threading
 import time
@@ -52,12 +53,28 @@ class Answer(NamedTuple):
             body is taken: they are plain data for a state.
         is_known_whole: whether the answer said where it ends. If not, the connection was closed at a place
             that looks like the end, and may have been cut.
+        where: the URL, as it may be shown.
     """
 
     content: bytes
     headers: Mapping[str, str]
     validators: dict[str, str]
     is_known_whole: bool
+    where: str
+
+    def json(self) -> Any:
+        """What the body, which is JSON, says: dicts, lists, texts, numbers.
+
+        Raises:
+            SourceError: it is not JSON.
+        """
+        try:
+            return json.loads(self.content)
+        except (ValueError, RecursionError) as exc:
+            raise SourceError(
+                f"{self.where}: answered with something else than JSON, beginning {self.content[:60]!r}; "
+                "the next run asks again"
+            ) from exc
 
     @property
     def text(self) -> str:
@@ -289,7 +306,9 @@ class _Attempt(NamedTuple):
             del validators["Last-Modified"]
         if validators:
             validators[_URL_OF_VALIDATORS] = _digest(self.url)
-        return Answer(content, headers, validators, bool(chunked or length or coding not in _PLAIN))
+        return Answer(
+            content, headers, validators, bool(chunked or length or coding not in _PLAIN), shown(self.url)
+        )
 
 
 def _pieces(response: requests.Response, length: str) -> Iterator[bytes]:

@@ -10,8 +10,6 @@ from struct import Struct
 from typing import Any
 
 from n6_stateful.bases.shape import StatefulBaseCollector, default_body
-from n6_stateful.duration import seconds
-from n6_stateful.errors import ConfigError
 
 # A mark is 16 bytes: which thing it is, and in which version. The digests are keyed with a secret of the
 # state, so that nobody who writes into a feed can make two things share a mark.
@@ -33,7 +31,7 @@ class BaseSeenItemsCollector(StatefulBaseCollector):
     raw_type = "stream"
     extra_config_options = """
         ; how long a thing that is gone is remembered, so that it is not new when it returns, like 12h or 30d
-        forget_after = 30d :: str
+        forget_after = 30d :: duration
     """
 
     def obtain_items(self) -> Iterable[Any]:
@@ -62,10 +60,7 @@ class BaseSeenItemsCollector(StatefulBaseCollector):
 
     def start_publishing(self) -> None:
         """Publish what was not seen before, and remember what the source shows now."""
-        try:
-            hours = seconds(self.config["forget_after"]) / HOUR
-        except ValueError as exc:
-            raise ConfigError(f"forget_after = {self.config['forget_after']}: {exc}") from exc
+        hours = self.config["forget_after"] / HOUR
         now = self.hour()
         # When each was shown last; None is now.
         seen: dict[bytes, int | None] = {

@@ -15,8 +15,7 @@ from typing import Any
 from n6_stateful.bases.downloading import BaseDownloadingCollector, looks_like_html
 from n6_stateful.bases.shape import StatefulBaseCollector
 from n6_stateful.bases.two_phase import BaseTwoPhaseCollector
-from n6_stateful.duration import seconds
-from n6_stateful.errors import CollectorError, ConfigError, SourceError
+from n6_stateful.errors import CollectorError, SourceError
 
 LOGGER = logging.getLogger(__name__)
 
@@ -51,7 +50,7 @@ class BaseTimeOrderedRowsCollector(StatefulBaseCollector, BaseTwoPhaseCollector)
     content_type = "text/csv"
     extra_config_options = """
         ; how much older than the newest row a row may be when it comes, like 90m, 2h or 7d
-        late_by = 0 :: str
+        late_by = 0 :: duration
         ; whether a number of rows that the new ones do not explain ends the run, instead of a line in the log
         row_count_mismatch_is_fatal = no :: bool
     """
@@ -215,7 +214,7 @@ class BaseTimeOrderedRowsCollector(StatefulBaseCollector, BaseTwoPhaseCollector)
         newest = before = state[self._NEWEST_ROW_TIME_STATE_KEY]
         extract_row_time, row_key = self.extract_row_time, self.row_key
         newest_rows = known_rows = {row_key(row): row for row in state[self._NEWEST_ROWS_STATE_KEY]}
-        late_by = self._late_by()
+        late_by: int = self.config["late_by"]
         # Where no window was remembered yet, the newest rows are all that is known of it.
         packs: dict[Any, bytes] = dict(
             state.pop("window_rows", {before: b"".join(_digest(before, key) for key in known_rows)})
@@ -287,12 +286,6 @@ class BaseTimeOrderedRowsCollector(StatefulBaseCollector, BaseTwoPhaseCollector)
                 packs[last] = packs.get(last, b"") + b"".join(window)
             state["window_rows"] = {last: digests for last, digests in packs.items() if last >= begin}
         return fresh
-
-    def _late_by(self) -> int:
-        try:
-            return seconds(self.config["late_by"])
-        except ValueError as exc:
-            raise ConfigError(f"late_by = {self.config['late_by']}: {exc}") from exc
 
     def _sorted(self, fresh: _Rows) -> _Rows:
         rows = {(self.extract_row_time(row), self.row_key(row)): row for row in fresh}

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 LOGGER = logging.getLogger(__name__)
 
 LONGEST_SHOWN = 500
-UNSAVED = "nothing was saved that was not delivered"
+UNSAVED = "only what was delivered is remembered"
 
 
 class Failure(NamedTuple):

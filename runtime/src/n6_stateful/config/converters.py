@@ -10,6 +10,8 @@ from pathlib import Path
 from pkgutil import resolve_name
 from typing import Any
 
+from n6_stateful.duration import seconds
+
 Converters = Mapping[str, Callable[[str], Any]]
 
 
@@ -81,8 +83,10 @@ CONVERTERS: Converters = {
     "py": ast.literal_eval,
     "py_namespaces_dict": _py_namespaces_dict,
     "importable_dotted_name": resolve_name,
+    "duration": seconds,
 }
 """By name; `list_of_NAME` is there for each of them, separated by commas (an empty value is `[]`, a
 trailing comma is fine). `bytes` is UTF-8; `date` and `datetime` are ISO 8601, a datetime becomes naive UTC;
 `path` is a `pathlib.Path`, with `~` expanded; `py` is any Python literal, `py_namespaces_dict` one of a dict
-whose keys are strings, at every depth; `importable_dotted_name` is what `package.module.name` names."""
+whose keys are strings, at every depth; `importable_dotted_name` is what `package.module.name` names;
+`duration`, which n6 has not, is seconds, of a number with its unit, like `90m`."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
@@ -10,6 +11,8 @@ from n6_stateful.config.files import ConfigFiles
 from n6_stateful.config.masking import masked
 from n6_stateful.config.spec import FREE, OptionSpec, parse_specs
 from n6_stateful.errors import ConfigError
+
+LOGGER = logging.getLogger(__name__)
 
 LONGEST_SHOWN = 200
 
@@ -81,6 +84,8 @@ def _section(
         ]
     near = "" if files.has_section(name) else _did_you_mean(name, files.sections())
     looked_at = f"(looked at {files.looked_at}){near}"
+    if near and not missing and (misspelt := _misspelt(name, files.sections())):
+        LOGGER.warning("there is no section [%s]: did you mean it where it says [%s]?", name, misspelt)
     return section, problems + [f"[{name}] {option}: is missing {looked_at}" for option in missing]
 
 
@@ -113,6 +118,14 @@ def _option(
 def _shown(text: str) -> str:
     text = text if text.isprintable() else repr(text)
     return text if len(text) <= LONGEST_SHOWN else f"{text[:LONGEST_SHOWN]}... ({len(text):,} characters)"
+
+
+def _misspelt(name: str, names: Iterable[str]) -> str | None:
+    """One of `names` that differs in no more than a slip; others are those of other collectors."""
+    from difflib import get_close_matches
+
+    as_long = [each for each in names if abs(len(each) - len(name)) < 2]
+    return next(iter(get_close_matches(name, as_long, 1, 0.8)), None)
 
 
 def _did_you_mean(name: str, names: Iterable[str]) -> str:

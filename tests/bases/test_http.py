@@ -184,6 +184,16 @@ class TestOtherThanData:
         assert f"answered {status}" in error_of(server, answer(BODY, status=status))
         assert len(server.requests) == 1
 
+    def test_told(self, server: Server, caplog: pytest.LogCaptureFixture) -> None:
+        """The log tells why it is asked again, and how often that may be (of which the tests try three)."""
+        error_of(server, answer(BODY, status="503 Busy"))
+        told = [record.getMessage() for record in caplog.records]
+        assert [text.rpartition("; ")[2] for text in told] == [
+            "attempt 2 of 4 follows",
+            "attempt 3 of 4 follows",
+        ]
+        assert all("answered 503 Busy; " in text for text in told)
+
     @pytest.mark.parametrize("status", ["408 x", "429 x", "500 x", "502 x", "503 x", "504 x"])
     def test_passing_status(self, status: str, server: Server) -> None:
         """What may pass is asked for again."""

@@ -35,7 +35,7 @@ def test_misspelt_section(section: str, told: bool, caplog: pytest.LogCaptureFix
     """A section that need not be there, and is there under a name that is a slip, is a warning."""
     load(["[output]\nurl = :: str"], ConfigFiles.from_text(f"[{section}]\nurl = spool:/x\n"))
     assert (
-        f"there is no section [output]: did you mean it where it says [{section}]?" in caplog.text
+        f"there is no section [output] (looked at <text>); did you mean {section}?" in caplog.text
     ) is told
 
 

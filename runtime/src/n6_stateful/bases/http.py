@@ -32,6 +32,8 @@ from n6_stateful.extras import needs_extra
 if TYPE_CHECKING:
     import requests
 
+LOGGER = logging.getLogger(__name__)
+
 Timeout = float | tuple[float, float]
 IsExpected = Callable[[str, bytes], bool]
 
@@ -142,8 +144,9 @@ def download(
         from requests.structures import CaseInsensitiveDict
     except ImportError as exc:
         raise needs_extra("a download", "http", exc) from exc
-    # It would log whole URLs, with the keys in them.
+    # The one would log whole URLs, with the keys in them, the other not what was wrong.
     logging.getLogger("urllib3").setLevel(logging.INFO)
+    logging.getLogger("stamina").setLevel(logging.ERROR)
     end = time.monotonic() + deadline
     sent = CaseInsensitiveDict({name.title(): value for name, value in (headers or {}).items()})
     sent["Accept-Encoding"] = "gzip, deflate"
@@ -152,7 +155,10 @@ def download(
         sent.update({_CONDITIONS[name]: value for name, value in known.items() if name in _CONDITIONS})
     attempt = _Attempt(url, method, sent, data, timeout, size_limit, allow_empty, is_expected)
 
+    problems: list[Exception] = []
+
     def pause(exc: Exception) -> bool | float:
+        problems.append(exc)
         if not isinstance(exc, DownloadError) or not exc.may_pass:
             return False
         return exc.wait is None or (exc.wait < end - time.monotonic() and exc.wait)
@@ -161,6 +167,8 @@ def download(
         for each in stamina.retry_context(
             on=pause, attempts=retries + 1, timeout=deadline, wait_initial=1, wait_max=30
         ):
+            if problems:
+                LOGGER.warning("%s; attempt %d of %d follows", problems[-1], each.num, retries + 1)
             with each:
                 return attempt.make()
         raise AssertionError("stamina ends with an answer or an error")

@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any
 from n6_stateful import typed_json
 from n6_stateful.command.confirm import confirm
 from n6_stateful.command.state_look import look
-from n6_stateful.errors import ConfigError, N6StatefulError, StateError
+from n6_stateful.errors import ConfigError, N6StatefulError, StateError, StateLockedError
 from n6_stateful.extras import needs_extra
 from n6_stateful.state.file import FileStore
 from n6_stateful.state.mixin import CollectorWithStateMixin
@@ -217,7 +217,8 @@ def _collector(collector_class: type[AbstractBaseCollector]) -> CollectorWithSta
 
 def _locked(collector_class: type[AbstractBaseCollector]) -> CollectorWithStateMixin:
     collector = _collector(collector_class)
-    collector.state_store.lock()
+    with _or_nothing_was_changed():
+        collector.state_store.lock()
     return collector
 
 
@@ -225,6 +226,8 @@ def _locked(collector_class: type[AbstractBaseCollector]) -> CollectorWithStateM
 def _or_nothing_was_changed() -> Iterator[None]:
     try:
         yield
+    except StateLockedError:
+        raise
     except StateError as exc:
         raise StateError(f"nothing was changed: {exc}") from exc
 

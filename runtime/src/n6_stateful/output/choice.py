@@ -85,11 +85,8 @@ def config_specs(files: ConfigFiles, override: str | None) -> list[str]:
         return [OUTPUT_SPEC]
     if files.has_section("rabbitmq"):
         return [OUTPUT_SPEC, RABBITMQ_SPEC]
-    load([OUTPUT_SPEC], files)  # if its options are misspelt, that is what to tell
-    from difflib import get_close_matches
-
-    near = get_close_matches("output", files.sections(), cutoff=0.75)
-    raise ConfigError(NO_OUTPUT + (f"\nDid you mean [output] where it says [{near[0]}]?" if near else ""))
+    load([OUTPUT_SPEC], files)  # if the section or its options are misspelt, that is what to tell
+    raise ConfigError(NO_OUTPUT)
 
 
 def make_output(sections: Mapping[str, ConfigSection], override: str | None = None) -> Output:

@@ -172,14 +172,13 @@ class CollectorWithStateMixin:
     def check_left_behind(self) -> None:
         """To be called where the store has no state: raises `StateError` if that is a database, and there is
         a state in `cache_dir`, which somebody forgot to take over."""
-        store, config = self.state_store, self._base.config
-        if "cache_dir" in config and not isinstance(store, FileStore):
-            path = self._state_path()
-            if os.path.isfile(path):  # noqa: PTH113 - false, too, where nobody may look
-                raise StateError(
-                    f"there is no state in {store.where}, but there is one in {path}: take it over with "
-                    f"`state import {path}`, or begin anew with `state reset`"
-                )
+        if "cache_dir" not in self._base.config or isinstance(self.state_store, FileStore):
+            return
+        if os.path.isfile(path := self._state_path()):  # noqa: PTH113 - false, too, where nobody may look
+            raise StateError(
+                f"there is no state in {self.state_store.where}, but there is one in {path}: take it over "
+                f"with `state import {path}`, or begin anew with `state reset`"
+            )
 
     def import_state(self, where: str, file: BinaryIO) -> Any:
         """The state in a file from elsewhere, one of ours or a plain pickle; `where` is what errors call it.

@@ -190,7 +190,7 @@ def test_manifest(bake: Bake) -> None:
     config = (project.path / "deploy/kubernetes/70_kubernetes.conf").read_text()
     assert f"cache_dir = {places['tmp']}\n" in config
     assert f"url_file = {places['state']}/uri\n" in config
-    assert "--from-literal=uri=" in manifest.read_text()
+    assert "--from-file=uri=" in manifest.read_text()
     assert container["args"][:2] == ["--config", places["config"]]
 
 

@@ -18,7 +18,7 @@ from typing import Any
 import pytest
 import stamina
 
-from n6_stateful import SourceError
+from n6_stateful import ConfigError, SourceError
 from n6_stateful.bases import http
 from n6_stateful.bases.http import Answer, download
 from tests.bases.http_server import Server, answer, chunked
@@ -240,7 +240,7 @@ class TestOtherThanData:
     @pytest.mark.parametrize("url", ["ftp://h/x", "file:///etc/passwd", "h/x", "http://", "http://[x/", ""])
     def test_not_an_http_url(self, url: str) -> None:
         """Only http and https URLs can be downloaded."""
-        with pytest.raises(SourceError, match="http or https URL"):
+        with pytest.raises(ConfigError, match="must begin with http:// or https://"):
             download(url)
 
     def test_header(self, server: Server) -> None:

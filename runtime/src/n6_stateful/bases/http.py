@@ -26,7 +26,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from urllib.parse import SplitResult, urljoin, urlsplit
 
 from n6_stateful.config import masked_url_text
-from n6_stateful.errors import SourceError
+from n6_stateful.errors import ConfigError, SourceError
 from n6_stateful.extras import needs_extra
 
 if TYPE_CHECKING:
@@ -137,8 +137,13 @@ def download(
 
     Raises:
         DownloadError: there is no whole answer. Neither the query nor the user of the URL is in its text.
-        ConfigError: requests or stamina is not installed.
+        ConfigError: requests or stamina is not installed, or `url` is no http or https URL.
     """
+    if (parts := _parts(url)) is None:
+        raise ConfigError(
+            "a url to download must begin with http:// or https:// and name a host (not shown: it may hold a "
+            "secret)"
+        )
     try:
         import stamina
         from requests.structures import CaseInsensitiveDict
@@ -153,7 +158,7 @@ def download(
     known = validators or {}
     if known.get(_URL_OF_VALIDATORS) == _digest(url):
         sent.update({_CONDITIONS[name]: value for name, value in known.items() if name in _CONDITIONS})
-    attempt = _Attempt(url, method, sent, data, timeout, size_limit, allow_empty, is_expected)
+    attempt = _Attempt(url, parts, method, sent, data, timeout, size_limit, allow_empty, is_expected)
 
     problems: list[Exception] = []
 
@@ -203,9 +208,10 @@ class DownloadError(SourceError):
 
 
 class _Attempt(NamedTuple):
-    """One attempt; the attributes are the arguments of `download`."""
+    """One attempt; the attributes are the arguments of `download`, and the parts of the URL."""
 
     url: str
+    parts: SplitResult
     method: str
     headers: Any
     data: Any
@@ -236,9 +242,8 @@ class _Attempt(NamedTuple):
     def _error(
         self, what: str, status: int = 0, *, may_pass: bool = False, wait: float | None = None
     ) -> DownloadError:
-        if parts := _parts(self.url):
-            for secret in filter(None, [parts.query, parts.netloc.rpartition("@")[0]]):
-                what = what.replace(secret, "...")
+        for secret in filter(None, [self.parts.query, self.parts.netloc.rpartition("@")[0]]):
+            what = what.replace(secret, "...")
         text = f"{shown(self.url)}: {what if what.isprintable() else ascii(what)}"[:500]
         return DownloadError(text, status, may_pass=may_pass, wait=wait)
 
@@ -246,9 +251,7 @@ class _Attempt(NamedTuple):
         """The response to the request, redirects followed; its body is not read yet."""
         import requests
 
-        parts = _parts(self.url)
-        if parts is None:
-            raise self._error("it must be an http or https URL")
+        parts = self.parts
         method, headers, data = self.method, self.headers.copy(), self.data
         for _ in range(REDIRECTS + 1):
             auth: Any = requests.utils.get_auth_from_url(parts.geturl())
@@ -266,9 +269,10 @@ class _Attempt(NamedTuple):
             if response.status_code not in (301, 302, 303, 307, 308) or not target:
                 return response
             response.close()
-            before, parts = parts, _parts(target, parts.geturl())
-            if parts is None:
+            redirected = _parts(target, parts.geturl())
+            if redirected is None:
                 raise self._error("redirects to what is neither an http nor an https URL")
+            before, parts = parts, redirected
             if method != "GET" and response.status_code < 307:
                 method, data = "GET", None
             if not _may_know_the_same(before, parts):

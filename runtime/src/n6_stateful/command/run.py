@@ -47,9 +47,9 @@ def run(collector_class: type[AbstractBaseCollector], args: Namespace) -> int:
 def closing_line(collector: AbstractBaseCollector, seconds: float) -> str:
     """What a run has done, in one line."""
     parts = []
+    dry_run = settings.current().dry_run
     if isinstance(collector, QueuedBase):
         count = collector.published_count
-        dry_run = settings.current().dry_run
         what = "would have published" if dry_run else "published"
         what += f" {count:,} message{'' if count == 1 else 's'}"
         if count:
@@ -57,5 +57,6 @@ def closing_line(collector: AbstractBaseCollector, seconds: float) -> str:
             what += "" if dry_run else f" to {collector.output_where}"
         parts.append(what)
     if isinstance(collector, CollectorWithStateMixin):
-        parts.append(f"state generation {collector.state_generation[:8] or 'none'}")
+        kept = ", not changed" if dry_run else ""
+        parts.append(f"state generation {collector.state_generation[:8] or 'none'}{kept}")
     return "; ".join([*parts, f"{max(0.0, seconds):.1f} s"])

@@ -137,7 +137,7 @@ class CollectorWithStateMixin:
             something_new = self.published_count != self._published_before
         if settings.current().dry_run:
             self._dump(state)
-            LOGGER.info("dry run: the state was not saved")
+            LOGGER.debug("dry run: the state was not saved")  # the run's closing line says so
             return
         # What n6 has left is worth keeping too, and so is the only one to fall back to.
         worth_keeping = something_new or "" in self.state_generations

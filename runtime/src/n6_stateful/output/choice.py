@@ -52,23 +52,14 @@ password = :: str
 """
 
 NO_OUTPUT = """\
-no output is configured, and none is assumed, since a wrong guess would lose data. Write either
+no output is configured, and none is assumed, since a wrong guess would lose data. Write n6's section
+[rabbitmq], or
 
       [output]
-      url = spool:~/.n6cache/my_collector.spool
+      url = amqps://user:password@broker.example/vhost
 
-to keep messages in a file on this machine (`spool forward` sends them on later), or n6's own
-
-      [rabbitmq]
-      host = localhost
-      port = 5671
-      ssl = true
-      ssl_ca_certs = /etc/n6/ssl/ca.pem
-      password_auth = true
-      username = ...
-      password = ...
-
-or give --output URL"""
+or there url = spool:~/.n6cache/my_collector.spool, to keep messages in a file on this machine, which
+`spool forward` sends on later; or give --output URL"""
 
 
 def config_specs(files: ConfigFiles, override: str | None) -> list[str]:

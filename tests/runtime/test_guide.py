@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from n6_stateful import BaseCollector, CollectorWithStateMixin, Download
+from n6_stateful import BaseCollector, CollectorWithStateMixin, Download, SourceError
 from n6_stateful.testing import MemoryOutput
 from tests.runtime.conftest import InForce
 
@@ -91,15 +91,12 @@ def test_remembers(in_force: InForce, tmp_path: Path) -> None:
     assert pickle.loads(path.read_bytes()) == {"last_utc": "2026-01-01T00:00:00"}
 
 
-def test_nothing_new_but_a_tag(
-    in_force: InForce, memory: MemoryOutput, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """An empty Download publishes nothing, and its time_utc is remembered."""
-    monkeypatch.setattr(MyStatefullCollector, "_download", lambda *_, **__: Download(b"", time_utc="tag"))
-    with in_force(CONFIG):
+def test_empty(in_force: InForce, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """An empty Download is an error of the source, and its time_utc is not remembered."""
+    monkeypatch.setattr(MyStatefullCollector, "_download", lambda *_, **__: Download(b"", time_utc="later"))
+    with in_force(CONFIG), pytest.raises(SourceError, match="empty body; nothing was published"):
         run_once()
-    path = tmp_path / "cache" / "my-provider.example-channel.MyStatefullCollector.pickle"
-    assert (memory.delivered, pickle.loads(path.read_bytes())) == ([], {"last_utc": "tag"})
+    assert not (tmp_path / "cache" / "my-provider.example-channel.MyStatefullCollector.pickle").exists()
 
 
 @pytest.mark.parametrize("converter", ["str", "path"])

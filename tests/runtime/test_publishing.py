@@ -97,10 +97,6 @@ class TestBody:
         with pytest.raises(CollectorError, match="empty; raise NothingNew"):
             delivered(lambda self: self.publish_output("a.b", b""))
 
-    def test_empty_download(self) -> None:
-        """An empty Download says that there is nothing new but its time_utc."""
-        assert delivered(lambda self: self.publish_output("a.b", Download(b"", time_utc="new tag"))) == []
-
 
 class TestProperties:
     """What a message may be given along."""

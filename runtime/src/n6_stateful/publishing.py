@@ -11,7 +11,6 @@ import os
 import threading
 from typing import TYPE_CHECKING, Any
 
-from n6_stateful.download import Download
 from n6_stateful.errors import CollectorError, NothingNew
 from n6_stateful.interruption import raise_if_interrupted
 from n6_stateful.message import Exchange, Message, checked_properties, short_string
@@ -232,14 +231,11 @@ def as_body(body: Any) -> bytes:
 
     Raises:
         CollectorError: it cannot be bytes, or is empty.
-        NothingNew: it is an empty `Download`.
     """
     if not (isinstance(body, bytes | bytearray | memoryview) or hasattr(body, "__bytes__")):
         mend = ": encode it first, for instance body.encode('utf-8')" if isinstance(body, str) else ""
         raise CollectorError(f"a message body must be bytes, not {type(body).__name__}{mend}")
     taken = body if isinstance(body, bytes) else bytes(body)
-    if not taken and isinstance(body, Download):
-        raise NothingNew  # but a `time_utc`, which the collector has put into its state by now
     if not taken:
         raise CollectorError("a message body is empty; raise NothingNew where there is nothing to publish")
     return taken

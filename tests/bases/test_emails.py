@@ -159,6 +159,7 @@ class TestParsedMail:
         assert parsed.find_content(filename_regex=r"\.zip$") == b"PK\x03"
         assert parsed.find_content(content_regex="https://") == "see https://feed.example/1\n"
         assert parsed.find_content(content_type="text/csv") is None
+        assert parsed.find_content(content_type=["text/csv", "text/h*"]) == "<p>see</p>\n"
         with pytest.raises(ValueError, match="2 parts that would do"):
             parsed.find_content(content_regex="see")
         assert parsed.find_content(content_regex="see", ignore_extra_matches=True)

@@ -131,6 +131,16 @@ class PairsCollector(StatefulCollectorMixin, BaseTwoPhaseCollector):
         return b'%d' % number
 
 
+class GeneratedPileCollector(PairsCollector):
+    def get_config_from_config_full(self, *, config_full, collector_class_name):
+        return config_full['pairs']
+    def obtain_input_pile(self):
+        self._seen = self.load_state() or 0
+        if self._seen < 2:
+            yield 1
+            yield 2
+
+
 class ReportCollector(BaseDownloadingCollector, BaseSimpleEmailCollector):
     raw_type = 'file'
     content_type = 'text/csv'
@@ -237,6 +247,12 @@ class TestCollectors:
             ("my-provider.pairs-2", "file"),
         ]
         assert (tmp_path / "state" / STATE.format("PairsCollector")).exists()
+
+    def test_generator(self, memory: MemoryOutput) -> None:
+        """So it is with a pile that a generator makes, whose code loads the state."""
+        run(GeneratedPileCollector)
+        run(GeneratedPileCollector)
+        assert [each.body for each in memory.delivered] == [b"1", b"2"]
 
     def test_mail(self, memory: MemoryOutput) -> None:
         """A mail that says in the constructor which channel it is of."""

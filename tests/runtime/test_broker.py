@@ -10,8 +10,8 @@ import pytest
 
 from n6_stateful import ConfigError
 from n6_stateful.config import ConfigFiles, load
-from n6_stateful.output.broker import broker_of_url
-from n6_stateful.output.choice import OUTPUT_SPEC, make_output
+from n6_stateful.output.broker import broker_of_section, broker_of_url
+from n6_stateful.output.choice import OUTPUT_SPEC, RABBITMQ_SPEC, make_output
 
 OPTIONS: dict[str, Any] = {"ssl_ca_certs": "", "ssl_certfile": "", "ssl_keyfile": "", "heartbeat": 60}
 
@@ -97,6 +97,22 @@ def test_defaults(url: str, host: str, port: int, vhost: str) -> None:
 def test_client_certificate(url: str, certificate: str, user: str | None) -> None:
     """A client certificate logs in where the URL has no user."""
     assert broker_of_url(url, {**OPTIONS, "ssl_certfile": certificate}).user == user
+
+
+def test_section_as_n6_reads_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    """In `[rabbitmq]` a `~` is the home directory, and with `password_auth` no certificate is shown."""
+    monkeypatch.setenv("HOME", "/home/n6")
+    text = (
+        "host = h\nssl = yes\nssl_ca_certs = ~/ca.pem\nssl_certfile = ~/cert.pem\nssl_keyfile = ~/key.pem\n"
+    )
+    for login, user, shown in (
+        ("", None, ("/home/n6/ca.pem", "/home/n6/cert.pem", "/home/n6/key.pem")),
+        ("password_auth = yes\nusername = u\npassword = p\n", "u", ("/home/n6/ca.pem", "", "")),
+    ):
+        files = ConfigFiles.from_text(f"[rabbitmq]\n{text}{login}")
+        broker = broker_of_section(load([RABBITMQ_SPEC], files)["rabbitmq"])
+        assert broker.tls is not None
+        assert (broker.user, tuple(broker.tls.values())) == (user, shown)
 
 
 def test_key_with_password(tmp_path: Path) -> None:

@@ -6,9 +6,10 @@ import email
 import email.policy
 import re
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from datetime import UTC, datetime
 from email.message import EmailMessage
+from fnmatch import fnmatch
 from functools import cached_property
 from hashlib import blake2b
 from typing import Any
@@ -52,15 +53,18 @@ class ParsedMail:
         subject = self.message.get("Subject")
         return None if subject is None else " ".join(str(subject).split())
 
-    def contents(self, content_type: str = "", filename_regex: str = "") -> Iterator[str | bytes]:
+    def contents(
+        self, content_type: str | Iterable[str] = "", filename_regex: str = ""
+    ) -> Iterator[str | bytes]:
         """The parts: text decoded, anything else as bytes.
 
         Args:
-            content_type: only these, like `text/plain`; empty for all.
+            content_type: only these, like `text/plain` or `text/*`, or several of them; empty for all.
             filename_regex: only those whose file name it matches somewhere; empty for all.
         """
+        wanted = [content_type or "*"] if isinstance(content_type, str) else list(content_type)
         for part in self.message.walk():
-            if part.is_multipart() or (content_type and part.get_content_type() != content_type):
+            if part.is_multipart() or not any(fnmatch(part.get_content_type(), each) for each in wanted):
                 continue
             if filename_regex and not re.search(filename_regex, part.get_filename() or ""):
                 continue
@@ -76,7 +80,7 @@ class ParsedMail:
     def find_content(
         self,
         *,
-        content_type: str = "",
+        content_type: str | Iterable[str] = "",
         filename_regex: str = "",
         content_regex: str = "",
         ignore_extra_matches: bool = False,

@@ -242,8 +242,8 @@ class _Attempt(NamedTuple):
     def _error(
         self, what: str, status: int = 0, *, may_pass: bool = False, wait: float | None = None
     ) -> DownloadError:
-        for secret in filter(None, [self.parts.query, self.parts.netloc.rpartition("@")[0]]):
-            what = what.replace(secret, "...")
+        for secret in (self.parts.query, self.parts.netloc.rpartition("@")[0]):
+            what = what.replace(secret, "...") if len(secret) > 3 else what  # else it would spoil words
         text = f"{shown(self.url)}: {what if what.isprintable() else ascii(what)}"[:500]
         return DownloadError(text, status, may_pass=may_pass, wait=wait)
 

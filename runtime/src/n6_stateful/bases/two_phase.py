@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from itertools import chain, islice
 from typing import Any
 
 from n6_stateful.bases.base import BaseCollector
@@ -28,9 +29,13 @@ class BaseTwoPhaseCollector(BaseCollector):
         """Obtain the input pile, then publish it. The output is opened even if there is none: a spool may
         have something to forward, and a broker that is down is noticed."""
         try:
-            self._input_pile, self._why_none = self.obtain_input_pile(), NothingNew()
+            pile, self._why_none = self.obtain_input_pile(), NothingNew()
+            if isinstance(pile, Iterator):  # a generator: what it does at its beginning must be done by now
+                begun = list(islice(pile, 1))
+                pile = chain(begun, pile) if begun else None
         except NothingNew as reason:
-            self._input_pile, self._why_none = None, reason
+            pile, self._why_none = None, reason
+        self._input_pile = pile
         super().run()
 
     def has_something_to_publish(self) -> bool:

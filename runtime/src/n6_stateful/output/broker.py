@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, NamedTuple
 from urllib.parse import quote, unquote, urlsplit
@@ -153,6 +154,8 @@ def broker_of_section(section: Mapping[str, Any]) -> Broker:
         ConfigError: `password_auth` without a user and a password, or a value that AMQP cannot hold.
     """
     tls = _tls(section) if section["ssl"] else None
+    if tls and section["password_auth"]:  # the certificate is what n6 logs in with otherwise
+        tls |= {"ssl_certfile": "", "ssl_keyfile": ""}
     user, password = "guest", "guest"  # RabbitMQ's own default, which it takes from localhost only
     if section["password_auth"]:
         user, password = section["username"], section["password"]
@@ -173,7 +176,8 @@ def broker_of_section(section: Mapping[str, Any]) -> Broker:
 
 
 def _tls(options: Mapping[str, Any]) -> dict[str, str]:
-    return {name: options[name] for name in TLS_OPTIONS}
+    # Unlike Path.expanduser this leaves a path as it is for a user without a home.
+    return {name: os.path.expanduser(options[name]) for name in TLS_OPTIONS}  # noqa: PTH111
 
 
 def _checked(broker: Broker) -> Broker:

@@ -266,7 +266,7 @@ def test_interrupted_amid_a_message(
         _, told = process.communicate(timeout=60)
         assert time.monotonic() - started < SLACK
     assert process.returncode == code, told
-    assert "only what was delivered is remembered" in told
+    assert "the next run goes on from the state that was saved last" in told
     assert not collecting.state_is_saved()
     assert broker.receive() == []
     again = attempt(collecting, broker.url, broker.exchange)

@@ -140,8 +140,9 @@ def test_unroutable(broker: Broker, collecting: Collecting) -> None:
     broker.bind("other.#")
     with failing_run(sample(broker), collecting, broker.url) as error:
         assert [each.routing_key for each in error.undelivered] == ["my-provider.lines"] * 2
-        assert all("no queue is bound" in each.reason for each in error.undelivered)
+        assert all("bind a queue for it" in each.reason for each in error.undelivered)
         assert error.exit_code == 69
+        assert "(returned (NO_ROUTE): bind a queue" in str(error).partition("\n")[0]
 
 
 def test_error_listing(broker: Broker, collecting: Collecting, capsys: pytest.CaptureFixture[str]) -> None:

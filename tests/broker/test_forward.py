@@ -171,7 +171,7 @@ class TestRefused:
         assert forward(collecting, spool, broker.url) == 69
         assert received(broker) == made[1_500:]
         assert ids(spool) == made[:1_500]
-        assert all("no queue is bound" in str(each.refused) for each in spool.messages())
+        assert all("bind a queue for it" in str(each.refused) for each in spool.messages())
         broker.channel.queue_bind(broker.queue, broker.exchange, "bad")
         assert forward(collecting, spool, broker.url) == 0
         assert received(broker) == made[:1_500]

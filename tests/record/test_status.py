@@ -182,6 +182,7 @@ class TestAround:
         assert done.returncode == UNKNOWN
         (line,) = done.stdout.splitlines()
         assert line.startswith("UNKNOWN - ")
+        assert "is missing" in line
 
     def test_harmless(self, host: Host) -> None:
         """It makes nothing that was not there."""

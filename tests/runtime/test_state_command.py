@@ -434,6 +434,7 @@ class TestEdit:
             "file.write_text('{')",
             "file.write_text('{\"$set\": 0}')",
             "file.write_bytes(bytes([255]))",
+            "file.write_text('[2]')",
             "file.unlink()",
         ],
     )

@@ -21,8 +21,8 @@ EXIT_CODES = {
     74: "the state cannot be read or written",
     75: "another run is in progress: try later",
     78: "the configuration is missing, incomplete or wrong",
-    INTERRUPTED: "interrupted; only what was delivered is remembered",
-    143: "terminated; only what was delivered is remembered",
+    INTERRUPTED: "interrupted; the next run goes on from the state that was saved last",
+    143: "terminated; the next run goes on from the state that was saved last",
 }
 """What a scheduler can go by; `--help` and the documentation are made from it or checked against it."""
 

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 LOGGER = logging.getLogger(__name__)
 
 LONGEST_SHOWN = 500
-UNSAVED = "only what was delivered is remembered"
+RESUMED = "the next run goes on from the state that was saved last"
 
 
 class Failure(NamedTuple):
@@ -38,19 +38,19 @@ def failure_of(exc: BaseException) -> Failure:
     if isinstance(exc, N6StatefulError):
         failure = Failure(exc.exit_code, masked_url_text(str(exc)))
     elif isinstance(exc, KeyboardInterrupt):
-        failure = Failure(INTERRUPTED, f"interrupted; {UNSAVED}")
+        failure = Failure(INTERRUPTED, f"interrupted; {RESUMED}")
     elif isinstance(exc, Terminated):
-        failure = Failure(exc.exit_code, f"terminated by SIGTERM; {UNSAVED}")
+        failure = Failure(exc.exit_code, f"terminated by SIGTERM; {RESUMED}")
     elif is_network_error(exc):
         said = " ".join(masked_url_text(str(exc)).split())[:LONGEST_SHOWN]
         failure = Failure(
             SourceError.exit_code,
-            f"the source failed: {type(exc).__name__}: {said}; {UNSAVED}, and the next run asks again",
+            f"the source failed: {type(exc).__name__}: {said}; {RESUMED}",
         )
     elif isinstance(exc, Exception | SystemExit):
         level = logging.ERROR
         how = f"called sys.exit({exc.code!r})" if isinstance(exc, SystemExit) else "failed"
-        failure = Failure(1, f"the collector's own code {how} ({_place(exc)}, see the traceback); {UNSAVED}")
+        failure = Failure(1, f"the collector's own code {how} ({_place(exc)}, see the traceback); {RESUMED}")
     else:
         raise exc
     LOGGER.log(level, "exit code %d comes from this:", failure.exit_code, exc_info=exc)

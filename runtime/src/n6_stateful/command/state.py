@@ -168,7 +168,7 @@ def edit(collector_class: type[AbstractBaseCollector], args: Namespace) -> int:
     else:
         try:
             with _or_nothing_was_changed():
-                edited = _from_json(after, "what was edited")
+                edited = _from_json(after, "what was edited", like=state)
             _save(collector, edited)
         except StateError as exc:
             raise StateError(f"{exc}; it is kept: mend it, then `state import {file}`") from exc
@@ -209,9 +209,7 @@ def _call_editor(file: Path) -> None:
 def _collector(collector_class: type[AbstractBaseCollector]) -> CollectorWithStateMixin:
     collector = collector_class(**collector_class.get_script_init_kwargs())
     if not isinstance(collector, CollectorWithStateMixin):
-        raise N6StatefulError(
-            f"{collector_class.__name__} keeps no state (it has no CollectorWithStateMixin)"
-        )
+        raise N6StatefulError(f"{collector_class.__name__} keeps no state")
     return collector
 
 
@@ -289,8 +287,11 @@ def _as_json(state: Any) -> bytes:
     return (json.dumps(typed_json.dump(state), indent=2) + "\n").encode()
 
 
-def _from_json(data: bytes, name: str) -> Any:
+def _from_json(data: bytes, name: str, like: Any = None) -> Any:
     try:
-        return typed_json.load(json.loads(data.decode()))
+        state = typed_json.load(json.loads(data.decode()))
     except (ValueError, RecursionError) as exc:
         raise StateError(f"{name}: is not a state in JSON: {exc}") from exc
+    if like is not None and type(state) is not type(like):
+        raise StateError(f"{name}: is a {type(state).__name__}, where it was a {type(like).__name__}")
+    return state

@@ -26,7 +26,7 @@ def status(collector_class: type[AbstractBaseCollector], args: Namespace) -> int
         collector = collector_class(**collector_class.get_script_init_kwargs())
         level, text = judge(collector, args, time.time())
     except (N6StatefulError, OSError) as exc:
-        level, text = UNKNOWN, one_line(str(exc)).replace("|", "/")
+        level, text = UNKNOWN, one_line(" ".join(str(exc).split())).replace("|", "/")
     print(LEVELS[level], "-", text)
     return level
 

@@ -215,7 +215,8 @@ class AmqpOutput:
             for tag, about in self._unconfirmed.copy().items()
         }
         known.update(self._refused)
-        what = self._ended or "the broker did not take every message"
+        refused = next(iter(self._refused.values()), None)
+        what = self._ended or f"the broker did not take every message ({refused and refused.reason})"
         raise PublishError(
             f"{self.where}: {what}",
             [known[tag] for tag in sorted(known)],
@@ -354,7 +355,7 @@ class AmqpOutput:
         about = (routing_key, properties.message_id, len(body))
         for tag, each in self._unconfirmed.copy().items():
             if each == about and tag not in self._refused:
-                reason = f"returned ({why}): no queue is bound for it to {method.exchange!r}"
+                reason = f"returned ({why}): bind a queue for it to the exchange {method.exchange!r}"
                 self._refused[tag] = Undelivered(*about, reason, refused=True)
                 return
         self._end(f"it returned a message that was not sent ({routing_key}, {properties.message_id})")

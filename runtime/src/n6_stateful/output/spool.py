@@ -251,7 +251,7 @@ class Spool:
         if not refused:
             return None
         return PublishError(
-            f"some messages were refused, and set apart in {self.where}",
+            f"some messages were refused ({refused[0].reason}), and set apart in {self.where}",
             refused,
             "nothing is lost: they are tried again at each forward, and hold up nothing else. Mend the "
             "broker (bind a queue, raise its limits), or give a message up with `spool drop ID`",
@@ -367,8 +367,8 @@ class Spool:
         except sqlite3.Error as exc:
             # To list every message of a large run would be to keep it in memory.
             rolled_back = (
-                f"all {self._uncommitted:,} messages that this run has published since its last save are "
-                "rolled back (only the last of them are listed), and "
+                f"everything that this run has published since its last save ({self._uncommitted:,}) is "
+                "rolled back, and "
             )
             raise PublishError(
                 f"{self.where} {self._reason(exc)}",

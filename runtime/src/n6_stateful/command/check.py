@@ -73,5 +73,5 @@ def _none_yet(directory: Path) -> str:
 
 def _output(collector: QueuedBase) -> str:
     collector.try_output()
-    untried = " (whether a queue is bound to it is not tried)" if "amqp" in collector.output_where else ""
+    untried = " (whether its exchange has a queue is not tried)" if "amqp" in collector.output_where else ""
     return f"{collector.output_where}{untried}"

@@ -187,7 +187,8 @@ class FileStore:
         backup = self._backup if keep_previous else self._temporary("replaced")
         in_place = False
         with os_errors_as_state_error(
-            f"{self.path}: the state could not be saved", "; the state is what it was"
+            f"{self.path}: the state could not be saved",
+            "; the state is what it was, and what was published since comes again, with the same ids",
         ):
             backup.unlink(missing_ok=True)
             try:

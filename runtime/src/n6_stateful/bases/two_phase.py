@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from itertools import chain, islice
 from typing import Any
 
@@ -30,7 +30,7 @@ class BaseTwoPhaseCollector(BaseCollector):
         have something to forward, and a broker that is down is noticed."""
         try:
             pile, self._why_none = self.obtain_input_pile(), NothingNew()
-            if isinstance(pile, Iterator):  # a generator: what it does at its beginning must be done by now
+            if isinstance(pile, Generator):  # what it does at its beginning must be done by now
                 begun = list(islice(pile, 1))
                 pile = chain(begun, pile) if begun else None
         except NothingNew as reason:

@@ -26,6 +26,7 @@ from n6_stateful.output import spool as spool_module
 from n6_stateful.output.forwarding import forward
 from n6_stateful.output.spool import Spool
 from n6_stateful.testing import MemoryOutput
+from tests.record.test_history import full_disk
 from tests.runtime.output_contract import Arrived, MakeOutput, OutputContract
 
 EXCHANGES = [Exchange("raw", "topic")]
@@ -318,6 +319,14 @@ class TestFile:
         before = spool.path.read_bytes()
         spool.check(EXCHANGES)
         assert spool.path.read_bytes() == before
+
+    def test_check_without_room(self, spool: Spool) -> None:
+        """A check finds a disk that is full, and a place where nothing can be made."""
+        put(spool, message(1))
+        with full_disk(10_000), pytest.raises(PublishError, match="cannot be used: File too large"):
+            spool.check(EXCHANGES)
+        with pytest.raises(PublishError, match="cannot be used: No such file"):
+            Spool(Path("/proc/spool")).check(EXCHANGES)
 
     @pytest.mark.parametrize("command", ["put", "check", "list", "forward", "drop"])
     def test_root(self, command: str, tmp_path: Path) -> None:

@@ -30,6 +30,7 @@ BUSY_SECONDS = 30.0
 ROWS_AT_ONCE = 500
 BYTES_AT_ONCE = 4 << 20
 LISTED_AT_ONCE = 500
+PROBE_BYTES = 1 << 16
 
 _SCHEMA = """
 CREATE TABLE message (
@@ -190,13 +191,16 @@ class Spool:
         self._database = None
 
     def check(self, exchanges: Sequence[Exchange]) -> None:
-        """Find out whether it could be written to; where there is no file yet, none is made."""
+        """Find out whether it can be written to, and has room; where there is no file yet, none is made."""
+        from tempfile import TemporaryFile
+
         if self.path.exists():
             with self.connected() as database, self.transaction(database):
-                return
+                pass
         place = self._nearest()
-        if not (place.is_dir() and os.access(place, os.W_OK | os.X_OK)):
-            raise PublishError(f"{self.where} cannot be made: {place} may not be written to")
+        directory = place if place.is_dir() else place.parent
+        with self._errors(), TemporaryFile(dir=directory) as file:
+            file.write(bytes(PROBE_BYTES))
 
     def _write(self) -> None:
         """Add the rows to the transaction."""

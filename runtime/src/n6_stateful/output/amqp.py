@@ -215,8 +215,8 @@ class AmqpOutput:
             for tag, about in self._unconfirmed.copy().items()
         }
         known.update(self._refused)
-        refused = next(iter(self._refused.values()), None)
-        what = self._ended or f"the broker did not take every message ({refused and refused.reason})"
+        why = f" ({next(iter(self._refused.values())).reason})" if self._refused else ""
+        what = self._ended or f"the broker did not take every message{why}"
         raise PublishError(
             f"{self.where}: {what}",
             [known[tag] for tag in sorted(known)],

@@ -52,8 +52,9 @@ class Recording:
         try:
             self._end(end, exit_code, error)
         except Exception as exc:
-            if str(exc) not in error:  # that was told already
-                LOGGER.warning("this run could not be recorded: %s", one_line(str(exc)))
+            problem = str(exc) or type(exc).__name__
+            if problem not in error:  # that was told already
+                LOGGER.warning("this run could not be recorded: %s", one_line(problem))
 
     def _end(self, end: float, exit_code: int, error: str) -> None:
         collector = self._collector

@@ -136,7 +136,7 @@ def load_pickle(where: str, file: BinaryIO, load: Callable[[BinaryIO], Any], *, 
     except Exception as exc:
         file.seek(begin)
         if not verified and not _is_whole_pickle(file):
-            raise BrokenStateError(f"{where}: is not a pickle: {type(exc).__name__}: {exc}") from exc
+            raise BrokenStateError(f"{where}: is not a pickle, or only a part of one") from exc
         # Nothing is wrong with the data: its classes may have changed, or memory be short.
         raise StateError(
             f"{where}: cannot be loaded: {type(exc).__name__}: {exc}; it stays as it is: "

@@ -149,17 +149,14 @@ class TestHarmless:
         assert f"{NAME}.runs: cannot be read: Is a directory" in line
         assert "own code" not in line
 
-    def test_own_hook(self, host: Host, tmp_path: Path) -> None:
-        """A `describe_state` that fails is one warning, and costs the record nothing but itself."""
+    def run_own(self, host: Host, code: str) -> subprocess.CompletedProcess[str]:
+        """A good run of an `OwnCollector`, of which `code` is the beginning."""
         from tests.record import watched_collector
 
-        program = tmp_path / "own.py"
+        program = host.directory / "own.py"
         program.write_text(
             "from tests.record.watched_collector import WatchedCollector\n"
-            "class OwnCollector(WatchedCollector):\n"
-            "    def describe_state(self): raise ValueError('no idea')\n"
-            "    def get_cache_file_name(self): return 'own'\n"
-            "OwnCollector.run_script()\n"
+            f"{code}\nOwnCollector.run_script()\n"
         )
         host.feed.write_text("publish")
         root = Path(watched_collector.__file__).parents[2]
@@ -171,9 +168,30 @@ class TestHarmless:
             check=False,
         )
         assert done.returncode == 0, done.stderr
+        return done
+
+    def test_own_hook(self, host: Host) -> None:
+        """A `describe_state` that fails is one warning, and costs the record nothing but itself."""
+        done = self.run_own(
+            host,
+            "class OwnCollector(WatchedCollector):\n"
+            "    def describe_state(self): raise ValueError('no idea')\n"
+            "    def get_cache_file_name(self): return 'own'",
+        )
         assert done.stderr.count("WARNING n6_stateful.record") == 1
         (file,) = host.cache.glob("*.runs")
         assert '"exit_code": 0' in file.read_text()
+
+    def test_error_without_text(self, host: Host) -> None:
+        """A record that fails without a word is a warning all the same, by the kind of the error."""
+        done = self.run_own(
+            host,
+            "from n6_stateful.record.history import FileHistory\n"
+            "def put(self, record): raise MemoryError\n"
+            "FileHistory.put = put\n"
+            "class OwnCollector(WatchedCollector): pass",
+        )
+        assert "this run could not be recorded: MemoryError" in done.stderr
 
     def test_full_disk(self, host: Host) -> None:
         """On a full disk the error is told as ever; with room again the next run is recorded."""

@@ -129,10 +129,52 @@ class TestOrder:
             return str(datetime.fromisoformat(raw))
 
         assert run(running, "2026-01-01,a", "<p>b", "c", clean_row_time=clean) == ["2026-01-01,a"]
-        assert "2 rows have no time that can be read; the first is '<p>b'; they are left out" in caplog.text
+        assert "that has not come yet: 2; the first is '<p>b'; they are left out" in caplog.text
         with pytest.raises(SourceError, match="has the format changed"):
             run(running, "01/02/2026,a", clean_row_time=clean)
         assert run(running, "2026-01-01,a", "2026-01-02,b", clean_row_time=clean) == ["2026-01-02,b"]
+
+    @pytest.mark.parametrize("options", ["", "late_by = 2h"])
+    @pytest.mark.parametrize(
+        "odd", ["time,ip", "N/A,ip", "2162-01-01 00:00:00,ip", "2162-01-01T00:00:00Z,ip"]
+    )
+    def test_no_time(self, odd: str, options: str, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+        """A header, or a row of next century, is left out and told, and does not hide what comes after it."""
+        running = Running(RowsCollector, tmp_path, options)
+        members: Any = {"clean_row_time": lambda self, raw: raw}
+        assert run(running, odd, "2026-01-01,a", **members) == ["2026-01-01,a"]
+        assert f"the first is {odd!r}; they are left out" in caplog.text
+        assert run(running, odd, "2026-01-01,a", "2026-01-02,b", **members) == ["2026-01-02,b"]
+        with pytest.raises(SourceError, match="is the clock of this machine wrong"):
+            run(running, odd, **members)
+
+    def test_tomorrow(self, running: Running) -> None:
+        """What a clock or a zone may be ahead by is no reason to leave a row out."""
+        ahead = datetime.now() + timedelta(hours=20)
+        assert run(running, f"{ahead},a", "2026-01-01,b") == ["2026-01-01,b", f"{ahead},a"]
+
+    @pytest.mark.parametrize(
+        ("read", "oldest"),
+        [(datetime.fromisoformat, datetime.min), (date.fromisoformat, date.min)],
+        ids=["datetime", "date"],
+    )
+    def test_objects_ahead(self, read: Any, oldest: Any, running: Running) -> None:
+        """So it is with times that are objects."""
+        members: Any = {
+            "clean_row_time": lambda self, raw: read(raw),
+            "get_oldest_possible_row_time": lambda self: oldest,
+        }
+        assert run(running, "2162-01-01,a", "2026-01-01,b", **members) == ["2026-01-01,b"]
+        assert run(running, "2162-01-01,a", "2026-01-02,c", **members) == ["2026-01-02,c"]
+
+    def test_other_forms(self, running: Running) -> None:
+        """A text that sorts by time in a form of its own is a time."""
+        members: Any = {"clean_row_time": lambda self, raw: raw}
+        assert run(running, "3026/01/01,a", "3026/01/02,b", **members) == ["3026/01/01,a", "3026/01/02,b"]
+
+    def test_byte_order_mark(self, running: Running) -> None:
+        """The mark of UTF-8 is no part of the first row."""
+        assert run(running, "\ufeff2026-01-01,a", "2026-01-02,b") == ["2026-01-01,a", "2026-01-02,b"]
 
     @pytest.mark.parametrize("options", ["", "late_by = 30d"])
     def test_key(self, options: str, tmp_path: Path) -> None:

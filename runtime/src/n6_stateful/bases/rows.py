@@ -8,6 +8,7 @@ import io
 import logging
 import pickle
 from collections.abc import Iterable, Iterator
+from contextlib import suppress
 from hashlib import blake2b
 from operator import itemgetter
 from typing import Any
@@ -36,8 +37,9 @@ class BaseTimeOrderedRowsCollector(StatefulBaseCollector, BaseTwoPhaseCollector)
     much before the newest one: the digests of the rows taken in that window are remembered. The same row
     again, anywhere in the window, is not new.
 
-    A row whose time cannot be read (`ValueError`, `LookupError` or `csv.Error`) is left out, with a line in
-    the log; if that is so of all rows, the format must have changed, and it is an error.
+    A row whose time cannot be read (`ValueError`, `LookupError` or `csv.Error`), or is none
+    (`is_row_time_possible`), is left out, with a line in the log; if that is so of all rows, the format must
+    have changed, and it is an error.
 
     The state's keys are n6's, `newest_row_time`, `newest_rows` and `rows_count`, so that the state of either
     is read by the other; and with `late_by` also `window_begin`, since when all rows are remembered, and
@@ -83,11 +85,12 @@ class BaseTimeOrderedRowsCollector(StatefulBaseCollector, BaseTwoPhaseCollector)
         return self.split_orig(decoded)
 
     def decode_orig(self, orig_data: bytes) -> Any:
-        """The file as text, without losing what is not UTF-8."""
-        return orig_data.decode("utf-8", "surrogateescape")
+        """The file as text, without losing what is not UTF-8; but for a mark at its begin that says that it
+        is UTF-8."""
+        return orig_data.decode("utf-8-sig", "surrogateescape")
 
     def split_orig(self, decoded: Any) -> Iterable[Any]:
-        """Its lines, without the `\\n` at their ends."""
+        """Its lines, without the line feeds at their ends."""
         begin = 0
         while begin < len(decoded):
             end = decoded.find("\n", begin + _SPLIT)
@@ -100,6 +103,20 @@ class BaseTimeOrderedRowsCollector(StatefulBaseCollector, BaseTwoPhaseCollector)
             return None
         raw_row_time = self.pick_raw_row_time(row)
         return None if raw_row_time is None else self.clean_row_time(raw_row_time)
+
+    def is_row_time_possible(self, row_time: Any) -> bool:
+        """Whether a row can have that time; asked for those above tomorrow's date. Not if it begins with a
+        letter, as in the line with the columns' names, or lies more than a day ahead: once such a time
+        were the newest one, no row would be new any more."""
+        if not isinstance(row_time, str):
+            return False
+        if row_time[:1].isalpha():
+            return False
+        with suppress(ValueError):
+            moment = datetime.datetime.fromisoformat(row_time)
+            moment = moment if moment.tzinfo else moment.replace(tzinfo=datetime.UTC)
+            return moment <= _tomorrow()
+        return True
 
     def row_key(self, row: Any) -> Any:
         """What tells the row from others with its time: the row itself. To be overridden where a row changes
@@ -228,7 +245,7 @@ class BaseTimeOrderedRowsCollector(StatefulBaseCollector, BaseTwoPhaseCollector)
         window: dict[bytes, Any] = {}
         longest = 2 * _PACK
         fresh, rows = _Rows(), []
-        count, last, tied, rises, falls = 0, None, {}, True, True
+        count, limit, last, tied, rises, falls = 0, None, None, {}, True, True
         unread: list[Any] = []
         for row in all_rows:
             try:
@@ -237,6 +254,11 @@ class BaseTimeOrderedRowsCollector(StatefulBaseCollector, BaseTwoPhaseCollector)
                 unread.append(row)
                 continue
             if row_time is None:
+                continue
+            if not count:
+                limit = _limit(row_time)
+            if limit is not None and row_time > limit and not self.is_row_time_possible(row_time):
+                unread.append(row)
                 continue
             count += 1
             if row_time < begin:
@@ -293,9 +315,13 @@ class BaseTimeOrderedRowsCollector(StatefulBaseCollector, BaseTwoPhaseCollector)
 
     def _tell_unread(self, unread: list[Any], count: int) -> None:
         if unread:
-            text = f"{len(unread):,} rows have no time that can be read; the first is {unread[0]!r:.100}"
+            text = f"rows without a time, or with one that has not come yet: {len(unread):,}; the first is "
+            text += f"{unread[0]!r:.100}"
             if not count:
-                raise SourceError(f"{text}; has the format changed? nothing was published")
+                raise SourceError(
+                    f"{text}; has the format changed, or is the clock of this machine wrong? "
+                    "nothing was published"
+                )
             LOGGER.warning("%s; they are left out", text)
 
     def _check_count(self, count: int, fresh: int) -> None:
@@ -368,6 +394,23 @@ class _Rows:
     def __iter__(self) -> Iterator[Any]:
         for pack in self.packs():
             yield from pack
+
+
+def _tomorrow() -> datetime.datetime:
+    return datetime.datetime.now(datetime.UTC) + datetime.timedelta(days=1)
+
+
+def _limit(row_time: Any) -> Any:
+    """Tomorrow, to be compared with such times; None for those that are none, such as numbers."""
+    tomorrow = _tomorrow()
+    match row_time:
+        case str():
+            return f"{tomorrow:%Y-%m-%d}"
+        case datetime.datetime():
+            return tomorrow if row_time.tzinfo else tomorrow.replace(tzinfo=None)
+        case datetime.date():
+            return tomorrow.date()
+    return None
 
 
 def _digest(row_time: Any, key: Any) -> bytes:

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from n6_stateful import ConfigError
+from n6_stateful import CollectorError, ConfigError
 from n6_stateful.bases.items import KEY_SIZE, VERSION_SIZE, BaseSeenItemsCollector
 from tests.bases.running import Running
 
@@ -90,6 +90,32 @@ class TestSeen:
         """A forget_after that is not a length of time is one clear error."""
         with pytest.raises(ConfigError, match="forget_after"):
             run(Running(ItemsCollector, tmp_path, f"forget_after = {value}"), [("a", 1)])
+
+
+class TestKeys:
+    """What tells one thing from another."""
+
+    @pytest.mark.parametrize("key", ["", None, 7])
+    def test_none(self, key: Any, running: Running) -> None:
+        """A key that is none is an error that shows the item, before any other is published."""
+        with pytest.raises(CollectorError, match=r"no key may be empty.*of the item \(.*'odd'") as told:
+            run(running, [("a", 1), (key, 1, "odd")], item_key=lambda self, item: item[0])  # type: ignore[list-item]
+        assert f"they returned {key!r} and " in str(told.value)
+        assert running.arrived == []
+
+    def test_version(self, running: Running) -> None:
+        """So is a version that is not text."""
+        with pytest.raises(CollectorError, match="they returned 'a' and 1"):
+            run(running, [("a", 1)], item_version=lambda self, item: item[1])
+
+    def test_half_a_character(self, running: Running) -> None:
+        """What JSON can hold and UTF-8 cannot is a key, too."""
+        members: Any = {
+            "item_body": lambda self, item: b"taken",
+            "get_source_channel": lambda self, **_: "items",
+        }
+        assert run(running, [("\ud800", 1), ("\ud801", 1)], **members) == [b"taken"] * 2
+        assert run(running, [("\ud801", 1), ("\ud800", 1)], **members) == []
 
 
 KEYS = st.sampled_from(["a", "b", "c", "d"])

@@ -8,6 +8,7 @@ import pytest
 
 from n6_stateful import SourceError
 from n6_stateful.bases.lists import BaseDownloadingListCollector
+from tests.bases.http_server import Server, answer
 from tests.bases.running import Running
 
 
@@ -53,3 +54,15 @@ class TestList:
         with pytest.raises(SourceError):
             running.run()
         assert running.arrived == []
+
+    @pytest.mark.parametrize("content_type", ["text/html", "text/plain"])
+    def test_html(self, content_type: str, tmp_path: Path, server: Server) -> None:
+        """A page of HTML is no list, whatever it is called, and is not remembered."""
+        server.says["/list"] = answer(
+            b"<!DOCTYPE html><p>Maintenance", f"Content-Type: {content_type}", 'ETag: "1"'
+        )
+        running = Running(ListCollector, tmp_path, f"url = {server.url('/list')}")
+        with pytest.raises(SourceError, match="something else than expected"):
+            running.run()
+        server.says["/list"] = answer(b"192.0.2.1\n", f"Content-Type: {content_type}", 'ETag: "1"')
+        assert [message.body for message in running.run()] == [b"192.0.2.1\n"]

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from n6_stateful import SourceError
+from n6_stateful import CollectorError, SourceError
 from n6_stateful.bases.pages import BasePagedCollector, CursorForgottenError, Page
 from tests.bases.running import Running
 
@@ -89,6 +89,50 @@ class TestCursor:
             records=records(5), download_page=download_page, replace_cursor=lambda self, cursor, error: 3
         )
         assert [message.body for message in arrived] == [b"record 3", b"record 4"]
+
+    def test_begun_again(self, running: Running, caplog: pytest.LogCaptureFixture) -> None:
+        """To begin again may come past the forgotten cursor; it is told; a second time is an error."""
+        running.run(records=records(4))
+        forgotten = 1
+
+        def download_page(collector: PagesCollector, cursor: int) -> Page:
+            nonlocal forgotten
+            if forgotten and cursor in (0, 4):
+                forgotten -= 1
+                raise CursorForgottenError("410 Gone")
+            return PagesCollector.download_page(collector, cursor)
+
+        members: Any = {
+            "records": records(5),
+            "download_page": download_page,
+            "replace_cursor": lambda self, *_: 0,
+        }
+        assert len(running.run(**members)) == 5
+        assert "410 Gone; going on from the cursor 0 instead of 4" in caplog.text
+
+        def forget(collector: Any, cursor: int) -> Page:
+            raise CursorForgottenError("410 Gone")
+
+        with pytest.raises(CursorForgottenError):
+            running.run(**members | {"download_page": forget})
+
+    @pytest.mark.parametrize("answer", ["records", b"records", {"id": "record"}])
+    def test_no_list(self, answer: Any, running: Running) -> None:
+        """One record in place of a list of records is not taken apart."""
+        with pytest.raises(CollectorError, match="a list of records, not one"):
+            running.run(download_page=lambda self, cursor: Page(answer, 1, False))
+        assert running.arrived == []
+
+    def test_last_page(self, running: Running) -> None:
+        """What to do about a last page without a cursor is said."""
+        with pytest.raises(SourceError, match="its last record's id or time"):
+            running.run(download_page=lambda self, cursor: Page(["record"], None, False))
+
+    def test_half_a_character(self, running: Running) -> None:
+        """What JSON can hold and UTF-8 cannot is no obstacle."""
+        page = Page(["a\ud800", {"b": "\udc00", "a": "ż"}], 1, False)
+        running.run(download_page=lambda self, cursor: page)
+        assert running.records() == [b"a\\ud800", b'{"a":"\\u017c","b":"\\udc00"}']
 
     def test_empty_page(self, running: Running) -> None:
         """An empty page in the middle is gone past."""

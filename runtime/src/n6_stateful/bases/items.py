@@ -5,11 +5,13 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Callable, Iterable
+from contextlib import suppress
 from hashlib import blake2b
 from struct import Struct
 from typing import Any
 
 from n6_stateful.bases.shape import StatefulBaseCollector, default_body
+from n6_stateful.errors import CollectorError
 
 # A mark is 16 bytes: which thing it is, and in which version. The digests are keyed with a secret of the
 # state, so that nobody who writes into a feed can make two things share a mark.
@@ -67,13 +69,16 @@ class BaseSeenItemsCollector(StatefulBaseCollector):
             mark: hour for hour, marks in self.state["seen"].items() for (mark,) in _MARKS.iter_unpack(marks)
         }
         changed: set[bytes] = set()
+        new = []
         mark_of = self._make_marker()
         for item in self.obtain_items():
             mark = mark_of(item)
             if mark not in seen:
-                self.publish_output(*self.get_output_components(item=item))
+                new.append(item)
                 changed.add(mark[:KEY_SIZE])
             seen[mark] = None
+        for item in new:  # once all could be read: what an error leaves unsaved comes again at each run
+            self.publish_output(*self.get_output_components(item=item))
         kept: dict[int, list[bytes]] = {now: [mark for mark, hour in seen.items() if hour is None]}
         if len(kept[now]) < len(seen):
             for mark, hour in seen.items():
@@ -92,13 +97,23 @@ class BaseSeenItemsCollector(StatefulBaseCollector):
         unversioned = blake2b(digest_size=VERSION_SIZE, key=secret).digest()
 
         copy, item_key, item_version = begun.copy, self.item_key, self.item_version
+        surrogates = "surrogatepass"  # JSON can hold them
 
         def mark_of(item: Any) -> bytes:
+            name, version = item_key(item), item_version(item)
+            encoded = b""
+            with suppress(AttributeError):
+                encoded, version = name.encode("utf-8", surrogates), version.encode("utf-8", surrogates)
+            if not encoded:
+                raise CollectorError(
+                    "item_key() and item_version() have to return a str, and no key may be empty, or several "
+                    f"items would be one; here they returned {name!r:.60} and {version!r:.60}, of the item "
+                    f"{item!r:.200}; nothing was published"
+                )
             key = copy()
-            key.update(item_key(item).encode())
-            version = item_version(item)
+            key.update(encoded)
             if not version:
                 return key.digest() + unversioned
-            return key.digest() + blake2b(version.encode(), digest_size=VERSION_SIZE, key=secret).digest()
+            return key.digest() + blake2b(version, digest_size=VERSION_SIZE, key=secret).digest()
 
         return mark_of

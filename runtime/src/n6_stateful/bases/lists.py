@@ -5,13 +5,14 @@ from __future__ import annotations
 from hashlib import blake2b
 from typing import Any
 
-from n6_stateful.bases.downloading import BaseDownloadingCollector
+from n6_stateful.bases.downloading import BaseDownloadingCollector, looks_like_html
 from n6_stateful.bases.shape import StatefulBaseCollector
 from n6_stateful.errors import NothingNew
 
 
 class BaseDownloadingListCollector(BaseDownloadingCollector, StatefulBaseCollector):
-    """Publishes the list at `url` whenever it has changed; nothing needs to be written.
+    """Publishes the list at `url` whenever it has changed; nothing needs to be written. A page of HTML, with
+    which servers tell of errors, is not taken for a list.
 
     The state is `{"validators": ..., "digest": ...}`: what the server calls the list that was published last,
     and its digest, for servers that know no conditions.
@@ -28,6 +29,10 @@ class BaseDownloadingListCollector(BaseDownloadingCollector, StatefulBaseCollect
         answer = self.request(self.config["url"], validators=self.state["validators"])
         self.state["validators"] = answer.validators
         return answer.content
+
+    def is_expected(self, content_type: str, beginning: bytes) -> bool:
+        """Whether it is not HTML."""
+        return not looks_like_html(content_type, beginning)
 
     def make_default_state(self) -> dict[str, Any]:
         """No list was published yet."""

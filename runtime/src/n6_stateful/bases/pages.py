@@ -2,19 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import logging
+from collections.abc import Iterable, Mapping
 from typing import Any, NamedTuple
 
 from n6_stateful.bases.shape import StatefulBaseCollector, default_body
-from n6_stateful.errors import NothingNew, SourceError
+from n6_stateful.errors import CollectorError, NothingNew, SourceError
+
+LOGGER = logging.getLogger(__name__)
 
 
 class Page(NamedTuple):
     """What the source gave when it was asked with a cursor.
 
     Attributes:
-        records: what is new there, in the order in which it is to be published.
-        next_cursor: with what to ask the next time; plain data.
+        records: what is new there, in the order in which it is to be published; a list, say.
+        next_cursor: with what to ask the next time; plain data. None only where there is nothing, neither
+            records nor more pages: where a source names none on its last page, the next run needs another
+            one to go on from, such as the id or the time of the last record.
         has_more: whether to ask again at once.
     """
 
@@ -74,22 +79,37 @@ class BasePagedCollector(StatefulBaseCollector):
 
         Raises:
             SourceError: a cursor came a second time, which would go on for ever, or take records again.
+            CollectorError: the records of a page are a single one.
         """
         asked = {repr(self.state["cursor"])}
-        has_more = True
+        has_more, replaced = True, False
         while has_more:
             cursor = self.state["cursor"]
             try:
                 page = self.download_page(cursor)
             except CursorForgottenError as exc:
-                self.state["cursor"] = _advanced(self.replace_cursor(cursor, exc), asked)
+                if replaced:
+                    raise
+                replaced, self.state["cursor"] = True, self.replace_cursor(cursor, exc)
+                asked = {repr(self.state["cursor"])}
+                LOGGER.warning(
+                    "%s; going on from the cursor %.100r instead of %.100r", exc, self.state["cursor"], cursor
+                )
                 continue
+            if isinstance(page.records, str | bytes | Mapping):
+                raise CollectorError(
+                    f"Page(records=...) takes a list of records, not one {type(page.records).__name__}; "
+                    "nothing was published of that page"
+                )
             records = list(page.records)
             has_more = page.has_more
             if not records and not has_more and page.next_cursor in (None, cursor):
                 raise NothingNew
             if page.next_cursor is None:
-                raise SourceError("a page with records has no next cursor: they would be taken again")
+                raise SourceError(
+                    "a page names no next cursor, and would be taken again; nothing was published of it (for "
+                    "the last page download_page() has to find one, such as its last record's id or time)"
+                )
             self.state["cursor"] = _advanced(page.next_cursor, asked)
             for record in records:
                 self.publish_output(*self.get_output_components(record=record))

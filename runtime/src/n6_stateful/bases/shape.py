@@ -22,7 +22,8 @@ class StatefulBaseCollector(StatefulCollectorMixin, BaseCollector):
 def default_body(record: Any) -> bytes:
     """A record as a message's body: bytes as they are, text as UTF-8, anything else as JSON.
 
-    The same record gives the same bytes, whatever the order of its keys.
+    The same record gives the same bytes, whatever the order of its keys. What UTF-8 cannot hold (a surrogate
+    by itself, which JSON can) is written as its escape.
 
     >>> default_body({"b": 1, "a": "ż"})
     b'{"a":"\\xc5\\xbc","b":1}'
@@ -30,5 +31,9 @@ def default_body(record: Any) -> bytes:
     if isinstance(record, bytes):
         return record
     if isinstance(record, str):
-        return record.encode()
-    return json.dumps(record, ensure_ascii=False, sort_keys=True, separators=(",", ":")).encode()
+        return record.encode(errors="backslashreplace")
+    text = json.dumps(record, ensure_ascii=False, sort_keys=True, separators=(",", ":"))
+    try:
+        return text.encode()
+    except UnicodeEncodeError:  # half a character, which JSON can hold, escaped
+        return json.dumps(record, sort_keys=True, separators=(",", ":")).encode()

@@ -129,7 +129,9 @@ class TestOrder:
             return str(datetime.fromisoformat(raw))
 
         assert run(running, "2026-01-01,a", "<p>b", "c", clean_row_time=clean) == ["2026-01-01,a"]
-        assert "that has not come yet: 2; the first is '<p>b'; they are left out" in caplog.text
+        assert (
+            "2 rows have no time, or one that is still to come; the first is '<p>b'; left out" in caplog.text
+        )
         with pytest.raises(SourceError, match="has the format changed"):
             run(running, "01/02/2026,a", clean_row_time=clean)
         assert run(running, "2026-01-01,a", "2026-01-02,b", clean_row_time=clean) == ["2026-01-02,b"]
@@ -143,7 +145,9 @@ class TestOrder:
         running = Running(RowsCollector, tmp_path, options)
         members: Any = {"clean_row_time": lambda self, raw: raw}
         assert run(running, odd, "2026-01-01,a", **members) == ["2026-01-01,a"]
-        assert f"the first is {odd!r}; they are left out" in caplog.text
+        assert (
+            f"1 row has no time, or one that is still to come; the first is {odd!r}; left out" in caplog.text
+        )
         assert run(running, odd, "2026-01-01,a", "2026-01-02,b", **members) == ["2026-01-02,b"]
         with pytest.raises(SourceError, match="is the clock of this machine wrong"):
             run(running, odd, **members)

@@ -101,19 +101,19 @@ class BaseSeenItemsCollector(StatefulBaseCollector):
 
         def mark_of(item: Any) -> bytes:
             name, version = item_key(item), item_version(item)
-            encoded = b""
+            id, revision = b"", b""
             with suppress(AttributeError):
-                encoded, version = name.encode("utf-8", surrogates), version.encode("utf-8", surrogates)
-            if not encoded:
+                id, revision = name.encode("utf-8", surrogates), version.encode("utf-8", surrogates)
+            if not id:
                 raise CollectorError(
                     "item_key() and item_version() have to return a str, and no key may be empty, or several "
                     f"items would be one; here they returned {name!r:.60} and {version!r:.60}, of the item "
                     f"{item!r:.200}; nothing was published"
                 )
             key = copy()
-            key.update(encoded)
-            if not version:
+            key.update(id)
+            if not revision:
                 return key.digest() + unversioned
-            return key.digest() + blake2b(version, digest_size=VERSION_SIZE, key=secret).digest()
+            return key.digest() + blake2b(revision, digest_size=VERSION_SIZE, key=secret).digest()
 
         return mark_of

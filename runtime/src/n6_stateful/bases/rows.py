@@ -315,14 +315,14 @@ class BaseTimeOrderedRowsCollector(StatefulBaseCollector, BaseTwoPhaseCollector)
 
     def _tell_unread(self, unread: list[Any], count: int) -> None:
         if unread:
-            text = f"rows without a time, or with one that has not come yet: {len(unread):,}; the first is "
-            text += f"{unread[0]!r:.100}"
+            rows = "1 row has" if len(unread) == 1 else f"{len(unread):,} rows have"
+            text = f"{rows} no time, or one that is still to come; the first is {unread[0]!r:.100}"
             if not count:
                 raise SourceError(
                     f"{text}; has the format changed, or is the clock of this machine wrong? "
                     "nothing was published"
                 )
-            LOGGER.warning("%s; they are left out", text)
+            LOGGER.warning("%s; left out", text)
 
     def _check_count(self, count: int, fresh: int) -> None:
         before = self.state.get(self._ROWS_COUNT_KEY)  # n6's oldest states have none

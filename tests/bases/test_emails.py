@@ -160,7 +160,7 @@ class TestParsedMail:
         assert parsed.find_content(content_regex="https://") == "see https://feed.example/1\n"
         assert parsed.find_content(content_type="text/csv") is None
         assert parsed.find_content(content_type=["text/csv", "text/h*"]) == "<p>see</p>\n"
-        with pytest.raises(ValueError, match="2 parts that would do"):
+        with pytest.raises(ValueError, match="2 parts for see; nothing was published"):
             parsed.find_content(content_regex="see")
         assert parsed.find_content(content_regex="see", ignore_extra_matches=True)
 
@@ -178,3 +178,43 @@ class TestParsedMail:
         """Text in a character set that nobody knows, or that it is not in, is read as well as can be."""
         raw = f"From: a@b.example\nContent-Type: text/plain; charset={charset}\n\ncaf".encode() + b"\xe9"
         assert str(ParsedMail(raw).find_content()).startswith("caf")
+
+    def test_bytes(self, caplog: pytest.LogCaptureFixture) -> None:
+        """Text in another character set than the mail says is told, and its bytes are there."""
+        raw = b"From: a@b.example\nContent-Type: text/csv\n\n\xa3\xf3d\xbc"
+        assert ParsedMail(raw).find_content(decode=False) == b"\xa3\xf3d\xbc"
+        assert not caplog.text
+        ParsedMail(raw).find_content()
+        assert "the text of the mail is not in 'utf-8'" in caplog.text
+
+    @pytest.mark.parametrize("charset", ["undefined", "idna", '"a\0b"'])
+    def test_odd_charset(self, charset: str) -> None:
+        """No name of a character set is more than that."""
+        raw = f"From: a@b.example\nContent-Type: text/plain; charset={charset}\n\ncaf\xe9".encode()
+        assert ParsedMail(raw).find_content() == "caf\xe9"
+
+    def test_broken_headers(self) -> None:
+        """Headers that Python's own code fails at are none; a part with such headers is left out."""
+        head = b"From: a@b.example\nMessage-ID: <a@[x>\nContent-Type: multipart/mixed; boundary=b\n\n"
+        parsed = ParsedMail(
+            head + b"--b\nContent-Disposition: attachment; filename*=utf-16''r.csv\n\nx\n--b\n\ntext\n--b--\n"
+        )
+        assert (parsed.id, parsed.find_content()) == ("", "text")
+
+    @pytest.mark.parametrize(
+        "part",
+        [
+            b"\ncut\n",
+            b"Content-Transfer-Encoding: base64\n\n!!!notbase64\n--b--\n",
+            b"Content-Transfer-Encoding: base64\n\ndGltZSxpcAoyMD\n--b--\n",
+            b"Content-Transfer-Encoding: base64\n\ndGltZSxpcAoyM\n--b--\n",
+        ],
+        ids=["no end", "not base64", "cut", "cut in the middle of a byte"],
+    )
+    def test_damaged(self, part: bytes) -> None:
+        """A mail that was cut or damaged on its way is an error, not a part of what it was."""
+        head = (
+            b"From: a@b.example\nContent-Type: multipart/mixed; boundary=b\n\n--b\nContent-Type: text/csv\n"
+        )
+        with pytest.raises(SourceError, match="the mail is damaged"):
+            ParsedMail(head + part).find_content()

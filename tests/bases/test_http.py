@@ -247,6 +247,14 @@ class TestOtherThanData:
         """A header that cannot be sent is an error that does not show it."""
         error_of(server, answer(BODY), headers={"X-Key": "hush\nhush"})
 
+    @pytest.mark.parametrize("url", ["http://127.0.0.1:9/it's?key=hush", "http://127.0.0.1:9/?q='a'&key=hush",
+                                     "http://127.0.0.1:9/?q=a <b>&key=hush"])  # fmt: skip
+    def test_secret(self, url: str, caplog: pytest.LogCaptureFixture) -> None:
+        """What follows the `?` is not shown, whatever else is in the URL."""
+        with pytest.raises(SourceError, match=r"\?\*\*\*: ") as caught:
+            download(url, retries=1)
+        assert "hush" not in str(caught.value) + caplog.text
+
 
 class TestValidators:
     def test_kept(self, server: Server) -> None:

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import email
 import email.policy
+import logging
 import re
 import sys
 from collections.abc import Iterable, Iterator
+from contextlib import suppress
 from datetime import UTC, datetime
+from email import errors
 from email.message import EmailMessage
 from fnmatch import fnmatch
 from functools import cached_property
@@ -17,8 +20,20 @@ from typing import Any
 from n6_stateful.bases.two_phase import BaseSimpleCollector
 from n6_stateful.errors import PublishError, SourceError
 
+LOGGER = logging.getLogger(__name__)
+
 HEADERS = ("From", "Date", "Subject")
 TRY_AGAIN = 75  # EX_TEMPFAIL: whoever delivers mail keeps it, and tries again
+_DAMAGE = {
+    errors.CloseBoundaryNotFoundDefect: "it ends before its last part does",
+    errors.InvalidBase64CharactersDefect: "a part is not the base64 that it says",
+    errors.InvalidBase64LengthDefect: "a part of it in base64 was cut",
+    errors.InvalidBase64PaddingDefect: "a part of it in base64 was cut",
+}
+
+
+class SeveralPartsError(SourceError, ValueError):
+    """A mail has more parts of a kind than one."""
 
 
 class ParsedMail:
@@ -32,50 +47,61 @@ class ParsedMail:
     """
 
     def __init__(self, raw: bytes) -> None:
-        message = email.message_from_bytes(raw, policy=email.policy.default)
-        if not isinstance(message, EmailMessage) or not any(map(message.get, HEADERS)):
+        message: Any = email.message_from_bytes(raw, policy=email.policy.default)
+        self.message: EmailMessage = message
+        if not any(map(self._header, HEADERS)):
             raise SourceError(
                 f"what came on standard input ({len(raw):,} bytes) is not a mail: it has none of "
                 f"{', '.join(HEADERS)}; nothing was published"
             )
-        self.message = message
-        self.id = str(message.get("Message-ID", "")).strip()
+        self.id = str(self._header("Message-ID") or "").strip()
+
+    def _header(self, name: str) -> Any:
+        with suppress(Exception):  # Python's own code fails at some that are broken
+            return self.message.get(name)
+        return None
 
     def get_utc_datetime(self) -> datetime | None:
         """The time in `Date`, UTC without a timezone; None if there is none that can be read."""
-        moment: datetime | None = getattr(self.message.get("Date"), "datetime", None)
+        moment: datetime | None = getattr(self._header("Date"), "datetime", None)
         if moment is None:
             return None
         return (moment if moment.tzinfo else moment.replace(tzinfo=UTC)).astimezone(UTC).replace(tzinfo=None)
 
     def get_subject(self) -> str | None:
         """The subject, decoded, on one line; None if there is none."""
-        subject = self.message.get("Subject")
+        subject = self._header("Subject")
         return None if subject is None else " ".join(str(subject).split())
 
     def contents(
-        self, content_type: str | Iterable[str] = "", filename_regex: str = ""
+        self, content_type: str | Iterable[str] = "", filename_regex: str = "", *, decode: bool = True
     ) -> Iterator[str | bytes]:
         """The parts: text decoded, anything else as bytes.
 
         Args:
             content_type: only these, like `text/plain` or `text/*`, or several of them; empty for all.
             filename_regex: only those whose file name it matches somewhere; empty for all.
+            decode: False to have text as bytes, too, where its character set is not what the mail says.
+
+        Raises:
+            SourceError: the mail was cut or damaged on its way.
         """
         wanted = [content_type or "*"] if isinstance(content_type, str) else list(content_type)
         for part in self.message.walk():
-            if part.is_multipart() or not any(fnmatch(part.get_content_type(), each) for each in wanted):
+            _check_whole(part)
+            try:
+                kind, filename = part.get_content_type(), part.get_filename() or ""
+                charset = part.get_content_charset("utf-8")
+            except Exception as exc:  # as in _header
+                LOGGER.warning("a part of the mail is left out: its headers cannot be read (%s)", exc)
                 continue
-            if filename_regex and not re.search(filename_regex, part.get_filename() or ""):
+            if part.is_multipart() or not any(fnmatch(kind, each) for each in wanted):
+                continue
+            if filename_regex and not re.search(filename_regex, filename):
                 continue
             payload: Any = part.get_payload(decode=True) or b""
-            if part.get_content_maintype() != "text":
-                yield payload
-                continue
-            try:
-                yield payload.decode(part.get_content_charset("utf-8"), "replace")
-            except LookupError:  # a character set that nobody knows
-                yield payload.decode("utf-8", "replace")
+            _check_whole(part)
+            yield _decoded(payload, charset) if decode and kind.startswith("text/") else payload
 
     def find_content(
         self,
@@ -84,6 +110,7 @@ class ParsedMail:
         filename_regex: str = "",
         content_regex: str = "",
         ignore_extra_matches: bool = False,
+        decode: bool = True,
     ) -> str | bytes | None:
         """The part that is asked for; None if there is none.
 
@@ -92,18 +119,39 @@ class ParsedMail:
             filename_regex: as `contents` takes it.
             content_regex: it matches somewhere in the part, which is text then.
             ignore_extra_matches: whether the first will do where there are several.
+            decode: as `contents` takes it.
 
         Raises:
-            ValueError: there are several.
+            SeveralPartsError: there are several.
+            SourceError: the mail was cut or damaged on its way.
         """
         found = [
             content
-            for content in self.contents(content_type, filename_regex)
+            for content in self.contents(content_type, filename_regex, decode=decode)
             if not content_regex or (isinstance(content, str) and re.search(content_regex, content))
         ]
         if len(found) > 1 and not ignore_extra_matches:
-            raise ValueError(f"the mail has {len(found)} parts that would do")
+            asked = " ".join(filter(None, (str(content_type), filename_regex, content_regex))) or "anything"
+            raise SeveralPartsError(f"the mail has {len(found)} parts for {asked}; nothing was published")
         return found[0] if found else None
+
+
+def _check_whole(part: Any) -> None:
+    for defect in part.defects:
+        if problem := _DAMAGE.get(type(defect)):
+            raise SourceError(f"the mail is damaged: {problem}; nothing was published")
+
+
+def _decoded(text: bytes, charset: str) -> str:
+    try:
+        return text.decode(charset)
+    except (LookupError, ValueError):
+        LOGGER.warning(
+            "the text of the mail is not in %r, as it says or by default: what cannot be read is replaced; "
+            "find_content(decode=False) gives the bytes",
+            charset,
+        )
+        return text.decode("utf-8", "replace")
 
 
 class BaseSimpleEmailCollector(BaseSimpleCollector):
@@ -172,10 +220,7 @@ class BaseSimpleEmailCollector(BaseSimpleCollector):
         Raises:
             SourceError: there is none, or several.
         """
-        try:
-            text = self.email_msg.find_content(content_type=content_type)
-        except ValueError as exc:
-            raise SourceError(f"{exc} as {content_type}; nothing was published") from exc
+        text = self.email_msg.find_content(content_type=content_type)
         if not isinstance(text, str):
             raise SourceError(f"the mail has no text of type {content_type}; nothing was published")
         return text

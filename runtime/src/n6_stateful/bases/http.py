@@ -25,7 +25,7 @@ from http.client import HTTPException
 from typing import TYPE_CHECKING, Any, NamedTuple
 from urllib.parse import SplitResult, urljoin, urlsplit
 
-from n6_stateful.config import masked_url_text
+from n6_stateful.config.masking import masked
 from n6_stateful.errors import ConfigError, SourceError
 from n6_stateful.extras import needs_extra
 
@@ -188,7 +188,7 @@ def shown(url: str) -> str:
     if (parts := _parts(url)) is None:
         return "the url"
     host = parts.netloc.rpartition("@")[2]
-    return masked_url_text(parts._replace(netloc=host, fragment="").geturl())
+    return masked("url", parts._replace(netloc=host, fragment="").geturl())
 
 
 class DownloadError(SourceError):

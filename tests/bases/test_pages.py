@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import pickle
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from n6_stateful import CollectorError, SourceError
+from n6_stateful import CollectorError, SourceError, StateError
 from n6_stateful.bases.pages import BasePagedCollector, CursorForgottenError, Page
 from tests.bases.running import Running
 
@@ -57,6 +58,24 @@ class TestPages:
         running.run(records=records(12))
         assert running.records() == [each.encode() for each in records(12)]
         assert len(running.arrived) <= 12 + 3
+
+
+class TestState:
+    """A state of another form, as an edit may leave it."""
+
+    @pytest.mark.parametrize("state", [{"curser": 1}, "cursor", None])
+    def test_other(self, state: Any, running: Running, tmp_path: Path) -> None:
+        """It is refused when it is loaded, with what to do."""
+        running.run(records=records(1))
+        (path,) = tmp_path.glob("cache/*.pickle")
+        path.write_bytes(pickle.dumps(state))
+        with pytest.raises(StateError, match="the state has no cursor, so it is not one of a PagesCollector"):
+            running.run(records=records(1))
+
+    def test_saved(self, running: Running) -> None:
+        """It is not saved either."""
+        with pytest.raises(StateError, match="it was not saved: the state has no cursor"):
+            running.run(start_publishing=lambda self: self.save_as_new({}, 2))
 
 
 class TestCursor:

@@ -179,7 +179,7 @@ def test_usage(host: Host, argv: list[str]) -> None:
     [
         ("[output]\nurll = amqp://127.0.0.1/", "urll"),
         ("[output]\nspool_when_down = /tmp/spool", "no output is configured"),
-        ("[ouput]\nurl = amqp://127.0.0.1/", "did you mean ouput?"),
+        ("[ouput]\nurl = amqp://127.0.0.1/", "there is [ouput]: should it be [output]?"),
     ],
 )
 def test_misspelt_output(section: str, told: str, host: Host) -> None:

@@ -78,7 +78,7 @@ class TestDrop:
         """What is dropped is gone, and a run that is repeated does not bring it back."""
         host.run()
         message_id = host.run("spool", "list").stdout.split()[1]
-        one_clear_error(host.run("spool", "drop", message_id), 1, "give --yes; nothing was changed")
+        one_clear_error(host.run("spool", "drop", message_id), 1, "nothing was changed: give --yes")
         assert "2 messages" in host.run("spool", "list").stdout
         assert message_id in host.run("spool", "drop", message_id, "--yes").stdout
         assert message_id not in host.run("spool", "list").stdout

@@ -216,12 +216,16 @@ class TestRestore:
         assert "  number 3  " in host.run("state", "show").stdout
 
     def test_by_id(self, host: Host) -> None:
-        """Restore takes a generation by the beginning of its id."""
+        """Restore takes a generation by its number, or by the beginning of its id."""
         run_twice(host)
+        assert host.run("state", "restore", "1", "--yes").returncode == 0
+        assert state_of(host) == {"taken": 2}
         wanted = host.run("state", "show").stdout.splitlines()[1][:8]
         assert host.run("state", "restore", wanted, "--yes").returncode == 0
-        assert state_of(host) == {"taken": 2}
-        one_clear_error(host.run("state", "restore", "zzz", "--yes"), 1, "no generation begins with zzz")
+        assert state_of(host) == {"taken": 3}
+        for nothing in (wanted[:3], "zzzz", "99"):
+            told = f"no generation has the id or number {nothing}"
+            one_clear_error(host.run("state", "restore", nothing, "--yes"), 1, told)
 
     def test_none_or_broken(self, host: Host) -> None:
         """Restore without an earlier state or with a broken one changes nothing."""

@@ -31,6 +31,7 @@ class BaseSeenItemsCollector(StatefulBaseCollector):
     """
 
     raw_type = "stream"
+    state_keys = frozenset(("secret", "seen"))
     extra_config_options = """
         ; how long a thing that is gone is remembered, so that it is not new when it returns, like 12h or 30d
         forget_after = 30d :: duration

@@ -20,6 +20,7 @@ class BaseDownloadingListCollector(BaseDownloadingCollector, StatefulBaseCollect
 
     raw_type = "blacklist"
     content_type = "text/plain"
+    state_keys = frozenset(("validators", "digest"))
     extra_config_options = """
         url :: str  ; where the list is, http or https
     """

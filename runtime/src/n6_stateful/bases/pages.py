@@ -39,6 +39,7 @@ class BasePagedCollector(StatefulBaseCollector):
     """
 
     raw_type = "stream"
+    state_keys = frozenset(("cursor",))
 
     def download_page(self, cursor: Any) -> Page:
         """The page that begins at `cursor`.

@@ -50,6 +50,7 @@ class BaseTimeOrderedRowsCollector(StatefulBaseCollector, BaseTwoPhaseCollector)
 
     raw_type = "file"
     content_type = "text/csv"
+    state_keys = frozenset(("newest_row_time", "newest_rows"))
     extra_config_options = """
         ; how much older than the newest row a row may be when it comes, like 90m, 2h or 7d
         late_by = 0 :: duration

@@ -20,7 +20,9 @@ def confirm(args: Namespace, question: str) -> None:
     if args.yes:
         return
     if not sys.stdin.isatty():
-        raise N6StatefulError(f"{question} There is no terminal to ask at: give --yes; nothing was changed")
+        raise N6StatefulError(
+            f"nothing was changed: give --yes, as there is no terminal to ask at. {question}"
+        )
     try:
         answer = input(f"{question} [y/N] ")
     except EOFError:

@@ -180,7 +180,9 @@ def _add_state_actions(actions: Any) -> None:
     add = _add(actions, "reset", state.reset, "start again from the default state; the old one is kept")
     add.add_argument("--yes", action="store_true", help="do not ask")
     add = _add(actions, "restore", state.restore, "go back to an earlier generation")
-    add.add_argument("generation", nargs="?", metavar="GENERATION", help="as `show` lists it")
+    add.add_argument(
+        "generation", nargs="?", metavar="GENERATION", help="its number, or the beginning of its id"
+    )
     add.add_argument("--yes", action="store_true", help="do not ask")
     add = _add(actions, "export", state.export, "write the state to a file")
     add.add_argument("file", metavar="FILE", help="*.json for JSON, else a pickle; - for standard output")

@@ -26,6 +26,8 @@ from n6_stateful.state.file import FileStore
 from n6_stateful.state.mixin import CollectorWithStateMixin
 from n6_stateful.state.store import BrokenStateError, Generation, StateStore
 
+SHORTEST_ID = 4  # what is shorter is a number
+
 if TYPE_CHECKING:
     from argparse import Namespace
 
@@ -78,11 +80,15 @@ def restore(collector_class: type[AbstractBaseCollector], args: Namespace) -> in
     """Save an earlier generation as a new one."""
     collector = _locked(collector_class)
     wanted, kept = args.generation, collector.state_store.generations()
-    found = [each for each in kept if each.id.startswith(wanted)] if wanted else kept[1:2]
+
+    def is_wanted(each: Generation) -> bool:
+        return each.id.startswith(wanted) if len(wanted) >= SHORTEST_ID else str(each.number) == wanted
+
+    found = list(filter(is_wanted, kept)) if wanted else kept[1:2]
     if len(found) != 1:
         raise N6StatefulError(
             ("more than one" if found else "no")
-            + (f" generation begins with {wanted}" if wanted else " earlier generation is kept")
+            + (f" generation has the id or number {wanted}" if wanted else " earlier generation is kept")
             + "; nothing was changed; `state show` lists them"
         )
     with _or_nothing_was_changed():

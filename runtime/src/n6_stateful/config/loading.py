@@ -79,11 +79,12 @@ def _section(
         # Without the value: a misspelt option may be a password all the same.
         problems += [
             f"[{name}] {option}: there is no such option ({files.place(name, option)})"
-            + _did_you_mean(option, specs)
+            + _if_close("; did you mean {}?", option, specs)
             for option in undeclared
         ]
     cutoff = 0.6 if missing else 0.83  # a slip: the others are those of other collectors
-    near = "" if files.has_section(name) else _did_you_mean(name, files.sections(), cutoff)
+    renamed = f"; there is [{{}}]: should it be [{name}]?"
+    near = "" if files.has_section(name) else _if_close(renamed, name, files.sections(), cutoff)
     looked_at = f"(looked at {files.looked_at}){near}"
     if near and not missing:
         LOGGER.warning("there is no section [%s] %s", name, looked_at)
@@ -121,9 +122,9 @@ def _shown(text: str) -> str:
     return text if len(text) <= LONGEST_SHOWN else f"{text[:LONGEST_SHOWN]}... ({len(text):,} characters)"
 
 
-def _did_you_mean(name: str, names: Iterable[str], cutoff: float = 0.6) -> str:
+def _if_close(text: str, name: str, names: Iterable[str], cutoff: float = 0.6) -> str:
     from difflib import get_close_matches
 
     by_lowercase = {each.lower(): each for each in names if each != FREE}
     close = get_close_matches(name.lower(), by_lowercase, 1, cutoff)
-    return f"; did you mean {by_lowercase[close[0]]}?" if close else ""
+    return text.format(by_lowercase[close[0]]) if close else ""

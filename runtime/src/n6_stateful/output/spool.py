@@ -388,8 +388,13 @@ class Spool:
                 return f"is locked by another process for more than {BUSY_SECONDS:.0f} s; try again later"
             case sqlite3.SQLITE_FULL:
                 return (
-                    f"is full: it may have {self._max_mib} MiB (spool_max_mib), or the disk has no space "
-                    "left (a forward needs some, too); make room, or forward it (`spool forward`)"
+                    f"is full: it has reached its {self._max_mib} MiB (spool_max_mib), or the disk has no "
+                    "space left (a forward needs some, too); make room, or forward it (`spool forward`)"
+                )
+            case sqlite3.SQLITE_CANTOPEN | sqlite3.SQLITE_READONLY | sqlite3.SQLITE_PERM:
+                return (
+                    f"cannot be opened for writing ({exc}): see that it and its directory belong to the user "
+                    "who runs the collector, and run as that user"
                 )
             case sqlite3.SQLITE_NOTADB | sqlite3.SQLITE_CORRUPT:
                 return f"is damaged or not a spool ({exc}); move it away (sqlite3 has `.recover`)"

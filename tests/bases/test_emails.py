@@ -202,6 +202,20 @@ class TestParsedMail:
         assert (parsed.id, parsed.find_content()) == ("", "text")
 
     @pytest.mark.parametrize(
+        "head",
+        [
+            b"From: Reports <",
+            b'From: "',
+            b"Subject: x\nDate: Fri, 31 Dec 9999 23:00:00 -2300",
+            b"Subject: =?utf-7?Q?+2AA-?=",
+        ],
+    )
+    def test_hostile_headers(self, head: bytes, running: Running) -> None:
+        """A mail with headers that Python's own code fails at is published all the same."""
+        (message,) = run(running, head + b"\n\ntext\n")
+        assert message.body == b"text\n"
+
+    @pytest.mark.parametrize(
         "part",
         [
             b"\ncut\n",

@@ -255,6 +255,16 @@ class TestOtherThanData:
             download(url, retries=1)
         assert "hush" not in str(caught.value) + caplog.text
 
+    def test_not_its_charset(self, server: Server) -> None:
+        """A text keeps what is not in its character set, but not the mark of UTF-8 at its begin."""
+        for charset in ("utf-8", "idna", "undefined", "nobody-knows"):
+            got = get(server, answer(b"\xef\xbb\xbfcaf\xe9", f"Content-Type: text/plain; charset={charset}"))
+            assert got is not None
+            assert got.text.encode(errors="surrogateescape") == b"caf\xe9"
+        got = get(server, answer(b"caf\xe9", "Content-Type: text/plain; charset=latin-1"))
+        assert got is not None
+        assert got.text == "caf\xe9"
+
 
 class TestValidators:
     def test_kept(self, server: Server) -> None:
@@ -264,6 +274,12 @@ class TestValidators:
         assert get(server, answer(status="304 Not Modified"), validators=got.validators) is None
         assert b'If-None-Match: "v1"\r\n' in server.requests[-1]
         assert b"If-Modified-Since: Thu, 01 Jan 2026" in server.requests[-1]
+
+    def test_not_known_whole(self, server: Server) -> None:
+        """An answer whose end nobody has told may have been cut: the next request asks for all of it."""
+        got = get(server, answer(BODY, ETAG, LAST_MODIFIED, length=None))
+        assert got is not None
+        assert (got.is_known_whole, got.validators) == (False, {})
 
     def test_other_url(self, server: Server) -> None:
         """Those of another URL are not sent."""
@@ -322,6 +338,26 @@ class TestRedirects:
         for secret in (b"hush", b"uthorization", b"ookie"):
             assert secret not in server.requests[1]
         assert b"User-Agent: n6" in server.requests[1]
+
+    def test_login(self, server: Server) -> None:
+        """The login of the URL goes on to where the same host redirects to."""
+        server.says["/new"] = answer(BODY)
+        server.says["/feed"] = self.redirect(server.url("/new"))
+        assert download(server.url().replace("://", "://user:hush@")) is not None
+        assert b"Authorization: Basic" in server.requests[1]
+
+    def test_not_ascii(self, server: Server) -> None:
+        """A location in raw UTF-8 is what it says."""
+        server.says["/f%C3%BCnf"] = answer(BODY)
+        location = "Location: /f\u00fcnf".encode().decode("latin-1")
+        assert body_of(server, answer(b"", location, status="302 Found")) == BODY
+
+    def test_data(self, server: Server) -> None:
+        """What was to be sent to one host is not sent to another."""
+        to = server.url("/new", "localhost")
+        told = error_of(server, self.redirect(to, "307 x"), method="POST", data={"key": "hush"})
+        assert "which the request's data is not for" in told
+        assert len(server.requests) == 1
 
     def test_another_port(self, server: Server) -> None:
         """Another port is another host."""

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from n6_stateful import CollectorError, ConfigError
+from n6_stateful import CollectorError, ConfigError, NothingNew
 from n6_stateful.bases.items import KEY_SIZE, VERSION_SIZE, BaseSeenItemsCollector
 from tests.bases.running import Running
 
@@ -116,6 +116,33 @@ class TestKeys:
         }
         assert run(running, [("\ud800", 1), ("\ud801", 1)], **members) == [b"taken"] * 2
         assert run(running, [("\ud801", 1), ("\ud800", 1)], **members) == []
+
+
+class TestPartly:
+    """A source of which a part says that it has nothing new."""
+
+    def test_nothing_new(self, running: Running) -> None:
+        """What was new before is published once; what is not shown then is not forgotten for it."""
+        run(running, [("a", 1), ("b", 1)], hour=0)
+
+        def obtain_items(collector: Any) -> Any:
+            yield "c", 1
+            raise NothingNew
+
+        def again(hour: int) -> list[bytes]:
+            arrived = running.run(obtain_items=obtain_items, hour=lambda self: hour)
+            return [message.body for message in arrived]
+
+        assert again(2 * HOURS) == [b"c 1"]
+        assert again(2 * HOURS) == []
+        assert run(running, [("a", 1), ("b", 1), ("c", 1)], hour=2 * HOURS) == []
+
+    def test_parts_of_an_hour(self, tmp_path: Path) -> None:
+        """What is remembered by the hour is not forgotten before its time."""
+        running = Running(ItemsCollector, tmp_path, "forget_after = 30m")
+        run(running, [("a", 1)], hour=13)
+        run(running, [], hour=14)
+        assert run(running, [("a", 1)], hour=14) == []
 
 
 KEYS = st.sampled_from(["a", "b", "c", "d"])

@@ -14,7 +14,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from n6_stateful import CollectorError, ConfigError, SourceError
+from n6_stateful import CollectorError, ConfigError, NothingNew, SourceError
 from n6_stateful.bases import rows as rows_module
 from n6_stateful.bases.rows import BaseDownloadingTimeOrderedRowsCollector, BaseTimeOrderedRowsCollector
 from n6_stateful.message import Message
@@ -170,6 +170,38 @@ class TestOrder:
         }
         assert run(running, "2162-01-01,a", "2026-01-01,b", **members) == ["2026-01-01,b"]
         assert run(running, "2162-01-01,a", "2026-01-02,c", **members) == ["2026-01-02,c"]
+
+    @pytest.mark.parametrize("odd", ["nan,a", "inf,a", "99999999999999999999,a"])
+    def test_odd_numbers(self, odd: str, tmp_path: Path) -> None:
+        """What is no number, or none of seconds, is left out."""
+        running = Running(NumbersCollector, tmp_path)
+        read: Any = float if odd[0] != "9" else datetime.fromtimestamp
+        members: Any = {"clean_row_time": lambda self, raw: read(float(raw))}
+        if odd[0] == "9":
+            members["get_oldest_possible_row_time"] = lambda self: datetime.min
+        assert run(running, odd, "1,b", **members) == ["1,b"]
+        assert run(running, odd, "1,b", "2,c", **members) == ["2,c"]
+
+    def test_unreadable_key(self, running: Running, caplog: pytest.LogCaptureFixture) -> None:
+        """A row whose key cannot be read is left out and told."""
+        key: Any = {"row_key": lambda self, row: row.split(",")[1]}
+        assert run(running, "2026-01-02", "2026-01-03,b", **key) == ["2026-01-03,b"]
+        assert "the first is '2026-01-02'; left out" in caplog.text
+
+    def test_nothing_new_too_late(self, tmp_path: Path) -> None:
+        """To say that there is nothing more when rows were taken is an error, and loses none."""
+        running = Running(EachRowCollector, tmp_path)
+
+        def generate(self: Any, pile: Any, /) -> Iterator[dict[str, Any]]:
+            for row in pile:
+                yield {"fresh_rows": [row]}
+                raise NothingNew
+
+        feed = "2026-01,a", "2026-02,b"
+        with pytest.raises(CollectorError, match="NothingNew came when rows had been taken"):
+            run(running, *feed, generate_input_data_dicts=generate)
+        run(running, *feed)
+        assert running.records() == [b"2026-01,a", b"2026-02,b"]
 
     def test_other_forms(self, running: Running) -> None:
         """A text that sorts by time in a form of its own is a time."""

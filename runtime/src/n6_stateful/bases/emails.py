@@ -49,7 +49,7 @@ class ParsedMail:
     def __init__(self, raw: bytes) -> None:
         message: Any = email.message_from_bytes(raw, policy=email.policy.default)
         self.message: EmailMessage = message
-        if not any(map(self._header, HEADERS)):
+        if not any(name in message for name in HEADERS):
             raise SourceError(
                 f"what came on standard input ({len(raw):,} bytes) is not a mail: it has none of "
                 f"{', '.join(HEADERS)}; nothing was published"
@@ -64,14 +64,14 @@ class ParsedMail:
     def get_utc_datetime(self) -> datetime | None:
         """The time in `Date`, UTC without a timezone; None if there is none that can be read."""
         moment: datetime | None = getattr(self._header("Date"), "datetime", None)
-        if moment is None:
-            return None
-        return (moment if moment.tzinfo else moment.replace(tzinfo=UTC)).astimezone(UTC).replace(tzinfo=None)
+        with suppress(OverflowError):
+            return moment and moment.replace(tzinfo=moment.tzinfo or UTC).astimezone(UTC).replace(tzinfo=None)
+        return None
 
     def get_subject(self) -> str | None:
         """The subject, decoded, on one line; None if there is none."""
         subject = self._header("Subject")
-        return None if subject is None else " ".join(str(subject).split())
+        return None if subject is None else " ".join(str(subject).encode(errors="replace").decode().split())
 
     def contents(
         self, content_type: str | Iterable[str] = "", filename_regex: str = "", *, decode: bool = True

@@ -17,6 +17,7 @@ import time
 import zlib
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import Future
+from contextlib import suppress
 from datetime import UTC, datetime
 from email.message import Message
 from email.utils import parsedate_to_datetime
@@ -80,13 +81,14 @@ class Answer(NamedTuple):
 
     @property
     def text(self) -> str:
-        """The body in the character set that the answer names, by default UTF-8."""
+        """The body in the character set that the answer names, by default UTF-8. Bytes that are not in it
+        become surrogates, which `text.encode(errors="surrogateescape")` turns back into what was there."""
         message = Message()
         message["Content-Type"] = self.headers.get("Content-Type", "")
-        try:
-            return self.content.decode(message.get_content_charset("utf-8"), "replace")
-        except LookupError:
-            return self.content.decode("utf-8", "replace")
+        text = self.content.decode("utf-8", "surrogateescape")
+        with suppress(LookupError, ValueError):  # an unknown character set, or one of other rules
+            text = self.content.decode(message.get_content_charset("utf-8"), "surrogateescape")
+        return text.removeprefix("\ufeff")
 
 
 def as_datetime(header: str | None) -> datetime | None:
@@ -253,10 +255,12 @@ class _Attempt(NamedTuple):
 
         parts = self.parts
         method, headers, data = self.method, self.headers.copy(), self.data
+        login: Any = None
         for _ in range(REDIRECTS + 1):
-            auth: Any = requests.utils.get_auth_from_url(parts.geturl())
+            given: Any = requests.utils.get_auth_from_url(parts.geturl())
+            login = given if any(given) else login
             # An authentication that changes nothing, or else `.netrc` would replace the header that is there.
-            auth = (lambda it: it) if "Authorization" in headers else auth if any(auth) else None
+            auth = (lambda it: it) if "Authorization" in headers else login
             request = requests.Request(method, parts.geturl(), headers, data=data, auth=auth)
             prepared = session.prepare_request(request)
             url = prepared.url or ""
@@ -265,8 +269,8 @@ class _Attempt(NamedTuple):
             response = session.get_adapter(url).send(prepared, timeout=self.timeout, **settings)
             cookies: Any = requests.cookies
             cookies.extract_cookies_to_jar(session.cookies, prepared, response.raw)
-            target = response.headers.get("Location")
-            if response.status_code not in (301, 302, 303, 307, 308) or not target:
+            target = session.get_redirect_target(response)
+            if not target:
                 return response
             response.close()
             redirected = _parts(target, parts.geturl())
@@ -276,8 +280,13 @@ class _Attempt(NamedTuple):
             if method != "GET" and response.status_code < 307:
                 method, data = "GET", None
             if not _may_know_the_same(before, parts):
+                login = None
                 for name in set(headers) - _FOR_ANY_HOST:
                     del headers[name]
+                if data is not None:
+                    raise self._error(
+                        f"redirects to {shown(parts.geturl())}, which the request's data is not for"
+                    )
         raise self._error(f"redirects more than {REDIRECTS} times, at last to {shown(parts.geturl())}")
 
     def _take(self, response: requests.Response) -> Answer | None:
@@ -311,16 +320,16 @@ class _Attempt(NamedTuple):
                 f"answered with something else than expected ({content_type or 'no content type'}), "
                 f"beginning {content[:60]!r}"
             )
-        validators = {name: headers[name] for name in _CONDITIONS if name in headers}
+        is_whole = bool(chunked or length or coding not in _PLAIN)
+        # Of what may have been cut off no more is known than of nothing: it has to be sent again.
+        validators = {name: headers[name] for name in _CONDITIONS if is_whole and name in headers}
         changed, sent = as_datetime(headers.get("Last-Modified")), as_datetime(headers.get("Date"))
         if changed and sent and changed >= sent:
             # It may have changed again in that second (https://www.rfc-editor.org/rfc/rfc9110#8.8.2.2).
-            del validators["Last-Modified"]
+            validators.pop("Last-Modified", None)
         if validators:
             validators[_URL_OF_VALIDATORS] = _digest(self.url)
-        return Answer(
-            content, headers, validators, bool(chunked or length or coding not in _PLAIN), shown(self.url)
-        )
+        return Answer(content, headers, validators, is_whole, shown(self.url))
 
 
 def _pieces(response: requests.Response, length: str) -> Iterator[bytes]:

@@ -7,11 +7,12 @@ import time
 from collections.abc import Callable, Iterable
 from contextlib import suppress
 from hashlib import blake2b
+from math import inf
 from struct import Struct
 from typing import Any
 
 from n6_stateful.bases.shape import StatefulBaseCollector, default_body
-from n6_stateful.errors import CollectorError
+from n6_stateful.errors import CollectorError, NothingNew
 
 # A mark is 16 bytes: which thing it is, and in which version. The digests are keyed with a secret of the
 # state, so that nobody who writes into a feed can make two things share a mark.
@@ -63,7 +64,7 @@ class BaseSeenItemsCollector(StatefulBaseCollector):
 
     def start_publishing(self) -> None:
         """Publish what was not seen before, and remember what the source shows now."""
-        hours = self.config["forget_after"] / HOUR
+        hours: float = -(-self.config["forget_after"] // HOUR)
         now = self.hour()
         # When each was shown last; None is now.
         seen: dict[bytes, int | None] = {
@@ -72,12 +73,17 @@ class BaseSeenItemsCollector(StatefulBaseCollector):
         changed: set[bytes] = set()
         new = []
         mark_of = self._make_marker()
-        for item in self.obtain_items():
-            mark = mark_of(item)
-            if mark not in seen:
-                new.append(item)
-                changed.add(mark[:KEY_SIZE])
-            seen[mark] = None
+        try:
+            for item in self.obtain_items():
+                mark = mark_of(item)
+                if mark not in seen:
+                    new.append(item)
+                    changed.add(mark[:KEY_SIZE])
+                seen[mark] = None
+        except NothingNew:
+            if not new:
+                raise
+            hours = inf  # what is not shown may be there all the same
         for item in new:  # once all could be read: what an error leaves unsaved comes again at each run
             self.publish_output(*self.get_output_components(item=item))
         kept: dict[int, list[bytes]] = {now: [mark for mark, hour in seen.items() if hour is None]}

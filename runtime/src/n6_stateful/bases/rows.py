@@ -7,6 +7,7 @@ import datetime
 import io
 import logging
 import pickle
+import sys
 from collections.abc import Iterable, Iterator
 from contextlib import suppress
 from hashlib import blake2b
@@ -16,7 +17,7 @@ from typing import Any
 from n6_stateful.bases.downloading import BaseDownloadingCollector, looks_like_html
 from n6_stateful.bases.shape import StatefulBaseCollector
 from n6_stateful.bases.two_phase import BaseTwoPhaseCollector
-from n6_stateful.errors import CollectorError, SourceError
+from n6_stateful.errors import CollectorError, NothingNew, SourceError
 
 LOGGER = logging.getLogger(__name__)
 
@@ -24,6 +25,7 @@ DIGEST_SIZE = 16
 _PACK = 10_000
 _SPLIT = 1 << 20
 _PROMISED_STATE_KEY = "promised"
+_UNREADABLE = (ValueError, LookupError, ArithmeticError, csv.Error)
 
 
 class BaseTimeOrderedRowsCollector(StatefulBaseCollector, BaseTwoPhaseCollector):
@@ -37,9 +39,9 @@ class BaseTimeOrderedRowsCollector(StatefulBaseCollector, BaseTwoPhaseCollector)
     much before the newest one: the digests of the rows taken in that window are remembered. The same row
     again, anywhere in the window, is not new.
 
-    A row whose time cannot be read (`ValueError`, `LookupError` or `csv.Error`), or is none
-    (`is_row_time_possible`), is left out, with a line in the log; if that is so of all rows, the format must
-    have changed, and it is an error.
+    A row whose time or key cannot be read (`ValueError`, `LookupError`, `ArithmeticError` or `csv.Error`), or
+    whose time cannot be (`is_row_time_possible`), is left out, with a line in the log; if that is so of all
+    rows, the format must have changed, and it is an error.
 
     The state's keys are n6's, `newest_row_time`, `newest_rows` and `rows_count`, so that the state of either
     is read by the other; and with `late_by` also `window_begin`, since when all rows are remembered, and
@@ -204,14 +206,20 @@ class BaseTimeOrderedRowsCollector(StatefulBaseCollector, BaseTwoPhaseCollector)
     def publish_iteratively(self) -> Iterator[None]:
         """As in the base class, once what was promised before is published and the promise is saved."""
         fresh = self._input_pile
-        if self._again:
-            self._input_pile = self._again
+        try:
+            if self._again:
+                self._input_pile = self._again
+                yield from super().publish_iteratively()
+            if self._promise is not None:
+                self.save_state(self._promise)
+                self.loaded_generation = self.state_generation  # to save a promise is to take nothing
+            self._input_pile = fresh
             yield from super().publish_iteratively()
-        if self._promise is not None:
-            self.save_state(self._promise)
-            self.loaded_generation = self.state_generation  # to save a promise is to take nothing
-        self._input_pile = fresh
-        yield from super().publish_iteratively()
+        except NothingNew as exc:
+            raise CollectorError(
+                "NothingNew came when rows had been taken already, and the others would be lost: leave rows "
+                "out where their time is read, or make no input data of them"
+            ) from exc
 
     def generate_input_data_dicts(self, input_pile: Any, /) -> Iterator[dict[str, Any]]:
         """All fresh rows at once; for a message each `for row in input_pile: yield {"fresh_rows": [row]}`."""
@@ -251,20 +259,26 @@ class BaseTimeOrderedRowsCollector(StatefulBaseCollector, BaseTwoPhaseCollector)
         for row in all_rows:
             try:
                 row_time = extract_row_time(row)
-            except (ValueError, LookupError, csv.Error):
+            except _UNREADABLE:
                 unread.append(row)
                 continue
             if row_time is None:
                 continue
             if not count:
                 limit = _limit(row_time)
-            if limit is not None and row_time > limit and not self.is_row_time_possible(row_time):
+            if row_time != row_time or (  # as NaN is
+                limit is not None and row_time > limit and not self.is_row_time_possible(row_time)
+            ):
                 unread.append(row)
                 continue
             count += 1
             if row_time < begin:
                 continue
-            key = row_key(row)
+            try:
+                key = row_key(row)
+            except _UNREADABLE:
+                unread.append(row)
+                continue
             if row_time == before and key in known_rows:
                 continue
             if late_by:
@@ -402,7 +416,8 @@ def _tomorrow() -> datetime.datetime:
 
 
 def _limit(row_time: Any) -> Any:
-    """Tomorrow, to be compared with such times; None for those that are none, such as numbers."""
+    """Tomorrow, to be compared with such times; None if that cannot be said. Of numbers only infinity is
+    too much: who knows what they count."""
     tomorrow = _tomorrow()
     match row_time:
         case str():
@@ -411,6 +426,8 @@ def _limit(row_time: Any) -> Any:
             return tomorrow if row_time.tzinfo else tomorrow.replace(tzinfo=None)
         case datetime.date():
             return tomorrow.date()
+        case int() | float():
+            return sys.float_info.max
     return None
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from contextlib import suppress
 from typing import Any, ClassVar
 
 from n6_stateful.bases.base import BaseCollector, StatefulCollectorMixin
@@ -50,7 +51,8 @@ def default_body(record: Any) -> bytes:
     """A record as a message's body: bytes as they are, text as UTF-8, anything else as JSON.
 
     The same record gives the same bytes, whatever the order of its keys. What UTF-8 cannot hold (a surrogate
-    by itself, which JSON can) is written as its escape.
+    by itself, which JSON can) is written as its escape, or as the byte that it stands for in
+    `surrogateescape`.
 
     >>> default_body({"b": 1, "a": "ż"})
     b'{"a":"\\xc5\\xbc","b":1}'
@@ -58,6 +60,8 @@ def default_body(record: Any) -> bytes:
     if isinstance(record, bytes):
         return record
     if isinstance(record, str):
+        with suppress(UnicodeEncodeError):
+            return record.encode(errors="surrogateescape")  # as Answer.text has what is not text
         return record.encode(errors="backslashreplace")
     text = json.dumps(record, ensure_ascii=False, sort_keys=True, separators=(",", ":"))
     try:

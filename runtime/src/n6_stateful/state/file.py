@@ -97,11 +97,13 @@ class FileStore:
         """Who holds the lock, as the kernel lists it; None if nobody does, or where there is no such list."""
         # To try the lock would be to hold it for an instant, in which a run could fail to take it.
         try:
-            inode = self._lock_path.stat().st_ino
+            status = self._lock_path.stat()
+            device = status.st_dev
+            ours = f"{os.major(device):02x}:{os.minor(device):02x}:{status.st_ino}"
             said, _, since = self._lock_path.read_text(errors="replace").strip().partition(" ")
             for line in Path("/proc/locks").read_text().splitlines():
                 _, kind, _, _, pid, place, *_ = line.split()
-                if kind == "FLOCK" and place.endswith(f":{inode}"):
+                if kind == "FLOCK" and place == ours:
                     # 0: it is in another container, or only a child of it is left. Another number than what
                     # the file says: it has not written its own there yet.
                     return f"process {said}, since {since}" if pid in ("0", said) else f"process {pid}"

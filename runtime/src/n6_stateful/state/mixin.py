@@ -359,8 +359,8 @@ class CollectorWithStateMixin:
             cls if isinstance(cls, str) else f"{cls.__module__}.{cls.__qualname__}"
             for cls in self.state_classes
         )
-        packages = {cls.__module__.partition(".")[0] for cls in type(self).__mro__}
-        return Admission(packages - {"n6_stateful", *sys.stdlib_module_names}, set(names))
+        package = type(self).__module__.partition(".")[0]
+        return Admission({package} - {"n6_stateful", *sys.stdlib_module_names}, set(names))
 
     def _set_current(self, current: Generation | None) -> None:
         self._state_loaded = True

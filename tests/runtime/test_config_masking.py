@@ -95,6 +95,13 @@ def test_url() -> None:
     assert masked("ssl_keyfile", "/etc/key.pem") == "/etc/key.pem"
 
 
+@pytest.mark.parametrize("before", ["/", "a://", "a.", "/?", "url: /", "/a1"])
+def test_long_text(before: str) -> None:
+    """A long text, whatever it consists of, is no work for hours."""
+    told = masked_url_text(before * 200_000 + " http://u:hunter2@h/")
+    assert told.endswith(" http://u:***@h/")
+
+
 @pytest.mark.parametrize(
     ("text", "shown"),
     [

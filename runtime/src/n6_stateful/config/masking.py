@@ -8,9 +8,9 @@ _SECRET_NAME = re.compile(
     r"passw|passph|secret|token|credential|cookie|headers|authori[sz]|key(?!file)", re.IGNORECASE
 )
 # In a text a URL ends before white space, a quote or a bracket, and the punctuation in front of that;
-# `url: /path` is how requests quotes it.
-_URL = re.compile(r"(\b[a-z][a-z0-9+.-]*://|\burl: (?=/))([^\s'\"<>`]*[^\s'\"<>`:,.;)])", re.IGNORECASE)
-_QUERY = re.compile(r"(/[^\s'\"<>?]*\?)[^\s'\"<>)]*[^\s'\"<>):,.;]")
+# `url: /path` is how requests quotes it. Texts may be long: no search begins anew at each of their slashes.
+_URL = re.compile(r"([a-z][a-z0-9+.-]{0,30}://|\burl: (?=/))([^\s'\"<>`]*[^\s'\"<>`:,.;)])", re.IGNORECASE)
+_QUERY = re.compile(r"(/[^\s'\"<>?/]*\?)[^\s'\"<>)]*[^\s'\"<>):,.;]")
 _TOKEN = re.compile(r"(?<=/)(?=[^/]*\d)[\w:~=+-]{20,}(?=[/#),;]|$)")
 
 

@@ -91,6 +91,7 @@ class QueuedBase:
 
         In either case the output is given up at once, so that a `save_state` after this call is not reached.
         """
+        raise_if_interrupted()
         self._stopped = False
         self._is_checked = False
         self._message_ids = MessageIds()  # so that a run that is repeated here gives the same ids, too

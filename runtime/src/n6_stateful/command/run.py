@@ -9,7 +9,7 @@ from n6_stateful import settings
 from n6_stateful.collector import BaseCollector
 from n6_stateful.command.failures import Failure, failure_of, tell
 from n6_stateful.errors import PublishError
-from n6_stateful.interruption import raise_if_interrupted
+from n6_stateful.interruption import end_if_forked, raise_if_interrupted
 from n6_stateful.publishing import QueuedBase
 from n6_stateful.record.recording import Recording
 from n6_stateful.state.mixin import CollectorWithStateMixin
@@ -35,6 +35,7 @@ def run(collector_class: type[AbstractBaseCollector], args: Namespace) -> int:
         if isinstance(collector, QueuedBase) and collector.delivery_problem is not None:
             failure = Failure(PublishError.exit_code, collector.delivery_problem)
     except BaseException as exc:
+        end_if_forked()
         failure = failure_of(exc)
     if failure:
         tell(args, failure)

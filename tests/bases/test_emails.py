@@ -15,6 +15,7 @@ import pytest
 
 from n6_stateful import PublishError, SourceError
 from n6_stateful.bases.emails import BaseSimpleEmailCollector, ParsedMail
+from n6_stateful.errors import Terminated
 from n6_stateful.testing import MemoryOutput
 from tests.bases.running import Running
 
@@ -96,6 +97,32 @@ class TestTryAgain:
         with pytest.raises(PublishError) as caught:
             running.run(make_output=lambda self: MemoryOutput(fails=True))
         assert caught.value.exit_code == 75
+
+    def test_terminated(self, running: Running) -> None:
+        """So does a run that is ended on its way."""
+
+        def start_publishing(collector: Any) -> None:
+            raise Terminated
+
+        running.give(mail())  # type: ignore[attr-defined]
+        with pytest.raises(Terminated) as caught:
+            running.run(start_publishing=start_publishing)
+        assert caught.value.exit_code == 75
+
+    def test_others_refused(self, running: Running, caplog: pytest.LogCaptureFixture) -> None:
+        """What the broker has refused of other mails is told, and does not have this one sent back."""
+        output = MemoryOutput()
+        output.problem = "1 message is set apart"
+        running.give(mail())  # type: ignore[attr-defined]
+        problems = []
+
+        def run_handling(collector: Any) -> None:
+            MailCollector.run_handling(collector)
+            problems.append(collector.delivery_problem)
+
+        running.run(make_output=lambda self: output, run_handling=run_handling)
+        assert problems == [None]
+        assert "1 message is set apart" in caplog.text
 
 
 class TestNoMail:

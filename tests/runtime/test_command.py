@@ -7,6 +7,7 @@ import pty
 import signal
 import subprocess
 import sys
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -410,6 +411,23 @@ class TestStandardStreams:
         if redirections == ">/dev/full":
             assert "WARNING n6_stateful.command: standard output cannot be written: No space" in done.stderr
 
+    def test_would_block(self, host: Host) -> None:
+        """So it is with a pipe that is full and does not wait."""
+        reader, writer = os.pipe()
+        os.set_blocking(writer, False)
+        with suppress(BlockingIOError):
+            while True:
+                os.write(writer, bytes(4096))
+        command = [sys.executable, str(PROGRAM), "--config", str(host.config)]
+        done = subprocess.run(
+            command, env=host.env, stdout=writer, stderr=subprocess.PIPE, text=True, timeout=60
+        )
+        os.close(reader)
+        os.close(writer)
+        assert done.returncode == 0, done.stderr
+        assert "standard output cannot be written" in done.stderr
+        assert host.run("runs", "--json").stdout.count('"exit_code": 0') == 1
+
     @pytest.mark.parametrize("argv", [["state", "show"], ["--dry-run"], ["check"], ["spool", "list"]])
     def test_commands(self, host: Host, argv: list[str]) -> None:
         """What is there to show something fails if it cannot, in one clear line."""
@@ -427,6 +445,58 @@ class TestStandardStreams:
     def test_no_traceback_of_help(self, host: Host) -> None:
         """`--help` with a closed standard output says nothing."""
         assert "Traceback" not in self.shell(host, ">&-", "--help").stderr
+
+
+class TestTerminal:
+    """What others have written has no power over a terminal."""
+
+    def test_state(self, host: Host) -> None:
+        """The name of a class in a state, in an error and where the state is shown."""
+        host.run()
+        (state,) = host.directory.glob("cache/*.pickle")
+        state.write_bytes(b"\x80\x04\x8c\x01m\x8c\x0aC\x1b]0;own\x07:\x93)\x81.")
+        for argv, code in (([], 74), (["state", "show"], 0)):
+            done = host.run(*argv)
+            assert done.returncode == code
+            assert "C\\x1b]0;own\\x07:" in done.stdout + done.stderr
+            assert "\x1b" not in done.stdout + done.stderr
+
+
+class TestFork:
+    """A child that a collector forks."""
+
+    @pytest.mark.parametrize("does", ["return b'2026-01,a'", "sys.exit(0)", "raise ValueError"])
+    def test_download(self, host: Host, does: str) -> None:
+        """One that comes back from the download is ended: it publishes, saves and records nothing."""
+        program = host.directory / "forking.py"
+        program.write_text(f"""
+import os, sys
+from n6_stateful.bases import BaseTimeOrderedRowsCollector
+
+class SampleCollector(BaseTimeOrderedRowsCollector):
+    source_channel = "rows"
+    config_spec = "[sample]\\nsource :: str\\ncache_dir :: path\\nurl :: str\\n"
+    def obtain_orig_data(self):
+        child = os.fork()
+        if not child:
+            {does}
+        assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 1
+        return b"2026-01,a"
+    def pick_raw_row_time(self, row):
+        return row[:7]
+    def clean_row_time(self, raw_row_time):
+        return raw_row_time
+
+SampleCollector.run_script()
+""")
+        argv = [sys.executable, str(program), "--config", str(host.config)]
+        done = subprocess.run(argv, env=host.env, capture_output=True, text=True, timeout=60)
+        assert done.returncode == 0, done.stderr
+        assert "a forked child came back into its parent's run, and was ended there" in done.stderr
+        assert done.stdout.count("published 1 message") == 1
+        assert "error:" not in done.stderr
+        listed = host.run("spool", "list", "--json").stdout
+        assert listed.count("message_id") == 1
 
 
 class TestCheck:

@@ -18,6 +18,7 @@ import random
 import struct
 import subprocess
 import sys
+import tracemalloc
 import types
 import uuid
 from collections.abc import Iterator
@@ -352,6 +353,15 @@ class TestDepth:
         assert hostile(pickle.dumps({state: 1})) == {state: 1}
         with pytest.raises(RefusedError):
             hostile(pickle.dumps([(state,) if depth > 1 else a_function]))
+
+    def test_large_bytearray(self) -> None:
+        """A bytearray is given no more room than there are bytes for it."""
+        tracemalloc.start()
+        with pytest.raises(EOFError):
+            hostile(b"\x80\x05\x96" + (1 << 28).to_bytes(8, "little") + b".")
+        assert tracemalloc.get_traced_memory()[1] < 1 << 20
+        tracemalloc.stop()
+        assert hostile(pickle.dumps([uuid.UUID(int=5), bytearray(b"abc")], 5)) == [uuid.UUID(int=5), b"abc"]
 
     def test_named_tuples_count(self) -> None:
         """A tuple by another name is one."""

@@ -18,7 +18,7 @@ from hashlib import blake2b
 from typing import Any
 
 from n6_stateful.bases.two_phase import BaseSimpleCollector
-from n6_stateful.errors import PublishError, SourceError
+from n6_stateful.errors import PublishError, SourceError, Terminated
 
 LOGGER = logging.getLogger(__name__)
 
@@ -196,10 +196,13 @@ class BaseSimpleEmailCollector(BaseSimpleCollector):
         self.state_generations = (self.state_generation,)
         try:
             super().run()
-        except PublishError as exc:
+        except (PublishError, Terminated) as exc:
             # With any other code postfix and procmail send the mail back, where it would be lost for us.
             exc.exit_code = TRY_AGAIN
             raise
+        if self.delivery_problem is not None:  # of other mails: this one is safe
+            LOGGER.warning("%s", self.delivery_problem)
+            self.delivery_problem = None
 
     def get_output_prop_kwargs(
         self, *, source: str, output_data_body: bytes, **processed_data: Any

@@ -71,6 +71,9 @@ def _place(exc: BaseException) -> str:
 def tell(args: Namespace, failure: Failure) -> int:
     """Print it, or log it where the log is for machines, and return the exit code."""
     sys.stdout.flush()
+    # What a state or a source says must have no power over a terminal.
+    lines = (line if line.isprintable() else ascii(line)[1:-1] for line in failure.text.split("\n"))
+    failure = failure._replace(text="\n".join(lines))
     if args.log_format == "json":
         LOGGER.error(failure.text, extra={"exit_code": failure.exit_code})
     else:

@@ -85,9 +85,13 @@ def _spool() -> Spool:
 
 def _as_line(spooled: Spooled) -> str:
     message = spooled.message
-    columns = (message.properties["message_id"], message.exchange, message.routing_key)
+    columns = map(_shown, (message.properties["message_id"], message.exchange, message.routing_key))
     apart = [f"set apart: {spooled.refused}"] if spooled.refused is not None else []
     return "  ".join((_utc(spooled.spooled), *columns, f"{spooled.size:,} bytes", *apart))
+
+
+def _shown(text: str) -> str:
+    return text if text.isprintable() else ascii(text)[1:-1]
 
 
 def _as_json(spooled: Spooled) -> dict[str, object]:

@@ -61,7 +61,7 @@ class _LookingUnpickler(CarefulUnpickler):
         try:
             return super().find_class(module, name)
         except RefusedError:
-            return type("StandIn", (StandIn,), {"name": f"{module}.{name}"})
+            return type("StandIn", (StandIn,), {"name": ascii(f"{module}.{name}")[1:-1]})
 
     def persistent_load(self, pid: Any) -> Any:
         return f"<persistent id {pid!r}>"

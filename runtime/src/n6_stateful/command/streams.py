@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import io
 import os
 import sys
@@ -17,7 +18,10 @@ class SafeFile(io.FileIO):
         """Write, or drop."""
         if self.error is None:
             try:
-                return super().write(data)
+                written: int | None = super().write(data)
+                if written is not None:
+                    return written
+                self.error = BlockingIOError(errno.EAGAIN, os.strerror(errno.EAGAIN))
             except OSError as exc:
                 self.error = exc
         return len(data)

@@ -342,9 +342,12 @@ class DatabaseStore:
         pickle = self._pickles.get(wanted.id)
         if pickle is None:
             ours = "SELECT pickle FROM n6_state WHERE name = %(name)s AND number = %(number)s AND id = %(id)s"
-            pickle = self._sql(ours, size=wanted.size, number=wanted.number, id=wanted.id).scalar()
-        loaded, found = read_state(wanted.where, BytesIO(pickle or b""), load)
-        if found[:2] != wanted[:2]:
+            found = self._sql(ours, size=wanted.size, number=wanted.number, id=wanted.id).all()
+            if not found:
+                raise StateError(f"{wanted.where}: a later save has just taken its place; look again")
+            pickle = found[0][0]
+        loaded, generation = read_state(wanted.where, BytesIO(pickle or b""), load)
+        if generation[:2] != wanted[:2]:
             raise BrokenStateError(f"{wanted.where}: its contents are not what was saved")
         return loaded, wanted
 

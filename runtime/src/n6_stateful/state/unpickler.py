@@ -135,6 +135,7 @@ class CarefulUnpickler(pickle._Unpickler):
         errors: the same.
     """
 
+    read: Callable[[int], bytes]
     stack: list[Any]
     metastack: list[list[Any]]
     dispatch: ClassVar[dict[int, Callable[[Any], None]]] = {
@@ -213,7 +214,12 @@ class CarefulUnpickler(pickle._Unpickler):
     def _instantiate(self, cls: Any, args: Any) -> None:
         self._call(*(cls, *args) if args else (_newobj, cls))
 
+    def _load_bytearray8(self) -> None:
+        # Python's own makes room for as much as it says, before it looks whether there is as much.
+        self.stack.append(bytearray(self.read(int.from_bytes(self.read(8), "little"))))
+
     dispatch |= {
+        pickle.BYTEARRAY8[0]: _load_bytearray8,
         pickle.REDUCE[0]: _load_reduce,
         pickle.NEWOBJ[0]: _load_newobj,
         pickle.NEWOBJ_EX[0]: _load_newobj_ex,

@@ -146,6 +146,24 @@ class TestProof:
             done = subprocess.run(argv, capture_output=True, text=True)
         assert "no new state could be saved: Permission denied" in done.stdout, done.stderr
 
+    @pytest.mark.skipif(os.geteuid() != 0, reason="needs root to be another user")
+    def test_of_root(self) -> None:
+        """A state that root has put there, for itself alone, is told with the chown that mends it."""
+        code = (
+            "os.setgid(65534); os.setuid(65534)\n"
+            "try: file.read(lambda source: source.read())\n"
+            "except StateError as error: print(error)\n"
+        )
+        with tempfile.TemporaryDirectory() as directory:
+            os.chown(directory, 65534, 65534)
+            path = Path(directory) / "name.pickle"
+            path.write_bytes(b"N.")
+            path.chmod(0o600)
+            argv = [sys.executable, "-c", BEGIN + code, str(path)]
+            done = subprocess.run(argv, capture_output=True, text=True)
+        assert "belongs to another user (uid 0, this is uid 65534)" in done.stdout, done.stderr
+        assert f"chown 65534 {path}" in done.stdout
+
     def test_immutable_file(self, file: FileStore) -> None:
         """A file that was made immutable could not be replaced."""
         file.write(dumped(1), 1)

@@ -225,6 +225,7 @@ def _opened(path: Path) -> Iterator[BinaryIO]:
     with os_errors_as_state_error(f"{path}: cannot be read", but=FileNotFoundError):
         if path.is_symlink():
             raise StateError(f"{path}: is a symbolic link; put the file itself there")
+        check_safe(path, path.stat())  # before it is opened, which may be denied without a word on why
         with open(path, "rb", opener=_open_file_itself) as file:
             status = os.fstat(file.fileno())
             if not stat.S_ISREG(status.st_mode):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from pathlib import Path
 
 import pytest
@@ -47,6 +48,14 @@ class TestHistory:
         assert history.records() == [record(1, 69, error="żółw 'quoted'")]
         assert store.generations() == []
         assert store.set_aside_names() == []
+
+    def test_clock(self, store: DatabaseStore) -> None:
+        """What a clock that was ahead has left comes before all other runs, not after them."""
+        history = DatabaseHistory(store, KEPT)
+        ahead = record(1)._replace(start=time.time() + 86_400, end=None, exit_code=None)
+        for each in (record(2), ahead, record(3)):
+            history.put(each)
+        assert history.records() == [ahead, record(2), record(3)]
 
     def test_kept(self, store: DatabaseStore) -> None:
         """Of many the last ones are kept."""

@@ -80,6 +80,11 @@ class TestRecords:
         killed, good = history(path).records()
         assert (killed.exit_code, good.exit_code) == (None, 0)
 
+    def test_clock(self, path: Path) -> None:
+        """The last run is the one that was written last, also where the clock was ahead before it."""
+        run(path, record(9), record(2, 69))
+        assert history(path).records() == [record(9), record(2, 69)]
+
     def test_side_by_side(self, path: Path) -> None:
         """Runs that overlap, one of them turned away, keep to their own lines."""
         first, second = history(path), history(path)

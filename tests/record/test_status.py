@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from n6_stateful import settings
-from n6_stateful.command.status import CRITICAL, OK, UNKNOWN, WARNING, judge
+from n6_stateful.command.status import CRITICAL, IN_FUTURE, OK, UNKNOWN, WARNING, judge
 from n6_stateful.record.history import FileHistory
 from n6_stateful.record.run import RunRecord
 from tests.record import watched_collector
@@ -125,8 +125,21 @@ class TestLine:
 
     def test_clock(self, judged: Judge) -> None:
         """A clock that was put back gives no negative ages."""
-        level, text = judged(record(1, 0), after=-HOUR)
+        level, text = judged(record(1, 0), after=-60)
         assert (level, "last_good=0s" in text) == (OK, True)
+
+    def test_future(self, judged: Judge) -> None:
+        """A good run of the future is a warning, once, and none that was good a short time ago."""
+        level, text = judged(record(1, 0, 5), after=-HOUR)
+        assert (level, text.startswith(f"{IN_FUTURE} | failed=0")) == (WARNING, True), text
+
+    def test_after_future(self, host: Host, judged: Judge) -> None:
+        """Once the clock is right again the runs since decide, good or failed."""
+        judged(record(1, 0, 5), record(60 * 24 * 365, 0, 5), record(2, 0, 5))
+        assert judge(WatchedCollector(), LIMITS, record(3).start)[0] == OK
+        judged(record(4, 69, error="no broker"))
+        level, text = judge(WatchedCollector(), LIMITS, record(5).start)
+        assert (level, text.startswith("1 run(s) failed in a row: no broker; last good")) == (WARNING, True)
 
 
 class TestAround:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from n6_stateful.errors import N6StatefulError
 from n6_stateful.record.recording import find_backlog, find_records, one_line
-from n6_stateful.record.run import Health
+from n6_stateful.record.run import AHEAD, Health
 from n6_stateful.state.mixin import CollectorWithStateMixin
 
 if TYPE_CHECKING:
@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
 OK, WARNING, CRITICAL, UNKNOWN = range(4)
 LEVELS = ("OK", "WARNING", "CRITICAL", "UNKNOWN")
+IN_FUTURE = "the last run that is recorded began in the future: has the clock been set back?"
 
 
 def status(collector_class: type[AbstractBaseCollector], args: Namespace) -> int:
@@ -51,7 +52,8 @@ def judge(collector: AbstractBaseCollector, args: Namespace, now: float) -> tupl
     data = []
     new_data: tuple[float | None, str] = (new and new.heard, "last new data {} ago")
     if new is None and good:
-        new_data = records[0].heard, "no new data since the first run that is recorded, {} ago"
+        first = min(each.heard for each in records)
+        new_data = first, "no new data since the first run that is recorded, {} ago"
     limits = args.warning, args.critical
     for label, since, text, warning, critical in (
         ("last_good", good and good.heard, "last good run {} ago", *limits),
@@ -59,7 +61,9 @@ def judge(collector: AbstractBaseCollector, args: Namespace, now: float) -> tupl
         ("running", running and running.start, "a run has been in progress for {}", *limits),
         ("spool_oldest", oldest, f"{waiting:,} message(s) wait in the spool, the oldest for {{}}", *limits),
     ):
-        if since is not None:
+        if since is not None and since > now + AHEAD:
+            found.append((WARNING, IN_FUTURE))
+        elif since is not None:
             age = max(0, int(now - since))
             level = CRITICAL if critical is not None and age >= critical else WARNING * (age >= warning)
             found.append((level, text.format(_length(age))))
@@ -75,7 +79,7 @@ def judge(collector: AbstractBaseCollector, args: Namespace, now: float) -> tupl
             found.append((WARNING, f"{count:,} {text}"))
     found.sort(key=lambda each: -each[0])
     # A bar begins the performance data.
-    text = "; ".join(text for _, text in found).replace("|", "/")
+    text = "; ".join(dict.fromkeys(text for _, text in found)).replace("|", "/")
     return found[0][0], f"{text} | {' '.join(data)}"
 
 

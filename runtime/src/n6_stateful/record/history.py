@@ -10,13 +10,14 @@ import errno
 import fcntl
 import json
 import os
+import time
 from collections.abc import Iterable
 from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
 from n6_stateful.errors import BusyError
-from n6_stateful.record.run import Health, RunRecord
+from n6_stateful.record.run import AHEAD, Health, RunRecord
 from n6_stateful.state.file import check_safe, make_private_directories, os_errors_as_state_error
 
 if TYPE_CHECKING:
@@ -33,7 +34,8 @@ class History(Protocol):
         """Add the record of a run, or replace the one that was put for this run before."""
 
     def records(self) -> list[RunRecord]:
-        """The records that are kept, oldest first: the last ones, and the last one that brought data."""
+        """The records that are kept, in the order in which the runs began, whatever the clock said: the last
+        ones, and the last one that brought data."""
 
 
 class FileHistory:
@@ -106,8 +108,9 @@ class DatabaseHistory:
         self._store.put_run(number, line, self._keep, precious=record.brought_data)
 
     def records(self) -> list[RunRecord]:
-        """The records of all machines."""
-        return from_json(self._store.runs())
+        """The records of all machines, by their time: what a clock that was ahead has left comes first."""
+        limit = time.time() + AHEAD
+        return sorted(from_json(self._store.runs()), key=lambda record: record.start <= limit)
 
 
 def to_json(record: RunRecord) -> str:
@@ -116,15 +119,15 @@ def to_json(record: RunRecord) -> str:
 
 
 def from_json(lines: Iterable[str | bytes]) -> list[RunRecord]:
-    """The records in the lines, of each run the last one; a line that was cut is left out, and what only a
-    newer version knows."""
+    """The records in the lines, of each run the last one, in the place of the first; a line that was cut is
+    left out, and what only a newer version knows."""
     found = {}
     for line in lines:
         with suppress(ValueError, TypeError, AttributeError):
             known = {name: each for name, each in json.loads(line).items() if name in RunRecord._fields}
             record = RunRecord(**known)
             found[float(record.start), record.host, record.pid] = record
-    return sorted(found.values(), key=lambda record: record.start)
+    return list(found.values())
 
 
 def _line(record: RunRecord) -> bytes:

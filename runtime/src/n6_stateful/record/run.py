@@ -7,6 +7,8 @@ from typing import NamedTuple
 
 from n6_stateful.errors import BusyError
 
+AHEAD = 300  # seconds by which the clock of another machine may be ahead
+
 
 class RunRecord(NamedTuple):
     """What one run did. None of it is a secret, or a part of what was published.

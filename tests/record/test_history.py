@@ -21,6 +21,7 @@ def record(number: int, exit_code: int | None = 0, messages: int = 0, error: str
     """The record of a run that began `number` minutes after the epoch's first day, and took 5 seconds."""
     start = 86_400.0 + 60 * number
     end = None if exit_code is None else start + 5
+    error = error or "another run is in progress" * (exit_code == 75)
     return RunRecord(start, end, exit_code, messages, 10 * messages, error=error, host="host", pid=number)
 
 

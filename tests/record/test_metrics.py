@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import shutil
 import subprocess
@@ -111,21 +112,57 @@ class TestRuns:
         assert failed["last_success_timestamp_seconds"] == good["last_success_timestamp_seconds"]
 
     def test_no_directory(self, host: Host) -> None:
-        """A directory that is not there is one warning, and the run is recorded all the same."""
-        host.configure("monitoring", textfile_dir=str(host.directory / "none"))
+        """A directory that is not there is one warning that names it, and an error of `check`; the run is
+        recorded all the same."""
+        directory = host.directory / "none"
+        host.configure("monitoring", textfile_dir=str(directory))
         done = host.collect("publish", "--log-level", "warning")
         assert done.returncode == 0
-        assert done.stderr.count("this run could not be recorded") == 1
+        assert done.stderr.count(f"the metrics could not be written to {directory}: ") == 1
+        assert "could not be recorded" not in done.stderr
         assert len(host.records) == 1
+        tried = host.command("check")
+        assert (tried.returncode, f"textfile_dir = {directory}: No such file" in tried.stdout) == (78, True)
+        directory.mkdir()
+        tried = host.command("check")
+        assert (tried.returncode, f"metrics: ok, in {directory}\n" in tried.stdout) == (0, True)
+        assert not list(directory.iterdir())
+
+    def test_turned_away(self, host: Host) -> None:
+        """A run that another one turned away leaves the metrics as they are; one that was killed shows in
+        those of the next one."""
+        directory = host.directory / "metrics"
+        directory.mkdir()
+        host.configure("monitoring", textfile_dir=str(directory))
+        host.collect("publish")
+        (file,) = directory.iterdir()
+        before = file.read_text()
+        process = host.collect_and_wait()
+        assert host.command().returncode == 75
+        process.kill()
+        process.communicate(timeout=60)
+        assert file.read_text() == before
+        host.collect("fail")
+        assert parsed(file)["failed_runs"] == 2
+
+    def test_broken_spool(self, host: Host) -> None:
+        """A spool that cannot be read fails the run, and the metrics say so."""
+        host.configure("monitoring", textfile_dir=str(host.directory))
+        (host.directory / "spool").write_bytes(bytes(4096))
+        assert host.collect("publish").returncode == 69
+        (file,) = host.directory.glob("*.prom")
+        assert parsed(file)["last_run_exit_code"] == 69
 
     def test_missing(self, host: Host) -> None:
-        """Without prometheus_client one line names what to install."""
+        """Without prometheus_client one line names what to install, as a whole; so does `check`."""
         host.configure("monitoring", textfile_dir=str(host.directory))
         absent = host.directory / "absent"
         absent.mkdir()
         (absent / "prometheus_client.py").write_text("raise ImportError('not here')")
-        host.env["PYTHONPATH"] = str(absent)
+        host.env["PYTHONPATH"] = os.pathsep.join([str(absent), *sys.path])
         done = host.collect("publish")
         assert done.returncode == 0
-        assert re.search(r"-m pip install '.*\[prometheus\]'", done.stderr)
-        assert sys.executable
+        advice = rf"{sys.executable} -m pip install '.*\[prometheus\].*'$"
+        assert re.search(f"could not be written to {host.directory}: .* {advice}", done.stderr, re.MULTILINE)
+        tried = host.command("check")
+        assert (tried.returncode, bool(re.search(advice, tried.stdout, re.MULTILINE))) == (78, True)

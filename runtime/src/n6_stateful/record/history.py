@@ -16,7 +16,6 @@ from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
-from n6_stateful.errors import BusyError
 from n6_stateful.record.run import AHEAD, Health, RunRecord
 from n6_stateful.state.file import check_safe, make_private_directories, os_errors_as_state_error
 
@@ -61,7 +60,7 @@ class FileHistory:
             self._at = -1
             # A run that was turned away might do it at the same time as the one in progress.
             is_full = self.path.stat().st_size >= self._keep * PLACE
-            if is_full and record.exit_code != BusyError.exit_code:
+            if is_full and not record.turned_away:
                 new = Health.of(self.records()).new
                 self.path.replace(self.older)
                 if new is not None:

@@ -21,8 +21,10 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from pathlib import Path
-from typing import TYPE_CHECKING
+from tempfile import TemporaryFile
+from typing import TYPE_CHECKING, Any
 
+from n6_stateful.errors import ConfigError
 from n6_stateful.extras import needs_extra
 from n6_stateful.record.run import Health, RunRecord
 
@@ -59,20 +61,39 @@ def write(
         ConfigError: prometheus_client is not installed.
         OSError: the file cannot be written.
     """
-    try:
-        from prometheus_client import CollectorRegistry, Gauge, write_to_textfile
-    except ImportError as exc:
-        raise needs_extra("[monitoring] textfile_dir", "prometheus", exc) from exc
+    client = _client()
     last, good, new, failed = Health.of(records)
     if last is None:
         return  # the only run so far was turned away
     code = -1 if last.exit_code is None else last.exit_code
     times = good.heard if good else 0, new.heard if new else 0
     values = [last.heard, code, last.heard - last.start, last.messages, *times, failed, *(backlog or ())[:2]]
-    registry = CollectorRegistry()
+    registry = client.CollectorRegistry()
     for (name, about), value in zip(ABOUT.items(), values, strict=False):
-        gauge = Gauge(f"n6_collector_{name}", about, ["source", "collector"], registry=registry)
+        gauge = client.Gauge(f"n6_collector_{name}", about, ["source", "collector"], registry=registry)
         gauge.labels(*labels).set(value)
     path = directory / f"n6_{'.'.join(labels)}.prom"
-    write_to_textfile(str(path), registry)
+    client.write_to_textfile(str(path), registry)
     path.chmod(0o644)  # node_exporter is another user
+
+
+def try_directory(directory: Path) -> str:
+    """Find out whether `write` could write there, and say where that is.
+
+    Raises:
+        ConfigError: prometheus_client is not installed, or this user cannot make a file there.
+    """
+    _client()
+    try:
+        TemporaryFile(dir=directory).close()
+    except OSError as exc:
+        raise ConfigError(f"[monitoring] textfile_dir = {directory}: {exc.strerror}") from exc
+    return f"in {directory}"
+
+
+def _client() -> Any:
+    try:
+        import prometheus_client
+    except ImportError as exc:
+        raise needs_extra("[monitoring] textfile_dir", "prometheus", exc) from exc
+    return prometheus_client

@@ -5,14 +5,15 @@ from __future__ import annotations
 import logging
 import os
 import sys
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from n6_stateful import __version__, settings
 from n6_stateful.collector import AbstractBaseCollector, BaseCollector
 from n6_stateful.config import ConfigFiles, masked_url_text
-from n6_stateful.errors import ConfigError
+from n6_stateful.errors import ConfigError, N6StatefulError
 from n6_stateful.output.choice import find_spool
 from n6_stateful.record.history import DatabaseHistory, FileHistory, History
 from n6_stateful.record.run import RunRecord
@@ -49,12 +50,12 @@ class Recording:
             exit_code: of the process.
             error: what was told on standard error; empty if the run ended well.
         """
-        try:
+        with _warning("this run could not be recorded", error):
             self._end(end, exit_code, error)
-        except Exception as exc:
-            problem = str(exc) or type(exc).__name__
-            if problem not in error:  # that was told already
-                LOGGER.warning("this run could not be recorded: %s", one_line(problem))
+        directory = self._collector.config_full["monitoring"]["textfile_dir"]
+        if directory and not self._record.turned_away:  # what there is to tell, the run in progress will
+            with _warning(f"the metrics could not be written to {directory}", error):
+                self._write_metrics(Path(directory).expanduser())
 
     def _end(self, end: float, exit_code: int, error: str) -> None:
         collector = self._collector
@@ -76,17 +77,33 @@ class Recording:
                     record = record._replace(newest=one_line(collector.describe_state()))
             except Exception as exc:  # a collector may have its own
                 LOGGER.warning("describe_state() failed: %s: %s", type(exc).__name__, one_line(str(exc)))
+        self._record = record
         if self._history is not None:
             self._history.put(record)
-        if directory := collector.config_full["monitoring"]["textfile_dir"]:
-            from n6_stateful.record.metrics import write
 
-            source = collector.config["source"]
-            with suppress(Exception):  # where the channel depends on the data, there is none without them
-                source = collector.get_source(source_channel=collector.get_source_channel())
-            records = self._history.records() if self._history else [record]
-            labels = (source, type(collector).__name__)
-            write(Path(directory).expanduser(), labels, records, find_backlog())
+    def _write_metrics(self, directory: Path) -> None:
+        from n6_stateful.record.metrics import write
+
+        collector = self._collector
+        source = collector.config["source"]
+        with suppress(Exception):  # where the channel depends on the data, there is none without them
+            source = collector.get_source(source_channel=collector.get_source_channel())
+        records = self._history.records() if self._history else []
+        records += [] if self._record in records else [self._record]
+        backlog = None
+        with suppress(N6StatefulError, OSError):  # the run has failed with it
+            backlog = find_backlog()
+        write(directory, (source, type(collector).__name__), records, backlog)
+
+
+@contextmanager
+def _warning(what: str, told: str) -> Iterator[None]:
+    try:
+        yield
+    except Exception as exc:
+        problem = str(exc) or type(exc).__name__
+        if problem not in told:
+            LOGGER.warning("%s: %s", what, " ".join(problem.split()))
 
 
 def find_history(collector: AbstractBaseCollector) -> History | None:

@@ -42,6 +42,11 @@ class RunRecord(NamedTuple):
     versions: str = ""
 
     @property
+    def turned_away(self) -> bool:
+        """Whether another run was in its way. A mail's run ends so where the broker is down, too."""
+        return self.exit_code == BusyError.exit_code and self.error.startswith("another ")
+
+    @property
     def brought_data(self) -> bool:
         """Whether what it published is there for certain and for good."""
         is_kept = self.exit_code == 0 or self.generation_after != self.generation_before
@@ -75,7 +80,7 @@ class Health(NamedTuple):
         for each in records:
             if each.exit_code == 0:
                 health = health._replace(last=each, good=each, failed=0)
-            elif each.exit_code != BusyError.exit_code:
+            elif not each.turned_away:
                 health = health._replace(last=each, failed=health.failed + 1)
             if each.brought_data:
                 health = health._replace(new=each)

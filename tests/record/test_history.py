@@ -135,10 +135,27 @@ class TestKept:
     def test_last_ones(self, path: Path) -> None:
         """Of many the last ones are kept, never fewer than asked for, and the files stay small."""
         for number in range(1, 60):
-            run(path, record(number))
+            run(path, record(number, 0, 1))
             found = history(path).records()
-            assert found == [record(each) for each in range(max(1, number - KEPT + 1), number + 1)]
+            assert found == [record(each, 0, 1) for each in range(max(1, number - KEPT + 1), number + 1)]
         assert sum(each.stat().st_size for each in path.parent.iterdir()) <= 2 * KEPT * PLACE
+
+    def test_first(self, path: Path) -> None:
+        """As long as no run has brought data, the first of all is remembered: the silence began with it."""
+        for number in range(1, 8 * KEPT):
+            run(path, record(number))
+        last = [record(each) for each in range(7 * KEPT, 8 * KEPT)]
+        assert history(path).records() == [record(1), *last]
+
+    def test_at_once(self, path: Path) -> None:
+        """Of runs that end at the same time in a full file one begins a new file, and nothing is lost."""
+        run(path, *(record(number, 0, 1) for number in range(1, KEPT)))
+        first, second = history(path), history(path)
+        for each, number in ((first, KEPT), (second, KEPT + 1)):
+            each.put(record(number, None))
+        for each, number in ((first, KEPT), (second, KEPT + 1)):
+            each.put(record(number, 0, 1))
+        assert history(path).records() == [record(number, 0, 1) for number in range(2, KEPT + 2)]
 
     def test_last_new_data(self, path: Path) -> None:
         """The last run that brought data is remembered, however many have come since that did not."""

@@ -40,8 +40,9 @@ def judge(collector: AbstractBaseCollector, args: Namespace, now: float) -> tupl
         args: `warning`, `critical` and `no_data`, seconds.
         now: the time, seconds since the epoch.
     """
-    records, running = find_records(collector)
-    last, good, new, failed = Health.of(records)
+    records = find_records(collector)
+    last, good, new, failed = Health.of(each for each in records if each.is_over)
+    running = next((each for each in records if not each.is_over), None)
     if last is None and running is None:
         return UNKNOWN, "no run is recorded"
     waiting, refused, oldest = find_backlog() or (0, 0, None)

@@ -34,13 +34,13 @@ class History(Protocol):
 
     def records(self) -> list[RunRecord]:
         """The records that are kept, in the order in which the runs began, whatever the clock said: the last
-        ones, and the last one that brought data."""
+        ones, and the last one that brought data, or the first of all."""
 
 
 class FileHistory:
     """The file `<name>.runs` beside the state file at `path`: a JSON object a line. Once it has `keep` lines
-    it becomes `<name>.runs.older`, in the place of the one before; the last record that brought data is then
-    the first line of the next."""
+    it becomes `<name>.runs.older`, in the place of the one before; the last record that brought data, or the
+    first of all if none has, is then the first line of the next."""
 
     def __init__(self, path: Path, keep: int) -> None:
         self.path = path.with_name(f"{path.name}.runs")
@@ -56,17 +56,22 @@ class FileHistory:
         else:
             self._append(line)
         if record.end is not None:
-            os.close(self._file)
-            self._at = -1
+            file, self._at = self._file, -1
             # A run that was turned away might do it at the same time as the one in progress.
-            is_full = self.path.stat().st_size >= self._keep * PLACE
-            if is_full and not record.turned_away:
-                new = Health.of(self.records()).new
+            if os.fstat(file).st_size >= self._keep * PLACE and not record.turned_away:
+                self._begin_anew(file)
+            os.close(file)
+
+    def _begin_anew(self, full: int) -> None:
+        """Begin a new file, unless another run has done so: mails may come at the same time."""
+        fcntl.flock(full, fcntl.LOCK_EX)
+        with suppress(FileNotFoundError):
+            if os.path.samestat(os.fstat(full), self.path.stat()):
+                kept = _to_keep(self.records())
                 self.path.replace(self.older)
-                if new is not None:
-                    self._append(_line(new))
-                    os.close(self._file)
-                    self._at = -1
+                self._append(_line(kept))
+                os.close(self._file)
+                self._at = -1
 
     def _append(self, line: bytes) -> None:
         make_private_directories(self.path.parent)
@@ -89,8 +94,8 @@ class FileHistory:
             with suppress(FileNotFoundError), problem:
                 lines += path.read_bytes().splitlines()
         records = from_json(lines)
-        new, kept = Health.of(records).new, records[-self._keep :]
-        return kept if new is None or new in kept else [new, *kept]
+        kept = records[-self._keep :]
+        return kept if not kept or _to_keep(records) in kept else [_to_keep(records), *kept]
 
 
 class DatabaseHistory:
@@ -127,6 +132,10 @@ def from_json(lines: Iterable[str | bytes]) -> list[RunRecord]:
             record = RunRecord(**known)
             found[float(record.start), record.host, record.pid] = record
     return list(found.values())
+
+
+def _to_keep(records: list[RunRecord]) -> RunRecord:
+    return Health.of(records).new or records[0]
 
 
 def _line(record: RunRecord) -> bytes:

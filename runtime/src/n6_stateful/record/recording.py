@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import sys
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -16,7 +17,7 @@ from n6_stateful.config import ConfigFiles, masked_url_text
 from n6_stateful.errors import ConfigError, N6StatefulError
 from n6_stateful.output.choice import find_spool
 from n6_stateful.record.history import DatabaseHistory, FileHistory, History
-from n6_stateful.record.run import RunRecord
+from n6_stateful.record.run import IN_PROGRESS, RunRecord
 from n6_stateful.state.file import FileStore
 from n6_stateful.state.mixin import CollectorWithStateMixin
 
@@ -89,6 +90,7 @@ class Recording:
         with suppress(Exception):  # where the channel depends on the data, there is none without them
             source = collector.get_source(source_channel=collector.get_source_channel())
         records = self._history.records() if self._history else []
+        records = [each for each in records if each.end or not _is_alive(each)]
         records += [] if self._record in records else [self._record]
         backlog = None
         with suppress(N6StatefulError, OSError):  # the run has failed with it
@@ -107,10 +109,16 @@ def _warning(what: str, told: str) -> Iterator[None]:
 
 
 def find_history(collector: AbstractBaseCollector) -> History | None:
-    """Where the records are kept; None for a collector that keeps no state, beside which they could be."""
-    if not (isinstance(collector, CollectorWithStateMixin) and isinstance(collector, BaseCollector)):
+    """Where the records are kept: with the state, or else in `cache_dir`; None if there is neither."""
+    if not isinstance(collector, BaseCollector):
         return None
-    store, keep = collector.state_store, max(1, collector.config_full["monitoring"]["keep_runs"])
+    keep, config = max(1, collector.config_full["monitoring"]["keep_runs"]), collector.config
+    if not isinstance(collector, CollectorWithStateMixin):
+        directory = Path(os.path.expanduser(config.get("cache_dir", "")))  # noqa: PTH111 - it never raises
+        if not directory.is_absolute() or "source" not in config:
+            return None
+        return FileHistory(directory / f"{config['source']}.{type(collector).__name__}", keep)
+    store = collector.state_store
     if isinstance(store, FileStore):
         return FileHistory(store.path, keep)
     from n6_stateful.state.database import DatabaseStore
@@ -118,13 +126,27 @@ def find_history(collector: AbstractBaseCollector) -> History | None:
     return DatabaseHistory(store, keep) if isinstance(store, DatabaseStore) else None
 
 
-def find_records(collector: AbstractBaseCollector) -> tuple[list[RunRecord], RunRecord | None]:
-    """The records of the runs that are over, oldest first, and that of a run in progress."""
-    history, running = find_history(collector), None
+def find_records(collector: AbstractBaseCollector) -> list[RunRecord]:
+    """The records, oldest first. The error of a run in progress says that."""
+    history = find_history(collector)
     records = history.records() if history else []
-    if isinstance(collector, CollectorWithStateMixin) and collector.state_store.holder():
-        running = next((each for each in reversed(records) if each.end is None), None)
-    return [each for each in records if each is not running], running
+    running = [each for each in records if each.end is None]
+    if running and isinstance(collector, CollectorWithStateMixin):
+        running = running[-1:] if collector.state_store.holder() else []
+    else:
+        running = list(filter(_is_alive, running))
+    return [each._replace(error=IN_PROGRESS) if each in running else each for each in records]
+
+
+def _is_alive(record: RunRecord) -> bool:
+    """Whether its process is there, and not a later one that has the same number."""
+    try:
+        fields = Path(f"/proc/{record.pid}/stat").read_text().rpartition(")")[2].split()
+    except OSError:
+        return False
+    age = time.clock_gettime(time.CLOCK_BOOTTIME) - int(fields[19]) / os.sysconf("SC_CLK_TCK")
+    is_it = record.host == os.uname().nodename and time.time() - age < record.start + 1
+    return is_it and fields[0] != "Z"
 
 
 def find_backlog() -> Backlog | None:

@@ -8,6 +8,7 @@ from typing import NamedTuple
 from n6_stateful.errors import BusyError
 
 AHEAD = 300  # seconds by which the clock of another machine may be ahead
+IN_PROGRESS = "in progress"
 
 
 class RunRecord(NamedTuple):
@@ -40,6 +41,11 @@ class RunRecord(NamedTuple):
     host: str = ""
     pid: int = 0
     versions: str = ""
+
+    @property
+    def is_over(self) -> bool:
+        """Whether it has ended, or was killed; `find_records` finds out which are in progress."""
+        return self.end is not None or self.error != IN_PROGRESS
 
     @property
     def turned_away(self) -> bool:

@@ -367,8 +367,8 @@ class DatabaseStore:
 
     def put_run(self, number: int, record: bytes, keep: int, *, precious: bool) -> None:
         """Keep the record of a run in the row of that number; it takes the place of the oldest one if there
-        are `keep`, but not of the last one that is precious, beside as many others. Before the first run of
-        all has made the table, nothing is kept."""
+        are `keep`, but not of the last one that is precious, or else of the first, beside as many others.
+        Before the first run of all has made the table, nothing is kept."""
         new: dict[str, Any] = {"name": f"{self._name}.runs", "number": number, "record": record, "now": now()}
         new["id"] = "precious" if precious else ""
         put = "UPDATE n6_state SET number = %(number)s, id = %(id)s, saved = %(now)s, pickle = %(record)s "
@@ -379,7 +379,7 @@ class DatabaseStore:
         (oldest,) = self._sql(
             "SELECT CASE WHEN COUNT(*) >= %(keep)s THEN MIN(number) END FROM n6_state WHERE name = %(name)s "
             "AND number <> COALESCE((SELECT MAX(number) FROM n6_state WHERE name = %(name)s "
-            "AND id = 'precious'), 0)",
+            "AND id = 'precious'), (SELECT MIN(number) FROM n6_state WHERE name = %(name)s))",
             keep=keep,
             **new,
         ).one()

@@ -32,6 +32,9 @@ class History(Protocol):
     def put(self, record: RunRecord) -> None:
         """Add the record of a run, or replace the one that was put for this run before."""
 
+    def prove_writable(self) -> None:
+        """Return if the next run can be recorded, as far as that can be tried without leaving anything."""
+
     def records(self) -> list[RunRecord]:
         """The records that are kept, in the order in which the runs began, whatever the clock said: the last
         ones, and the last one that brought data, or the first of all."""
@@ -86,6 +89,15 @@ class FileHistory:
         self._at = os.lseek(self._file, 0, os.SEEK_CUR) - len(line.lstrip(b"\n"))
         fcntl.fcntl(self._file, fcntl.F_SETFL, 0)  # with O_APPEND, pwrite would append
 
+    def prove_writable(self) -> None:
+        """Open the file, and find room for a line in its directory."""
+        from tempfile import TemporaryFile
+
+        if self.path.exists():
+            self.path.open("ab").close()
+            with TemporaryFile(dir=self.path.parent) as file:
+                file.write(bytes(PLACE))
+
     def records(self) -> list[RunRecord]:
         """The records of both files."""
         lines: list[bytes] = []
@@ -110,6 +122,10 @@ class DatabaseHistory:
         number = round(record.start * 1000) * 1000 + record.pid % 1000
         line = to_json(record).encode(errors="replace")
         self._store.put_run(number, line, self._keep, precious=record.brought_data)
+
+    def prove_writable(self) -> None:
+        """Have the database say whether it would take a row."""
+        self._store.prove_runs_writable()
 
     def records(self) -> list[RunRecord]:
         """The records of all machines, by their time: what a clock that was ahead has left comes first."""

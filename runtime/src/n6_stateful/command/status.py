@@ -8,9 +8,8 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, TypeVar
 
 from n6_stateful.errors import ConfigError, N6StatefulError
-from n6_stateful.record.recording import find_backlog, find_history, find_records, one_line
+from n6_stateful.record.recording import count_broken, find_backlog, find_history, find_records, one_line
 from n6_stateful.record.run import AHEAD, Health
-from n6_stateful.state.mixin import CollectorWithStateMixin
 
 if TYPE_CHECKING:
     from argparse import Namespace
@@ -54,9 +53,7 @@ def judge(collector: AbstractBaseCollector, args: Namespace, now: float) -> tupl
     running = next((each for each in records if not each.is_over), None)
     if last is None and running is None:
         return UNKNOWN, "no run is recorded"
-    broken = 0
-    if isinstance(collector, CollectorWithStateMixin):
-        broken = len(collector.state_store.set_aside_names())
+    broken = count_broken(collector)
     found = [] if good or not last else [(CRITICAL, "no run has ended well")]
     data = []
     waiting, refused, oldest = _tried(find_backlog, found) or (0, 0, None)

@@ -95,7 +95,7 @@ class Recording:
         backlog = None
         with suppress(N6StatefulError, OSError):  # the run has failed with it
             backlog = find_backlog()
-        write(directory, (source, type(collector).__name__), records, backlog)
+        write(directory, (source, type(collector).__name__), records, backlog, count_broken(collector))
 
 
 @contextmanager
@@ -147,6 +147,13 @@ def _is_alive(record: RunRecord) -> bool:
     age = time.clock_gettime(time.CLOCK_BOOTTIME) - int(fields[19]) / os.sysconf("SC_CLK_TCK")
     is_it = record.host == os.uname().nodename and time.time() - age < record.start + 1
     return is_it and fields[0] != "Z"
+
+
+def count_broken(collector: AbstractBaseCollector) -> int:
+    """How many broken states were set aside."""
+    if isinstance(collector, CollectorWithStateMixin):
+        return len(collector.state_store.set_aside_names())
+    return 0
 
 
 def find_backlog() -> Backlog | None:

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import time
+import uuid
 from pathlib import Path
 
 import pytest
+import sqlalchemy as sa
 
 from n6_stateful.record.history import DatabaseHistory
 from n6_stateful.state.database import DatabaseStore
 from tests.database.conftest import MakeStore
+from tests.database.servers import execute
 from tests.record.conftest import Host
 from tests.record.test_history import record
 
@@ -48,13 +52,22 @@ class TestHistory:
         assert store.generations() == []
         assert store.set_aside_names() == []
 
+    def test_clock(self, store: DatabaseStore) -> None:
+        """What a clock that was ahead has left comes before all other runs, not after them."""
+        history = DatabaseHistory(store, KEPT)
+        ahead = record(1)._replace(start=time.time() + 86_400, end=None, exit_code=None)
+        for each in (record(2), ahead, record(3)):
+            history.put(each)
+        assert history.records() == [ahead, record(2), record(3)]
+
     def test_kept(self, store: DatabaseStore) -> None:
-        """Of many the last ones are kept."""
+        """Of many the last ones are kept, and the first of all as long as none has brought data."""
         history = DatabaseHistory(store, KEPT)
         for number in range(1, 4 * KEPT):
             history.put(record(number, None))
             history.put(record(number))
-        assert history.records() == [record(number) for number in range(3 * KEPT, 4 * KEPT)]
+        last = [record(number) for number in range(3 * KEPT, 4 * KEPT)]
+        assert history.records() == [record(1), *last]
 
     def test_last_new_data(self, store: DatabaseStore) -> None:
         """The last run that brought data is kept beside them."""
@@ -86,4 +99,26 @@ class TestRuns:
         assert found[0].messages == 2
         assert found[3].generation_before == found[0].generation_after
         assert not list(host.directory.glob("**/*.runs"))
-        assert "1 message(s)" not in host.command("status").stdout
+        assert "in progress" not in host.command("status").stdout
+
+    def test_not_recorded(self, administrator: str, url: str, host: Host) -> None:
+        """Where the user may not write there any more, `status` says so."""
+        user = f"n6_{uuid.uuid4().hex[:8]}"
+        is_mariadb = url.startswith("mysql")
+        account = f"'{user}'@'%%'" if is_mariadb else user
+        execute(url, f"CREATE USER {account} {'IDENTIFIED BY' if is_mariadb else 'PASSWORD'} 'secret'")
+        try:
+            own = sa.make_url(url).set(username=user, password="secret")
+            host.configure("state", url=url)
+            assert host.collect("publish").returncode == 0
+            execute(url, f"GRANT SELECT, INSERT, UPDATE ON n6_state TO {account}")
+            host.configure("state", url=own.render_as_string(hide_password=False))
+            assert host.collect("publish").returncode == 0
+            for right in ("UPDATE", "INSERT"):
+                execute(url, f"REVOKE {right} ON n6_state FROM {account}")
+                done = host.command("status")
+                assert (done.returncode, "the next run cannot be recorded: " in done.stdout) == (1, True)
+                execute(url, f"GRANT {right} ON n6_state TO {account}")
+            assert host.command("status").returncode == 0
+        finally:
+            execute(url, *([] if is_mariadb else [f"DROP OWNED BY {account}"]), f"DROP USER {account}")

@@ -21,6 +21,7 @@ def record(number: int, exit_code: int | None = 0, messages: int = 0, error: str
     """The record of a run that began `number` minutes after the epoch's first day, and took 5 seconds."""
     start = 86_400.0 + 60 * number
     end = None if exit_code is None else start + 5
+    error = error or "another run is in progress" * (exit_code == 75)
     return RunRecord(start, end, exit_code, messages, 10 * messages, error=error, host="host", pid=number)
 
 
@@ -80,6 +81,11 @@ class TestRecords:
         killed, good = history(path).records()
         assert (killed.exit_code, good.exit_code) == (None, 0)
 
+    def test_clock(self, path: Path) -> None:
+        """The last run is the one that was written last, also where the clock was ahead before it."""
+        run(path, record(9), record(2, 69))
+        assert history(path).records() == [record(9), record(2, 69)]
+
     def test_side_by_side(self, path: Path) -> None:
         """Runs that overlap, one of them turned away, keep to their own lines."""
         first, second = history(path), history(path)
@@ -129,10 +135,27 @@ class TestKept:
     def test_last_ones(self, path: Path) -> None:
         """Of many the last ones are kept, never fewer than asked for, and the files stay small."""
         for number in range(1, 60):
-            run(path, record(number))
+            run(path, record(number, 0, 1))
             found = history(path).records()
-            assert found == [record(each) for each in range(max(1, number - KEPT + 1), number + 1)]
+            assert found == [record(each, 0, 1) for each in range(max(1, number - KEPT + 1), number + 1)]
         assert sum(each.stat().st_size for each in path.parent.iterdir()) <= 2 * KEPT * PLACE
+
+    def test_first(self, path: Path) -> None:
+        """As long as no run has brought data, the first of all is remembered: the silence began with it."""
+        for number in range(1, 8 * KEPT):
+            run(path, record(number))
+        last = [record(each) for each in range(7 * KEPT, 8 * KEPT)]
+        assert history(path).records() == [record(1), *last]
+
+    def test_at_once(self, path: Path) -> None:
+        """Of runs that end at the same time in a full file one begins a new file, and nothing is lost."""
+        run(path, *(record(number, 0, 1) for number in range(1, KEPT)))
+        first, second = history(path), history(path)
+        for each, number in ((first, KEPT), (second, KEPT + 1)):
+            each.put(record(number, None))
+        for each, number in ((first, KEPT), (second, KEPT + 1)):
+            each.put(record(number, 0, 1))
+        assert history(path).records() == [record(number, 0, 1) for number in range(2, KEPT + 2)]
 
     def test_last_new_data(self, path: Path) -> None:
         """The last run that brought data is remembered, however many have come since that did not."""

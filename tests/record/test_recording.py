@@ -14,7 +14,10 @@ from pathlib import Path
 import pytest
 
 from n6_stateful import __version__
+from n6_stateful.record.history import FileHistory
 from n6_stateful.record.recording import one_line
+from n6_stateful.record.run import RunRecord
+from tests.broker.private_node import until
 from tests.record.conftest import NAME, Host
 from tests.record.watched_collector import BODY
 
@@ -103,8 +106,8 @@ class TestEnds:
         """A run that another one turned away is recorded; the one in progress is not over yet."""
         process = host.collect_and_wait()
         assert host.command().returncode == 75
-        assert [each.exit_code for each in host.records] == [75]
-        assert "in progress" in host.command("runs").stdout.splitlines()[1]
+        in_progress, turned_away = host.records
+        assert (in_progress.error, turned_away.exit_code) == ("in progress", 75)
         process.kill()
         process.communicate(timeout=60)
         assert [each.exit_code for each in host.records] == [None, 75]
@@ -245,6 +248,74 @@ class TestHarmless:
         for _ in range(5):
             host.collect("publish")
         assert len(host.records) == 2
+
+
+class TestWithoutState:
+    """A collector of mails, which keeps no state: its runs are recorded in its `cache_dir`."""
+
+    PROGRAM = """
+from n6_stateful.bases import BaseSimpleEmailCollector
+
+class MailCollector(BaseSimpleEmailCollector):
+    type = "stream"
+    source_channel = "mails"
+    config_spec = "[watched]\\nsource :: str\\ncache_dir :: path\\nfeed :: path"
+
+    def obtain_data_body(self):
+        return self.get_email_msg_text().encode()
+
+MailCollector.run_script()
+"""
+
+    def begin(self, host: Host, *argv: str) -> subprocess.Popen[str]:
+        """A run that waits for its mail, or another command."""
+        program = host.directory / "mail.py"
+        program.write_text(self.PROGRAM)
+        pipe = subprocess.PIPE
+        argv = (sys.executable, str(program), "--config", str(host.config), *argv)
+        return subprocess.Popen(argv, env=host.env, stdin=pipe, stdout=pipe, stderr=pipe, text=True)
+
+    def command(self, host: Host, *argv: str, mail: str = "") -> tuple[int | None, str]:
+        """The exit code and the output of a command, or of a run with that mail."""
+        process = self.begin(host, *argv)
+        out, _ = process.communicate(mail, timeout=60)
+        return process.returncode, out
+
+    def test_good(self, host: Host) -> None:
+        """A mail is a run, and `status` is content with it."""
+        assert self.command(host, mail="Subject: s\n\ntext\n")[0] == 0
+        assert (host.cache / "my-provider.MailCollector.runs").exists()
+        (line,) = self.command(host, "runs", "--json")[1].splitlines()
+        assert ('"exit_code": 0' in line, '"messages": 1' in line) == (True, True)
+        code, told = self.command(host, "status")
+        assert (code, told[:18]) == (0, "OK - last good run")
+
+    def test_failed(self, host: Host) -> None:
+        """A mail that is to be delivered again, since the broker is down, is a run that has failed."""
+        assert self.command(host, "--output", NOBODY, mail="Subject: s\n\ntext\n")[0] == 75
+        code, told = self.command(host, "status")
+        assert (code, told[:52]) == (2, "CRITICAL - no run has ended well; 1 run failed: amqp")
+
+    def test_several(self, host: Host) -> None:
+        """Mails that are read at the same time are all in progress; one that was killed is not."""
+        waiting = [self.begin(host) for _ in range(3)]
+        file = host.cache / "my-provider.MailCollector.runs"
+        until(lambda: file.exists() and file.read_bytes().count(b"\n") == 3, "three runs")
+        waiting[1].kill()
+        waiting[1].wait(60)
+        told = self.command(host, "runs")[1]
+        assert (told.count("in progress"), told.count("did not end")) == (2, 1)
+        for each in waiting:
+            each.communicate("Subject: s\n\ntext\n" if each.returncode is None else None, timeout=60)
+        told = self.command(host, "runs")[1]
+        assert (told.count("in progress"), told.count("did not end")) == (0, 1)
+
+    def test_number_of_a_process(self, host: Host) -> None:
+        """A run that was killed is not in progress, though another process has got its number since."""
+        killed = RunRecord(86_400.0, host=os.uname().nodename, pid=os.getpid())
+        FileHistory(host.cache / "my-provider.MailCollector", 10).put(killed)
+        told = self.command(host, "runs")[1]
+        assert (told.count("in progress"), told.count("did not end")) == (0, 1)
 
 
 class TestOneLine:

@@ -23,6 +23,10 @@ class TestHealth:
         assert Health.of([record(1, 0), record(2, 75)]) == (record(1, 0), record(1, 0), None, 0)
         assert Health.of([record(2, 75)]) == Health()
 
+    def test_mail_to_be_tried_again(self) -> None:
+        """A mail's run that ended with the same code since the broker was down has failed."""
+        assert Health.of([record(1, 75, error="the broker cannot be reached")]).failed == 1
+
     def test_saved_in_the_middle(self) -> None:
         """What a run had saved before it failed is new data."""
         run = record(1, 69, 5)._replace(generation_before="a", generation_after="b")

@@ -70,6 +70,20 @@ class TestChoice:
         """`--last N`: the last ones."""
         assert len(ran.command("runs", "--last", "3").stdout.splitlines()) == 4
 
+    def test_in_progress(self, ran: Host) -> None:
+        """A run in progress is one of them, for people and for programs."""
+        process = ran.collect_and_wait()
+        assert ran.command().returncode == 75
+        _, *lines = ran.command("runs", "--last", "3").stdout.splitlines()
+        found = [
+            json.loads(line) for line in ran.command("runs", "--last", "3", "--json").stdout.splitlines()
+        ]
+        process.kill()
+        process.communicate(timeout=60)
+        assert [each["exit_code"] for each in found] == [75, None, 69]
+        assert [line.rpartition("  ")[2] for line in lines[1:]] == ["in progress", "no broker"]
+        assert (len(lines), found[1]["error"]) == (3, "in progress")
+
     def test_since(self, ran: Host) -> None:
         """`--since DURATION`: those that began since."""
         assert len(ran.command("runs", "--since", "7d").stdout.splitlines()) == 8
@@ -125,10 +139,10 @@ class TestPicture:
 
     @pytest.mark.parametrize("kind", ["svg", "png"])
     def test_drawn(self, kind: str, ran: Host) -> None:
-        """A file is drawn, and nothing is printed."""
+        """A file is drawn, and nothing is printed or logged."""
         file = ran.directory / f"runs.{kind}"
         done = ran.command("runs", "--plot", str(file))
-        assert (done.returncode, done.stdout) == (0, ""), done.stderr
+        assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
         assert file.stat().st_size > 5000
 
     def test_not_writable(self, ran: Host, tmp_path: Path) -> None:

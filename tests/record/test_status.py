@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from n6_stateful import settings
-from n6_stateful.command.status import CRITICAL, OK, UNKNOWN, WARNING, judge
+from n6_stateful.command.status import CRITICAL, IN_FUTURE, OK, UNKNOWN, WARNING, judge
 from n6_stateful.record.history import FileHistory
 from n6_stateful.record.run import RunRecord
 from tests.record import watched_collector
@@ -42,6 +42,15 @@ def judged(host: Host) -> Iterator[Judge]:
 
 class TestAge:
     """The last good run, and the last new data."""
+
+    def test_never_new_data_for_longer_than_the_history(self, judged: Judge) -> None:
+        """Nor is that forgotten by a collector that has run more often than is recorded."""
+        runs = [record(5 * number) for number in range(1, 2500)]
+        level, text = judged(*runs)
+        assert (level, "no new data since the first run that is recorded, 8 days ago" in text) == (
+            WARNING,
+            True,
+        )
 
     @pytest.mark.parametrize(
         ("age", "level", "told"),
@@ -89,12 +98,12 @@ class TestAge:
         """Runs that have all failed are critical, and the last error is told."""
         level, text = judged(record(1, 69, error="no broker"), record(2, 66, error="the source is down"))
         assert level == CRITICAL
-        assert text.startswith("no run has ended well; 2 run(s) failed in a row: the source is down |")
+        assert text.startswith("no run has ended well; 2 runs failed in a row: the source is down |")
 
     def test_failed_since(self, judged: Judge) -> None:
         """A failure after a good run is a warning at once, and over with the next good one."""
         level, text = judged(record(1, 0), record(2, 69, error="no broker"))
-        assert (level, text.startswith("1 run(s) failed in a row: no broker; last good")) == (WARNING, True)
+        assert (level, text.startswith("1 run failed: no broker; last good")) == (WARNING, True)
         assert judged(record(3, 0))[0] == OK
 
     def test_killed(self, judged: Judge) -> None:
@@ -125,8 +134,21 @@ class TestLine:
 
     def test_clock(self, judged: Judge) -> None:
         """A clock that was put back gives no negative ages."""
-        level, text = judged(record(1, 0), after=-HOUR)
+        level, text = judged(record(1, 0), after=-60)
         assert (level, "last_good=0s" in text) == (OK, True)
+
+    def test_future(self, judged: Judge) -> None:
+        """A good run of the future is a warning, once, and none that was good a short time ago."""
+        level, text = judged(record(1, 0, 5), after=-HOUR)
+        assert (level, text.startswith(f"{IN_FUTURE} | failed=0")) == (WARNING, True), text
+
+    def test_after_future(self, host: Host, judged: Judge) -> None:
+        """Once the clock is right again the runs since decide, good or failed."""
+        judged(record(1, 0, 5), record(60 * 24 * 365, 0, 5), record(2, 0, 5))
+        assert judge(WatchedCollector(), LIMITS, record(3).start)[0] == OK
+        judged(record(4, 69, error="no broker"))
+        level, text = judge(WatchedCollector(), LIMITS, record(5).start)
+        assert (level, text.startswith("1 run failed: no broker; last good")) == (WARNING, True)
 
 
 class TestAround:
@@ -139,7 +161,7 @@ class TestAround:
         assert (done.returncode, done.stderr) == (0, "")
         assert re.fullmatch(
             r"OK - last good run \d+ s ago; last new data \d+ s ago; "
-            r"2 message\(s\) wait in the spool, the oldest for \d+ s \| .* spool_waiting=2;;;0 .*\n",
+            r"2 messages wait in the spool, the oldest for \d+ s \| .* spool_waiting=2;;;0 .*\n",
             done.stdout,
         )
 
@@ -157,7 +179,7 @@ class TestAround:
         process = host.collect_and_wait()
         try:
             assert "; a run has been in progress for" in host.command("status").stdout
-            late = host.command("status", "--warning", "1h", "--critical", "0")
+            late = host.command("status", "--warning", "0", "--critical", "0")
             assert late.returncode == CRITICAL
         finally:
             process.kill()
@@ -170,10 +192,38 @@ class TestAround:
         (host.cache / NAME).write_bytes(b"garbage")
         host.collect("publish")
         done = host.command("status")
-        assert (done.returncode, "1 broken state(s) were set aside" in done.stdout) == (WARNING, True)
+        assert (done.returncode, "1 broken state was set aside" in done.stdout) == (WARNING, True)
         for each in host.cache.glob("*.broken-*"):
             each.unlink()
         assert host.command("status").returncode == OK
+
+    def test_broken_spool(self, host: Host) -> None:
+        """A spool that cannot be read is a warning, and hides nothing of what the runs say."""
+        host.collect("publish")
+        (host.directory / "spool").write_bytes(bytes(4096))
+        done = host.command("status")
+        assert done.returncode == WARNING
+        assert re.match(r"WARNING - the spool .* not a spool.*; last good run", done.stdout)
+        host.collect("publish")
+        assert "; 1 run failed: the spool" in host.command("status").stdout
+
+    def test_not_recorded(self, host: Host) -> None:
+        """Records that cannot be written are a warning, since what is not recorded shows nowhere else."""
+        host.collect("publish")
+        file = host.cache / f"{NAME}.runs"
+        if subprocess.run(["chattr", "+i", file], capture_output=True).returncode:
+            pytest.skip("cannot make a file immutable here")
+        try:
+            done = host.command("status")
+        finally:
+            subprocess.run(["chattr", "-i", file], check=True)
+        assert (done.returncode, "the next run cannot be recorded: " in done.stdout) == (WARNING, True)
+
+    def test_limits(self, host: Host) -> None:
+        """Limits of which the first would never be told are refused."""
+        host.collect("publish")
+        done = host.command("status", "--warning", "6h", "--critical", "2h")
+        assert (done.returncode, done.stdout[:21]) == (UNKNOWN, "UNKNOWN - --warning m")
 
     def test_configuration(self, host: Host) -> None:
         """What cannot be looked at is unknown, told in one line on standard output."""

@@ -16,6 +16,7 @@ from urllib.parse import urlsplit
 
 import pytest
 
+from n6_stateful.output.spool import Backlog
 from n6_stateful.record import metrics
 from n6_stateful.record.run import RunRecord
 from n6_stateful_template import class_name, schedule
@@ -97,78 +98,129 @@ def test_pre_commit(bake: Bake) -> None:
     do(tool("check-yaml"), "--allow-multiple-documents", *yaml, cwd=project.path)
 
 
-@pytest.mark.parametrize("scheduler", ["cron", "kubernetes"])
-def test_prometheus(scheduler: str, bake: Bake) -> None:
-    """Its alert rules load, and name the collector's metric as it is written."""
+def rules_of(project: Project) -> dict[str, dict[str, Any]]:
+    """Its alert rules, by their names without what all begin with."""
     import yaml
 
-    project = bake(**scheduled(scheduler))
     (path,) = project.path.glob("deploy/prometheus/*.yml")
     (group,) = yaml.safe_load(path.read_text())["groups"]
-    silent, *nothing_new, unknown = (rule["expr"] for rule in group["rules"])
-    metric = {
-        "cron": f'n6_collector_last_success_timestamp_seconds{{collector="{class_name(project.name)}"}}',
-        "kubernetes": "kube_cronjob_status_last_successful_time"
-        f'{{cronjob="n6-{project.name.replace("_", "-")}"}}',
+    return {rule["alert"].removeprefix("N6Collector"): rule for rule in group["rules"]}
+
+
+@pytest.mark.parametrize("scheduler", ["cron", "kubernetes"])
+def test_prometheus(scheduler: str, bake: Bake) -> None:
+    """Its alert rules ask for metrics as they are written, and for the collector by its name."""
+    project = bake(**scheduled(scheduler))
+    rules = rules_of(project)
+    label = {
+        "cron": f'{{collector="{class_name(project.name)}"}}',
+        "kubernetes": f'{{cronjob="n6-{project.name.replace("_", "-")}"}}',
     }[scheduler]
-    assert (silent, unknown) == (f"time() - {metric} > 7200", f"absent({metric})")
-    new_data = metric.replace("last_success", "last_new_data")
-    assert nothing_new == ([] if scheduler == "kubernetes" else [f"time() - {new_data} > 604800"])
+    asked = {
+        found for rule in rules.values() for found in re.findall(r"([a-z]\w+_\w+)(\{.*?\})", rule["expr"])
+    }
+    assert {found for _, found in asked} == {label}
+    names = {name for name, _ in asked}
+    if scheduler == "kubernetes":
+        assert names == {"kube_cronjob_status_last_successful_time", "kube_cronjob_created"}
+        assert list(rules) == ["Silent", "Unknown"]
+    else:
+        assert names <= {f"n6_collector_{name}" for name in metrics.ABOUT}
+        told = ["NothingNew", "Failing", "MessagesWait", "NeedsYou", "Clock"]
+        assert list(rules) == ["Silent", *told, "Unknown"]
 
 
-@pytest.mark.skipif(not shutil.which("promtool"), reason="needs promtool, of Debian's package prometheus")
+class Alerts:
+    """What Prometheus makes of the rules of a project, one set of series after the other.
+
+    Args:
+        project: the project.
+        directory: where its metrics and the tests for promtool go.
+    """
+
+    def __init__(self, project: Project, directory: Path) -> None:
+        self.collector = class_name(project.name)
+        self._project, self._directory = project, directory
+        self._rules = rules_of(project)
+        self._tests: list[dict[str, Any]] = []
+
+    def written(
+        self, *records: RunRecord, backlog: Backlog | None = None, broken: int = 0
+    ) -> dict[str, float]:
+        """The series that a run has written."""
+        metrics.write(self._directory, ("feed.lines", self.collector), records, backlog, broken)
+        (file,) = self._directory.glob("*.prom")
+        samples = [line.rsplit(" ", 1) for line in file.read_text().splitlines() if line[0] != "#"]
+        return {name: float(value) for name, value in samples}
+
+    def expect(self, series: dict[str, float], labels: dict[str, str], **fired: str) -> None:
+        """Expect, with these series that do not change, these alerts: each so long after the epoch, as
+        Prometheus writes lengths of time, and none of them a minute before; and no other within a day."""
+        checks = []
+        for name, rule in self._rules.items():
+            alert = {"exp_labels": {"severity": "warning", **labels}, "exp_annotations": rule["annotations"]}
+            hours, minutes = map(int, re.findall(r"\d+", fired.get(name, "24h0m")))
+            times = [(f"{hours}h{minutes}m", [alert] if name in fired else [])]
+            times.append((f"{60 * hours + minutes - 1}m", []))
+            checks += [{"eval_time": at, "alertname": rule["alert"], "exp_alerts": all} for at, all in times]
+        values = [{"series": name, "values": f"{value:g}x10200"} for name, value in series.items()]
+        self._tests.append({"interval": "1m", "input_series": values, "alert_rule_test": checks})
+
+    def judge(self) -> None:
+        """Have Prometheus itself say whether it is so."""
+        import yaml
+
+        (rules,) = self._project.path.glob("deploy/prometheus/*.yml")
+        file = self._directory / "tests.yml"
+        tests = {"rule_files": [str(rules)], "evaluation_interval": "1m", "tests": self._tests}
+        file.write_text(yaml.safe_dump(tests))
+        do("promtool", "check", "rules", rules, cwd=self._project.path)
+        do("promtool", "test", "rules", file, cwd=self._project.path)
+
+
+PROMTOOL = pytest.mark.skipif(
+    not shutil.which("promtool"), reason="needs promtool, of Debian's package prometheus"
+)
+
+
+def ended(second: float, exit_code: int = 0, messages: int = 0) -> RunRecord:
+    """The record of a run that ended then."""
+    return RunRecord(second - 10, second, exit_code, messages, error="" if exit_code == 0 else "no broker")
+
+
+@PROMTOOL
 def test_alerts(bake: Bake, tmp_path: Path) -> None:
-    """Prometheus itself raises them over what a run has written: two hours after the last good run, a week
-    after the last new data, and where there is nothing."""
-    import yaml
+    """Prometheus raises them over what a run has written: two hours after the last good run, and a week after
+    the last new data, both counted from the first run where there was none; of messages that wait, of
+    what waits for a person, of a clock that was set back, and where there is nothing."""
+    alerts = Alerts(bake(**scheduled("cron")), tmp_path)
+    ours = {"source": "feed.lines", "collector": alerts.collector}
+    good = ended(600, messages=5)
+    alerts.expect(alerts.written(good), ours, Silent="2h21m", NothingNew="168h21m")
+    alerts.expect(alerts.written(ended(600)), ours, Silent="2h21m", NothingNew="168h21m")
+    silent = {"Silent": "2h21m", "NothingNew": "168h21m"}
+    alerts.expect(alerts.written(ended(600, 69)), ours, **silent, Failing="0h30m")
+    alerts.expect(alerts.written(good, backlog=Backlog(1, 0, 1200.0)), ours, **silent, MessagesWait="2h31m")
+    alerts.expect(alerts.written(good, backlog=Backlog(1, 1, 600_000.0)), ours, **silent, NeedsYou="0h10m")
+    alerts.expect(alerts.written(good, broken=1), ours, **silent, NeedsYou="0h10m")
+    alerts.expect(alerts.written(ended(600_000, messages=5)), ours, Clock="0h10m")
+    alerts.expect({}, {"collector": alerts.collector}, Unknown="1h0m")
+    alerts.judge()
 
-    project = bake(**scheduled("cron"))
-    (rules,) = project.path.glob("deploy/prometheus/*.yml")
-    good = RunRecord(start=590.0, end=600.0, exit_code=0, messages=5, error="")
-    metrics.write(tmp_path, ("feed.lines", class_name(project.name)), [good], None)
-    (written,) = tmp_path.glob("*.prom")
-    samples = [line.rsplit(" ", 1) for line in written.read_text().splitlines() if line[0] != "#"]
-    series = [{"series": name, "values": f"{float(value):g}x10200"} for name, value in samples]
-    (group,) = yaml.safe_load(rules.read_text())["groups"]
-    silent, nothing_new, unknown = group["rules"]
 
-    def expected(eval_time: str, rule: dict[str, Any], labels: dict[str, str] | None) -> dict[str, Any]:
-        alerts = [] if labels is None else [{"exp_labels": labels, "exp_annotations": rule["annotations"]}]
-        return {"eval_time": eval_time, "alertname": rule["alert"], "exp_alerts": alerts}
-
-    ours = {"severity": "warning", "source": "feed.lines", "collector": class_name(project.name)}
-    tests = tmp_path / "tests.yml"
-    tests.write_text(
-        yaml.safe_dump(
-            {
-                "rule_files": [str(rules)],
-                "evaluation_interval": "1m",
-                "tests": [
-                    {
-                        "interval": "1m",
-                        "input_series": series,
-                        "alert_rule_test": [
-                            expected("2h10m", silent, None),
-                            expected("2h21m", silent, ours),
-                            expected("2h21m", unknown, None),
-                            expected("168h10m", nothing_new, None),
-                            expected("168h21m", nothing_new, ours),
-                        ],
-                    },
-                    {
-                        "interval": "1m",
-                        "input_series": [],
-                        "alert_rule_test": [
-                            expected("59m", unknown, None),
-                            expected("61m", unknown, {key: ours[key] for key in ("severity", "collector")}),
-                        ],
-                    },
-                ],
-            }
-        )
-    )
-    do("promtool", "check", "rules", rules, cwd=project.path)
-    do("promtool", "test", "rules", tests, cwd=project.path)
+@PROMTOOL
+def test_alerts_in_kubernetes(bake: Bake, tmp_path: Path) -> None:
+    """Of a CronJob Prometheus knows the last success, or, before there is one, when it was made."""
+    project = bake(**scheduled("kubernetes"))
+    alerts = Alerts(project, tmp_path)
+    cronjob = f"n6-{project.name.replace('_', '-')}"
+    labels = f'{{namespace="n6",cronjob="{cronjob}"}}'
+    made, good = f"kube_cronjob_created{labels}", f"kube_cronjob_status_last_successful_time{labels}"
+    ours = {"namespace": "n6", "cronjob": cronjob}
+    alerts.expect({made: 600}, ours, Silent="2h21m")
+    alerts.expect({made: 600, good: 1200}, ours, Silent="2h31m")
+    alerts.expect({}, {"cronjob": cronjob}, Unknown="1h0m")
+    alerts.judge()
 
 
 def test_manifest(bake: Bake) -> None:

@@ -6,6 +6,7 @@ import os
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from n6_stateful.collector import BaseCollector
 from n6_stateful.errors import N6StatefulError, StateError
 from n6_stateful.publishing import QueuedBase
 from n6_stateful.state.file import FileStore
@@ -20,19 +21,25 @@ if TYPE_CHECKING:
 
 
 def check(collector_class: type[AbstractBaseCollector], args: Namespace) -> int:
-    """Try the configuration, the state and the output, and print a line for each.
+    """Try the configuration, the state, the output and the metrics, and print a line for each.
 
     Returns:
         0, or the exit code of the first thing that fails; the others are tried all the same.
     """
     collector = collector_class(**collector_class.get_script_init_kwargs())
     print("configuration: ok")
-    code = 0
+    codes = []
     if isinstance(collector, CollectorWithStateMixin):
-        code = _try("state", lambda: _state(collector))
+        codes.append(_try("state", lambda: _state(collector)))
     if isinstance(collector, QueuedBase):
-        code = _try("output", lambda: _output(collector)) or code
-    return code
+        codes.append(_try("output", lambda: _output(collector)))
+    if isinstance(collector, BaseCollector) and (
+        where := collector.config_full["monitoring"]["textfile_dir"]
+    ):
+        from n6_stateful.record.metrics import try_directory
+
+        codes.append(_try("metrics", lambda: try_directory(Path(where).expanduser())))
+    return next(filter(None, codes), 0)
 
 
 def _try(name: str, look: Callable[[], str]) -> int:

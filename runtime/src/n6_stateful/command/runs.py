@@ -25,22 +25,20 @@ HEADER = LINE.format("START (UTC)", "SECONDS", "EXIT", "MESSAGES", "BYTES", "STA
 
 def runs(collector_class: type[AbstractBaseCollector], args: Namespace) -> int:
     """Print a line for each run, the newest first, or JSON; or draw a picture."""
-    found, running = find_records(collector_class(**collector_class.get_script_init_kwargs()))
+    found = find_records(collector_class(**collector_class.get_script_init_kwargs()))
     found = [each for each in found if each.start >= time.time() - args.since] if args.since else found
     found = found[-args.last :] if args.last else found
-    newest_first = found[::-1]
+    newest_first, over = found[::-1], [each for each in found if each.is_over]
     if args.plot:
         try:
-            plot(found, f"Runs of {collector_class.__name__}", time.time(), args.plot)
+            plot(over, f"Runs of {collector_class.__name__}", time.time(), args.plot)
         except OSError as exc:
             raise N6StatefulError(f"{args.plot}: cannot be written: {exc.strerror}") from exc
     elif args.json:
         print(*map(to_json, newest_first), sep="\n")
     else:
         if sys.stdout.isatty():
-            print(bars(found[-BARS:]))
-        if running:
-            newest_first.insert(0, running._replace(error="in progress"))
+            print(bars(over[-BARS:]))
         print(HEADER, *map(as_line, newest_first), sep="\n")
     return 0
 

@@ -10,13 +10,13 @@ import errno
 import fcntl
 import json
 import os
+import time
 from collections.abc import Iterable
 from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
-from n6_stateful.errors import BusyError
-from n6_stateful.record.run import Health, RunRecord
+from n6_stateful.record.run import AHEAD, Health, RunRecord
 from n6_stateful.state.file import check_safe, make_private_directories, os_errors_as_state_error
 
 if TYPE_CHECKING:
@@ -32,14 +32,18 @@ class History(Protocol):
     def put(self, record: RunRecord) -> None:
         """Add the record of a run, or replace the one that was put for this run before."""
 
+    def prove_writable(self) -> None:
+        """Return if the next run can be recorded, as far as that can be tried without leaving anything."""
+
     def records(self) -> list[RunRecord]:
-        """The records that are kept, oldest first: the last ones, and the last one that brought data."""
+        """The records that are kept, in the order in which the runs began, whatever the clock said: the last
+        ones, and the last one that brought data, or the first of all."""
 
 
 class FileHistory:
     """The file `<name>.runs` beside the state file at `path`: a JSON object a line. Once it has `keep` lines
-    it becomes `<name>.runs.older`, in the place of the one before; the last record that brought data is then
-    the first line of the next."""
+    it becomes `<name>.runs.older`, in the place of the one before; the last record that brought data, or the
+    first of all if none has, is then the first line of the next."""
 
     def __init__(self, path: Path, keep: int) -> None:
         self.path = path.with_name(f"{path.name}.runs")
@@ -55,17 +59,22 @@ class FileHistory:
         else:
             self._append(line)
         if record.end is not None:
-            os.close(self._file)
-            self._at = -1
+            file, self._at = self._file, -1
             # A run that was turned away might do it at the same time as the one in progress.
-            is_full = self.path.stat().st_size >= self._keep * PLACE
-            if is_full and record.exit_code != BusyError.exit_code:
-                new = Health.of(self.records()).new
+            if os.fstat(file).st_size >= self._keep * PLACE and not record.turned_away:
+                self._begin_anew(file)
+            os.close(file)
+
+    def _begin_anew(self, full: int) -> None:
+        """Begin a new file, unless another run has done so: mails may come at the same time."""
+        fcntl.flock(full, fcntl.LOCK_EX)
+        with suppress(FileNotFoundError):
+            if os.path.samestat(os.fstat(full), self.path.stat()):
+                kept = _to_keep(self.records())
                 self.path.replace(self.older)
-                if new is not None:
-                    self._append(_line(new))
-                    os.close(self._file)
-                    self._at = -1
+                self._append(_line(kept))
+                os.close(self._file)
+                self._at = -1
 
     def _append(self, line: bytes) -> None:
         make_private_directories(self.path.parent)
@@ -80,6 +89,15 @@ class FileHistory:
         self._at = os.lseek(self._file, 0, os.SEEK_CUR) - len(line.lstrip(b"\n"))
         fcntl.fcntl(self._file, fcntl.F_SETFL, 0)  # with O_APPEND, pwrite would append
 
+    def prove_writable(self) -> None:
+        """Open the file, and find room for a line in its directory."""
+        from tempfile import TemporaryFile
+
+        if self.path.exists():
+            self.path.open("ab").close()
+            with TemporaryFile(dir=self.path.parent) as file:
+                file.write(bytes(PLACE))
+
     def records(self) -> list[RunRecord]:
         """The records of both files."""
         lines: list[bytes] = []
@@ -88,8 +106,8 @@ class FileHistory:
             with suppress(FileNotFoundError), problem:
                 lines += path.read_bytes().splitlines()
         records = from_json(lines)
-        new, kept = Health.of(records).new, records[-self._keep :]
-        return kept if new is None or new in kept else [new, *kept]
+        kept = records[-self._keep :]
+        return kept if not kept or _to_keep(records) in kept else [_to_keep(records), *kept]
 
 
 class DatabaseHistory:
@@ -105,9 +123,14 @@ class DatabaseHistory:
         line = to_json(record).encode(errors="replace")
         self._store.put_run(number, line, self._keep, precious=record.brought_data)
 
+    def prove_writable(self) -> None:
+        """Have the database say whether it would take a row."""
+        self._store.prove_runs_writable()
+
     def records(self) -> list[RunRecord]:
-        """The records of all machines."""
-        return from_json(self._store.runs())
+        """The records of all machines, by their time: what a clock that was ahead has left comes first."""
+        limit = time.time() + AHEAD
+        return sorted(from_json(self._store.runs()), key=lambda record: record.start <= limit)
 
 
 def to_json(record: RunRecord) -> str:
@@ -116,15 +139,19 @@ def to_json(record: RunRecord) -> str:
 
 
 def from_json(lines: Iterable[str | bytes]) -> list[RunRecord]:
-    """The records in the lines, of each run the last one; a line that was cut is left out, and what only a
-    newer version knows."""
+    """The records in the lines, of each run the last one, in the place of the first; a line that was cut is
+    left out, and what only a newer version knows."""
     found = {}
     for line in lines:
         with suppress(ValueError, TypeError, AttributeError):
             known = {name: each for name, each in json.loads(line).items() if name in RunRecord._fields}
             record = RunRecord(**known)
             found[float(record.start), record.host, record.pid] = record
-    return sorted(found.values(), key=lambda record: record.start)
+    return list(found.values())
+
+
+def _to_keep(records: list[RunRecord]) -> RunRecord:
+    return Health.of(records).new or records[0]
 
 
 def _line(record: RunRecord) -> bytes:

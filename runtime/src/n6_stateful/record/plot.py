@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
 from datetime import UTC, datetime
 from pathlib import Path
@@ -30,6 +31,7 @@ def plot(records: Sequence[RunRecord], title: str, now: float, file: Path) -> No
         ConfigError: matplotlib is not installed, or cannot write such a file.
         OSError: the file cannot be written.
     """
+    logging.getLogger("matplotlib").setLevel(logging.WARNING)  # its first run on a machine tells of fonts
     try:
         from matplotlib import dates as untyped_dates
         from matplotlib.figure import Figure

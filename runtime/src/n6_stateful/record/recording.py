@@ -5,17 +5,19 @@ from __future__ import annotations
 import logging
 import os
 import sys
-from contextlib import suppress
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from n6_stateful import __version__, settings
 from n6_stateful.collector import AbstractBaseCollector, BaseCollector
 from n6_stateful.config import ConfigFiles, masked_url_text
-from n6_stateful.errors import ConfigError
+from n6_stateful.errors import ConfigError, N6StatefulError
 from n6_stateful.output.choice import find_spool
 from n6_stateful.record.history import DatabaseHistory, FileHistory, History
-from n6_stateful.record.run import RunRecord
+from n6_stateful.record.run import IN_PROGRESS, RunRecord
 from n6_stateful.state.file import FileStore
 from n6_stateful.state.mixin import CollectorWithStateMixin
 
@@ -49,12 +51,12 @@ class Recording:
             exit_code: of the process.
             error: what was told on standard error; empty if the run ended well.
         """
-        try:
+        with _warning("this run could not be recorded", error):
             self._end(end, exit_code, error)
-        except Exception as exc:
-            problem = str(exc) or type(exc).__name__
-            if problem not in error:  # that was told already
-                LOGGER.warning("this run could not be recorded: %s", one_line(problem))
+        directory = self._collector.config_full["monitoring"]["textfile_dir"]
+        if directory and not self._record.turned_away:  # what there is to tell, the run in progress will
+            with _warning(f"the metrics could not be written to {directory}", error):
+                self._write_metrics(Path(directory).expanduser())
 
     def _end(self, end: float, exit_code: int, error: str) -> None:
         collector = self._collector
@@ -76,24 +78,47 @@ class Recording:
                     record = record._replace(newest=one_line(collector.describe_state()))
             except Exception as exc:  # a collector may have its own
                 LOGGER.warning("describe_state() failed: %s: %s", type(exc).__name__, one_line(str(exc)))
+        self._record = record
         if self._history is not None:
             self._history.put(record)
-        if directory := collector.config_full["monitoring"]["textfile_dir"]:
-            from n6_stateful.record.metrics import write
 
-            source = collector.config["source"]
-            with suppress(Exception):  # where the channel depends on the data, there is none without them
-                source = collector.get_source(source_channel=collector.get_source_channel())
-            records = self._history.records() if self._history else [record]
-            labels = (source, type(collector).__name__)
-            write(Path(directory).expanduser(), labels, records, find_backlog())
+    def _write_metrics(self, directory: Path) -> None:
+        from n6_stateful.record.metrics import write
+
+        collector = self._collector
+        source = collector.config["source"]
+        with suppress(Exception):  # where the channel depends on the data, there is none without them
+            source = collector.get_source(source_channel=collector.get_source_channel())
+        records = self._history.records() if self._history else []
+        records = [each for each in records if each.end or not _is_alive(each)]
+        records += [] if self._record in records else [self._record]
+        backlog = None
+        with suppress(N6StatefulError, OSError):  # the run has failed with it
+            backlog = find_backlog()
+        write(directory, (source, type(collector).__name__), records, backlog, count_broken(collector))
+
+
+@contextmanager
+def _warning(what: str, told: str) -> Iterator[None]:
+    try:
+        yield
+    except Exception as exc:
+        problem = str(exc) or type(exc).__name__
+        if problem not in told:
+            LOGGER.warning("%s: %s", what, " ".join(problem.split()))
 
 
 def find_history(collector: AbstractBaseCollector) -> History | None:
-    """Where the records are kept; None for a collector that keeps no state, beside which they could be."""
-    if not (isinstance(collector, CollectorWithStateMixin) and isinstance(collector, BaseCollector)):
+    """Where the records are kept: with the state, or else in `cache_dir`; None if there is neither."""
+    if not isinstance(collector, BaseCollector):
         return None
-    store, keep = collector.state_store, max(1, collector.config_full["monitoring"]["keep_runs"])
+    keep, config = max(1, collector.config_full["monitoring"]["keep_runs"]), collector.config
+    if not isinstance(collector, CollectorWithStateMixin):
+        directory = Path(os.path.expanduser(config.get("cache_dir", "")))  # noqa: PTH111 - it never raises
+        if not directory.is_absolute() or "source" not in config:
+            return None
+        return FileHistory(directory / f"{config['source']}.{type(collector).__name__}", keep)
+    store = collector.state_store
     if isinstance(store, FileStore):
         return FileHistory(store.path, keep)
     from n6_stateful.state.database import DatabaseStore
@@ -101,13 +126,34 @@ def find_history(collector: AbstractBaseCollector) -> History | None:
     return DatabaseHistory(store, keep) if isinstance(store, DatabaseStore) else None
 
 
-def find_records(collector: AbstractBaseCollector) -> tuple[list[RunRecord], RunRecord | None]:
-    """The records of the runs that are over, oldest first, and that of a run in progress."""
-    history, running = find_history(collector), None
+def find_records(collector: AbstractBaseCollector) -> list[RunRecord]:
+    """The records, oldest first. The error of a run in progress says that."""
+    history = find_history(collector)
     records = history.records() if history else []
-    if isinstance(collector, CollectorWithStateMixin) and collector.state_store.holder():
-        running = next((each for each in reversed(records) if each.end is None), None)
-    return [each for each in records if each is not running], running
+    running = [each for each in records if each.end is None]
+    if running and isinstance(collector, CollectorWithStateMixin):
+        running = running[-1:] if collector.state_store.holder() else []
+    else:
+        running = list(filter(_is_alive, running))
+    return [each._replace(error=IN_PROGRESS) if each in running else each for each in records]
+
+
+def _is_alive(record: RunRecord) -> bool:
+    """Whether its process is there, and not a later one that has the same number."""
+    try:
+        fields = Path(f"/proc/{record.pid}/stat").read_text().rpartition(")")[2].split()
+    except OSError:
+        return False
+    age = time.clock_gettime(time.CLOCK_BOOTTIME) - int(fields[19]) / os.sysconf("SC_CLK_TCK")
+    is_it = record.host == os.uname().nodename and time.time() - age < record.start + 1
+    return is_it and fields[0] != "Z"
+
+
+def count_broken(collector: AbstractBaseCollector) -> int:
+    """How many broken states were set aside."""
+    if isinstance(collector, CollectorWithStateMixin):
+        return len(collector.state_store.set_aside_names())
+    return 0
 
 
 def find_backlog() -> Backlog | None:

@@ -7,6 +7,9 @@ from typing import NamedTuple
 
 from n6_stateful.errors import BusyError
 
+AHEAD = 300  # seconds by which the clock of another machine may be ahead
+IN_PROGRESS = "in progress"
+
 
 class RunRecord(NamedTuple):
     """What one run did. None of it is a secret, or a part of what was published.
@@ -38,6 +41,16 @@ class RunRecord(NamedTuple):
     host: str = ""
     pid: int = 0
     versions: str = ""
+
+    @property
+    def is_over(self) -> bool:
+        """Whether it has ended, or was killed; `find_records` finds out which are in progress."""
+        return self.end is not None or self.error != IN_PROGRESS
+
+    @property
+    def turned_away(self) -> bool:
+        """Whether another run was in its way. A mail's run ends so where the broker is down, too."""
+        return self.exit_code == BusyError.exit_code and self.error.startswith("another ")
 
     @property
     def brought_data(self) -> bool:
@@ -73,7 +86,7 @@ class Health(NamedTuple):
         for each in records:
             if each.exit_code == 0:
                 health = health._replace(last=each, good=each, failed=0)
-            elif each.exit_code != BusyError.exit_code:
+            elif not each.turned_away:
                 health = health._replace(last=each, failed=health.failed + 1)
             if each.brought_data:
                 health = health._replace(new=each)

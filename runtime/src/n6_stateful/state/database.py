@@ -370,8 +370,8 @@ class DatabaseStore:
 
     def put_run(self, number: int, record: bytes, keep: int, *, precious: bool) -> None:
         """Keep the record of a run in the row of that number; it takes the place of the oldest one if there
-        are `keep`, but not of the last one that is precious, beside as many others. Before the first run of
-        all has made the table, nothing is kept."""
+        are `keep`, but not of the last one that is precious, or else of the first, beside as many others.
+        Before the first run of all has made the table, nothing is kept."""
         new: dict[str, Any] = {"name": f"{self._name}.runs", "number": number, "record": record, "now": now()}
         new["id"] = "precious" if precious else ""
         put = "UPDATE n6_state SET number = %(number)s, id = %(id)s, saved = %(now)s, pickle = %(record)s "
@@ -382,13 +382,18 @@ class DatabaseStore:
         (oldest,) = self._sql(
             "SELECT CASE WHEN COUNT(*) >= %(keep)s THEN MIN(number) END FROM n6_state WHERE name = %(name)s "
             "AND number <> COALESCE((SELECT MAX(number) FROM n6_state WHERE name = %(name)s "
-            "AND id = 'precious'), 0)",
+            "AND id = 'precious'), (SELECT MIN(number) FROM n6_state WHERE name = %(name)s))",
             keep=keep,
             **new,
         ).one()
         if oldest is None or not self._sql(f"{put} AND number = %(oldest)s", oldest=oldest, **new).rowcount:
             values = "%(name)s, %(number)s, %(id)s, %(now)s, %(format)s, %(owner)s, '', %(record)s"
             self._sql(f"INSERT INTO n6_state VALUES ({values})", **new)  # noqa: S608 - ours
+
+    def prove_runs_writable(self) -> None:
+        """Return if the user may write the records of runs; nothing is changed."""
+        for sql in ("UPDATE n6_state SET number = 0", "INSERT INTO n6_state SELECT * FROM n6_state"):
+            self._sql(f"{sql} WHERE name = %(name)s AND number IS NULL", but=_NO_TABLE)
 
     def runs(self) -> list[bytes]:
         """The records that are kept, the oldest first."""

@@ -56,7 +56,7 @@ no output is configured, and none is assumed, since a wrong guess would lose dat
 [rabbitmq], or
 
       [output]
-      url = amqps://user:password@broker.example/vhost
+      url = amqps://broker.example/vhost     (with a user and password before the host)
 
 or there url = spool:~/.n6cache/my_collector.spool, to keep messages in a file on this machine, which
 `spool forward` sends on later; or give --output URL"""

@@ -18,6 +18,7 @@ from n6_stateful.record.run import RunRecord
 from tests.record.conftest import NAME, Host
 from tests.record.test_history import record
 
+PAGE = Path(__file__).parents[2] / "docs/monitoring.md"
 LABELS = ("my-provider.lines", "WatchedCollector")
 
 
@@ -85,9 +86,10 @@ class TestValues:
         metrics.write(tmp_path / "none", LABELS, [record(1, 75)], None)
 
     def test_documented(self) -> None:
-        """The module's docstring lists what there is."""
+        """The module's docstring lists what there is, and so does docs/monitoring.md."""
         listed = re.findall(r"^ {4}n6_collector_(\w+)", metrics.__doc__ or "", re.MULTILINE)
         assert listed == list(metrics.ABOUT)
+        assert re.findall(r"^\| `n6_collector_(\w+)` \|", PAGE.read_text(), re.MULTILINE) == listed
 
     @pytest.mark.skipif(not shutil.which("promtool"), reason="needs promtool, of Debian's package prometheus")
     def test_conventions(self, tmp_path: Path) -> None:

@@ -19,6 +19,7 @@ from n6_stateful.record.run import RunRecord
 from tests.record import watched_collector
 from tests.record.conftest import NAME, Host
 from tests.record.test_history import record
+from tests.record.test_metrics import PAGE
 from tests.record.watched_collector import WatchedCollector
 
 HOUR, DAY = 3600, 86_400
@@ -253,6 +254,15 @@ class TestRunners:
         )
         script.chmod(0o755)
         return script
+
+    def test_sudoers(self) -> None:
+        """The lines of docs/monitoring.md for sudo admit the command lines that stand there, and no other."""
+        page = PAGE.read_text().replace('", "', " ")
+        used = re.findall(r'sudo -n -H -u n6 (/.*?status[^"\n]*?)"?(?: \])?$', page, re.MULTILINE)
+        admitted = re.findall(r"^nagios ALL=\(n6\) NOPASSWD: (.*)$", page, re.MULTILINE)
+        assert used == admitted != []
+        assert page.count("sudo -") == len(used)
+        assert "*" not in "".join(admitted)
 
     def test_negate(self, plugin: Path, host: Host) -> None:
         """`negate`, of Debian's monitoring-plugins-basic, reads state and line."""

@@ -33,9 +33,8 @@ def check(collector_class: type[AbstractBaseCollector], args: Namespace) -> int:
         codes.append(_try("state", lambda: _state(collector)))
     if isinstance(collector, QueuedBase):
         codes.append(_try("output", lambda: _output(collector)))
-    if isinstance(collector, BaseCollector) and (
-        where := collector.config_full["monitoring"]["textfile_dir"]
-    ):
+    where = isinstance(collector, BaseCollector) and collector.config_full["monitoring"]["textfile_dir"]
+    if where:
         from n6_stateful.record.metrics import try_directory
 
         codes.append(_try("metrics", lambda: try_directory(Path(where).expanduser())))

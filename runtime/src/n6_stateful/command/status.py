@@ -4,8 +4,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, Any
 
 from n6_stateful.errors import ConfigError, N6StatefulError
 from n6_stateful.record.recording import count_broken, find_backlog, find_history, find_records, one_line
@@ -16,7 +15,6 @@ if TYPE_CHECKING:
 
     from n6_stateful.collector import AbstractBaseCollector
 
-T = TypeVar("T")
 OK, WARNING, CRITICAL, UNKNOWN = range(4)
 LEVELS = ("OK", "WARNING", "CRITICAL", "UNKNOWN")
 # Of one, and of several.
@@ -92,7 +90,7 @@ def judge(collector: AbstractBaseCollector, args: Namespace, now: float) -> tupl
     return found[0][0], f"{text} | {' '.join(data)}"
 
 
-def _tried(look: Callable[[], T], found: list[tuple[int, str]], what: str = "") -> T | None:
+def _tried(look: Any, found: list[tuple[int, str]], what: str = "") -> Any:
     try:
         return look()
     except (N6StatefulError, OSError) as exc:

@@ -7,6 +7,7 @@ import re
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 from contextlib import suppress
 from pathlib import Path
@@ -18,6 +19,7 @@ from n6_stateful.record.history import FileHistory
 from n6_stateful.record.recording import one_line
 from n6_stateful.record.run import RunRecord
 from tests.broker.private_node import until
+from tests.record import watched_collector
 from tests.record.conftest import NAME, Host
 from tests.record.watched_collector import BODY
 
@@ -101,6 +103,25 @@ class TestEnds:
         assert (killed.end, killed.exit_code, killed.pid) == (None, None, process.pid)
         assert killed.error.startswith("did not end")
         assert [each.exit_code for each in host.records] == [None, 0]
+
+    @pytest.mark.skipif(os.geteuid() != 0, reason="needs root to be another user")
+    def test_closed_directory(self, host: Host) -> None:
+        """A directory of Python's path that this user may not list is no reason to fail."""
+        with tempfile.TemporaryDirectory() as name:
+            closed = Path(name, "closed")
+            closed.mkdir(0o711)
+            os.chown(name, 65534, 65534)
+            config = Path(name, "60_watched.conf")
+            config.write_text(host.config.read_text().replace(str(host.directory), name))
+            Path(name, "feed").write_text("publish")
+            nobody = "setpriv", "--reuid=65534", "--regid=65534", "--clear-groups"
+            done = subprocess.run(
+                [*nobody, sys.executable, watched_collector.__file__, "--config", str(config)],
+                env={**host.env, "HOME": name, "PYTHONPATH": f"{closed}:{host.env.get('PYTHONPATH', '')}"},
+                capture_output=True,
+                text=True,
+            )
+        assert done.returncode == 0, done.stderr
 
     def test_turned_away(self, host: Host) -> None:
         """A run that another one turned away is recorded; the one in progress is not over yet."""

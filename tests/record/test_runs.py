@@ -60,6 +60,7 @@ class TestTable:
     def test_none(self, host: Host) -> None:
         """Before the first run there is but the header, and no directory is made."""
         assert host.command("runs").stdout == f"{HEADER}\n"
+        assert host.command("runs", "--json").stdout == ""
         assert not host.cache.exists()
 
 

@@ -16,6 +16,7 @@ from n6_stateful import settings
 from n6_stateful.command.status import CRITICAL, IN_FUTURE, OK, UNKNOWN, WARNING, judge
 from n6_stateful.record.history import FileHistory
 from n6_stateful.record.run import RunRecord
+from n6_stateful.state.file import FileStore
 from tests.record import watched_collector
 from tests.record.conftest import NAME, Host
 from tests.record.test_history import record
@@ -186,6 +187,17 @@ class TestAround:
             process.kill()
             process.communicate(timeout=60)
         assert "running=" not in host.command("status").stdout
+
+    def test_not_this_process(self, host: Host) -> None:
+        """A run that was killed is not in progress while a command has the lock."""
+        host.collect("publish")
+        killed = host.collect_and_wait()
+        killed.kill()
+        killed.communicate(timeout=60)
+        store = FileStore(host.cache / NAME)
+        store.lock()
+        assert "running=" not in host.command("status").stdout
+        store.unlock()
 
     def test_broken_state(self, host: Host) -> None:
         """A broken state that was set aside is a warning until a person has taken it away."""

@@ -23,4 +23,6 @@ def seconds(text: str) -> int:
         return int(match[1]) * _UNITS[match[2]]
     if text.strip() == "0":
         return 0
-    raise ValueError("must be a number with its unit, like 90s, 15m, 2h, 7d or 4w, and have six digits at most")
+    raise ValueError(
+        "must be a number with its unit, like 90s, 15m, 2h, 7d or 4w, and have six digits at most"
+    )

@@ -35,7 +35,7 @@ def runs(collector_class: type[AbstractBaseCollector], args: Namespace) -> int:
         except OSError as exc:
             raise N6StatefulError(f"{args.plot}: cannot be written: {exc.strerror}") from exc
     elif args.json:
-        print(*map(to_json, newest_first), sep="\n")
+        sys.stdout.writelines(f"{to_json(each)}\n" for each in newest_first)
     else:
         if sys.stdout.isatty():
             print(bars(over[-BARS:]))

@@ -86,7 +86,7 @@ class Recording:
         from n6_stateful.record.metrics import write
 
         collector = self._collector
-        source = collector.config["source"]
+        source = collector.config.get("source", "")
         with suppress(Exception):  # where the channel depends on the data, there is none without them
             source = collector.get_source(source_channel=collector.get_source_channel())
         records = self._history.records() if self._history else []
@@ -132,7 +132,9 @@ def find_records(collector: AbstractBaseCollector) -> list[RunRecord]:
     records = history.records() if history else []
     running = [each for each in records if each.end is None]
     if running and isinstance(collector, CollectorWithStateMixin):
-        running = running[-1:] if collector.state_store.holder() else []
+        # A `state` command has the lock, too: whose it is, its holder's text begins with.
+        words = (collector.state_store.holder() or "").replace(",", "").split()
+        running = [each for each in running if str(each.pid) in words[1:2]][-1:]
     else:
         running = list(filter(_is_alive, running))
     return [each._replace(error=IN_PROGRESS) if each in running else each for each in records]
@@ -177,7 +179,8 @@ def _versions(collector_class: type) -> str:
     # distribution is called <name>-<version>.dist-info is a standard.
     package = collector_class.__module__.partition(".")[0]
     for directory in map(Path, filter(os.path.isdir, sys.path)):
-        for found in directory.iterdir():
-            if found.name.startswith(f"{package}-") and found.suffix == ".dist-info":
-                return f"{found.stem.replace('-', ' ')}, n6-stateful-runtime {__version__}"
+        with suppress(OSError):  # it may be closed to this user
+            for found in directory.iterdir():
+                if found.name.startswith(f"{package}-") and found.suffix == ".dist-info":
+                    return f"{found.stem.replace('-', ' ')}, n6-stateful-runtime {__version__}"
     return f"n6-stateful-runtime {__version__}"

@@ -76,7 +76,14 @@ def without_that_of_a_module(
         lines.clear()
 
 
+def with_words_for_type(app: Any, what: str, name: str, obj: Any, options: Any, lines: list[str]) -> None:
+    """Say what the property `type` of the base classes is, of which Python would say what `attrgetter` is."""
+    if what == "property" and name.endswith(".BaseCollector.type"):
+        lines[:] = ["The name in n6's guide of `raw_type`."]
+
+
 def setup(app: Any) -> None:
     """Write the pages that are made from the code."""
     app.connect("builder-inited", lambda app: from_code.write(Path(app.srcdir) / "reference"))
     app.connect("autodoc-process-docstring", without_that_of_a_module, priority=100)
+    app.connect("autodoc-process-docstring", with_words_for_type, priority=100)

@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+<% if cookiecutter.shape == "pages" and cookiecutter.download == "http" %>
+import json
+<% endif %>
 import os
 from pathlib import Path
 
 import pytest
 <% if cookiecutter.shape == "download" %>
 from n6_stateful import Download
+<% endif %>
+<% if cookiecutter.shape == "pages" and cookiecutter.download == "http" %>
+from n6_stateful.bases import Answer
 <% endif %>
 from n6_stateful.testing import CollectorHarness, MakeCollectorHarness, RunResult
 
@@ -38,6 +44,15 @@ BODIES = [b"an item", b"another item"]
 OLD = [["a record", "another record"], ["a third one"]]
 NEW = [*OLD, ["a new record"]]
 BODIES = [b"a record", b"another record", b"a third one"]
+<% if cookiecutter.download == "http" %>
+# The same as `download_page` gets it: what the source answers to one request after the other; at last, when
+# there is nothing new.
+ANSWERS = [
+    {"records": ["a record", "another record"], "next": 2, "more": True},
+    {"records": ["a third one"], "next": 3, "more": False},
+    {"records": [], "next": 3, "more": False},
+]
+<% endif %>
 <% elif cookiecutter.shape == "list" %>
 # The whole list at first, and later; the messages that the first one makes.
 OLD = b"192.0.2.1\n"
@@ -90,6 +105,24 @@ def test_messages(harness: CollectorHarness) -> None:
     check_messages(harness.run(OLD))
 <% if cookiecutter.shape == "rows" %>
     assert harness.run(NEW).bodies == NEWER
+<% endif %>
+<% if cookiecutter.shape == "pages" and cookiecutter.download == "http" %>
+
+
+def test_download_page(harness: CollectorHarness, monkeypatch: pytest.MonkeyPatch) -> None:
+    """`download_page` makes the same of the answers; the tests above put `OLD` and `NEW` in its place."""
+    answers = iter(ANSWERS)
+
+    def request(self: object, url: str, **kwargs: object) -> Answer:
+        return Answer(json.dumps(next(answers)).encode(), {}, {}, is_known_whole=True, where=url)
+
+    monkeypatch.setattr(<<cookiecutter.collector_name|class_name>>, "request", request)
+    result = harness.run(...)
+    if "fill in" in result.text:
+        pytest.skip(result.text)
+    check_messages(result)
+    nothing_new = harness.run(...)
+    assert (nothing_new.exit_code, nothing_new.bodies) == (0, []), nothing_new.text
 <% endif %>
 
 

@@ -146,6 +146,7 @@ class Project:
             raising = rf"(    def {method}\((?:(?!    def ).|\n)*?)        raise NotFilledInError.*\n"
             text = re.sub(raising, lambda found, body=body: found[1] + body, text)  # type: ignore[misc]
         assert "raise NotFilledInError" not in text
+        text = text.replace("import NotFilledInError, ", "import ")
         text = re.sub(r"(    NotFilledInError,|from n6_stateful import NotFilledInError)\n", "", text)
         self.collector.write_text(text)
 

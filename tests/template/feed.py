@@ -62,6 +62,9 @@ class _Handler(BaseHTTPRequestHandler):
     def answer_plain(self, tries: int) -> None:
         self.answer(200, b"one record\n")
 
+    def answer_rows(self, tries: int) -> None:
+        self.answer(200, b"2026-01-01 00:00:00,one row\n")
+
     def answer_etag(self, tries: int) -> None:
         tag = '"1"' if tries < 3 else '"2"'
         if self.headers["If-None-Match"] == tag:

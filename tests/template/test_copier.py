@@ -9,10 +9,22 @@ from pathlib import Path
 import pytest
 import yaml
 
-from tests.template.conftest import ROOT, Project, call_cookiecutter, do, files_in, git, run, uv, words
+from tests.template.conftest import (
+    ROOT,
+    Project,
+    blocks_in,
+    call_cookiecutter,
+    do,
+    files_in,
+    git,
+    run,
+    uv,
+    words,
+)
 from tests.template.test_update import WHO, edit, make_newer
 
 QUESTIONS = json.loads((ROOT / "cookiecutter.json").read_text())
+EXTENSIONS = "copier-template-extensions"
 COPIER = yaml.safe_load((ROOT / "copier.yml").read_text())
 
 
@@ -21,7 +33,7 @@ def copier(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The command, in an environment of its own."""
     venv = tmp_path_factory.mktemp("copier")
     uv("venv", "-q", venv, cwd=venv)
-    tools = ("copier>=9.4,<10", "copier-template-extensions>=0.3,<1")
+    tools = ("copier>=9.4,<10", f"{EXTENSIONS}>=0.3,<1")
     uv("pip", "install", "-q", "--python", venv / "bin/python", *tools, cwd=venv)
     return venv / "bin/copier"
 
@@ -64,8 +76,12 @@ def test_it_bakes_the_same(answers: dict[str, str], copier: Path, repository: Pa
     given = [word for each in words(answers) for word in ("-d", each)]
     do(copier, "copy", "--trust", "--defaults", *given, template, "other", cwd=tmp_path)
     assert files_in(tmp_path / "other") == files_in(tmp_path / "my_feed") | {".copier-answers.yml"}
-    for name in files_in(tmp_path / "my_feed"):
+    for name in files_in(tmp_path / "my_feed") - {"README.md"}:
         assert (tmp_path / "other" / name).read_bytes() == (tmp_path / "my_feed" / name).read_bytes(), name
+    ours, theirs = ((tmp_path / each / "README.md").read_text() for each in ("other", "my_feed"))
+    until = "## Updating to a newer template"
+    assert ours.partition(until)[0] == theirs.partition(until)[0]
+    assert "cookiecutter" not in ours.partition(until)[2]
 
 
 def test_checked_answers(copier: Path, repository: Path, tmp_path: Path) -> None:
@@ -90,6 +106,8 @@ def test_it_updates_an_edited_project(copier: Path, repository: Path, tmp_path: 
     edit(project)
     make_newer(template)
     git(template, "tag", "v0.1.1")
+    *_, recipe = blocks_in((project.path / "README.md").read_text())
+    assert recipe == f"uvx --with {EXTENSIONS} copier update --trust\n"
     do(copier, "update", "--trust", "--defaults", cwd=project.path, env=WHO)
     assert "_commit: v0.1.1" in (project.path / ".copier-answers.yml").read_text()
     tox = (project.path / "tox.ini").read_text()

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import re
+import sys
 from pathlib import Path
 
 import pytest
 
-from tests.template.conftest import Bake, do
+from tests.template.conftest import Bake, do, run
 from tests.template.feed import Feed
 
 SHAPES = ["download", "rows", "items", "pages", "list", "email"]
@@ -27,7 +28,7 @@ def test_filled_in(shape: str, bake: Bake) -> None:
 @pytest.mark.parametrize("shape", LEFT)
 def test_http(shape: str, bake: Bake, feed: Feed, tmp_path: Path) -> None:
     """With `download = http`, what a record's time or key is is all that is left to write."""
-    project = bake(shape=shape, download="http", url=feed.url("plain"))
+    project = bake(shape=shape, download="http", url=feed.url("rows" if shape == "rows" else "plain"))
     text = project.collector.read_text()
     assert re.findall(r"raise NotFilledInError.*\.(\w+)\(\)", text) == LEFT[shape]
     if LEFT[shape]:
@@ -37,6 +38,19 @@ def test_http(shape: str, bake: Bake, feed: Feed, tmp_path: Path) -> None:
     env = {"HOME": str(tmp_path)}
     assert "published 1 message" in do(*command, cwd=project.path, env=env)
     assert "published 0 messages" in do(*command, cwd=project.path, env=env)
+
+
+def test_sample_of_pages(bake: Bake) -> None:
+    """The sample in `download_page` works as it stands, and a generated test fails if it is wrong."""
+    project = bake(shape="pages", download="http")
+    text = re.sub(r"^( +)# ", r"\1", project.collector.read_text(), flags=re.MULTILINE)
+    text = re.sub(r" +raise NotFilledInError.*\n", "", text).replace("NotFilledInError", "SourceError")
+    project.collector.write_text(text)
+    assert "= 4 passed, 1 skipped in" in project.tox("-e", "tests,lint,types")
+    project.collector.write_text(text.replace('answer["next"]', "cursor"))
+    done = run(sys.executable, "-m", "tox", "run", "-e", "tests", cwd=project.path)
+    assert "FAILED tests/test_collector.py::test_download_page" in done.stdout
+    assert "1 failed" in done.stdout
 
 
 def test_email(bake: Bake, tmp_path: Path) -> None:

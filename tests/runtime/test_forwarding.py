@@ -383,13 +383,21 @@ class TestStoreAndForward:
         """A broker that is gone is a warning with the count, is asked for once a run, and nothing is lost."""
         broker = PickyBroker(good=0)
         assert run(SpoolFirstOutput(spool, broker), message(1)) is None
-        assert f"stays in {spool.where}\n1 message (4 bytes) there" in caplog.text
+        assert f"stays in {spool.where}; 1 message (4 bytes) there" in caplog.text
         assert "the state stays as it was" not in caplog.text  # it does not
         assert run(SpoolFirstOutput(spool, broker), message(2)) is None
         assert broker.opened == 2
         broker.good = 100
         assert run(SpoolFirstOutput(spool, broker), message(3)) is None
         assert (numbers(broker), ids(spool)) == ([1, 2, 3], [])
+
+    def test_one_line(self, spool: Spool, caplog: pytest.LogCaptureFixture) -> None:
+        """A broker that is lost amid many messages is one line in the log, whatever they are."""
+        assert run(SpoolFirstOutput(spool, PickyBroker(good=2)), *map(message, range(9))) is None
+        (told,) = caplog.messages
+        assert told.endswith(
+            f"stays in {spool.where}; 7 messages (28 bytes) there; the next run sends them first"
+        )
 
     def test_full(self, tmp_path: Path) -> None:
         """A full spool is forwarded before it is filled further."""

@@ -68,7 +68,16 @@ class TestShow:
     def test_none(self, message_id: str, host: Host) -> None:
         """What is no id of a message is one clear error."""
         host.run()
-        one_clear_error(host.run("spool", "show", message_id), 1, "no message with the id")
+        one_clear_error(host.run("spool", "show", message_id), 1, "no message with the id", "in the spool")
+
+    def test_several(self, host: Host) -> None:
+        """What several ids begin with is told as such; an id of its own that another begins with is one."""
+        put(
+            Spool(host.directory / "spool"),
+            *(message(1, properties={"message_id": each}) for each in ("a1", "a12")),
+        )
+        one_clear_error(host.run("spool", "show", "a"), 1, "more than one message", "begins with 'a'")
+        assert '"message_id": "a1"' in host.run("spool", "show", "a1").stderr
 
 
 class TestDrop:

@@ -71,7 +71,11 @@ SELECT number, spooled, length(body), reason, owner,
 FROM message LEFT JOIN refused USING (number) WHERE {which} ORDER BY number LIMIT ?
 """
 _WITHOUT_BODIES = _WAITING.format(body="x''", which="number > ?")
-_WITH_ID = _WAITING.format(body="body", which="substr(message_id, 1, length(?1)) = ?1")
+# An id in full is that of one message, though others begin with it.
+_BEGINS_SO = """
+message_id = ?1 OR substr(message_id, 1, length(?1)) = ?1 AND ?1 NOT IN (SELECT message_id FROM message)
+"""
+_WITH_ID = _WAITING.format(body="body", which=_BEGINS_SO)
 TO_FORWARD = _WAITING.format(body="body", which="ifnull(attempt, 0) BETWEEN ? AND ?")
 EXCHANGES = """
 SELECT name, type FROM exchange WHERE name IN (

@@ -12,8 +12,8 @@ import sqlite3
 import stat
 import subprocess
 import sys
-from collections.abc import Callable
-from contextlib import closing, suppress
+from collections.abc import Callable, Iterator
+from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -93,6 +93,17 @@ def contents(spool: Spool) -> list[Message]:
     output = MemoryOutput()
     forward(spool, output)
     return output.delivered
+
+
+@contextmanager
+def as_nobody() -> Iterator[None]:
+    """As a user whom the system refuses what it would let root do."""
+    user = os.geteuid()
+    os.seteuid(user or 65534)
+    try:
+        yield
+    finally:
+        os.seteuid(user)
 
 
 def need_root() -> None:
@@ -327,6 +338,24 @@ class TestFile:
             spool.check(EXCHANGES)
         with pytest.raises(PublishError, match="cannot be used: No such file"):
             Spool(Path("/proc/spool")).check(EXCHANGES)
+
+    @pytest.mark.parametrize(
+        "call",
+        [
+            lambda spool: put(spool, message(2)),
+            lambda spool: spool.check(EXCHANGES),
+            lambda spool: list(spool.messages()),
+            lambda spool: spool.backlog(),
+            lambda spool: forward(spool, MemoryOutput()),
+        ],
+        ids=["put", "check", "list", "backlog", "forward"],
+    )
+    def test_closed_directory(self, call: Callable[[Spool], object], spool: Spool) -> None:
+        """A directory that the user may not enter is the spool's own error, whatever is asked for."""
+        put(spool, message(1))
+        spool.path.parent.chmod(0)
+        with as_nobody(), pytest.raises(PublishError, match=r"Permission denied;.*; run this as"):
+            call(spool)
 
     @pytest.mark.parametrize("command", ["put", "check", "list", "forward", "drop"])
     def test_root(self, command: str, tmp_path: Path) -> None:

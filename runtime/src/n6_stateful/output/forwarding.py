@@ -31,7 +31,7 @@ def forward(spool: Spool, output: Output) -> int:
         BusyError: another process is writing to the spool; nothing is sent that could not be taken out.
         PublishError: the broker cannot be reached, or was lost; what it has taken by then is taken out.
     """
-    if not spool.path.exists():
+    if not spool.exists():
         return 0
     try:
         with spool.connected() as database:

@@ -198,7 +198,7 @@ class Spool:
         """Find out whether it can be written to, and has room; where there is no file yet, none is made."""
         from tempfile import TemporaryFile
 
-        if self.path.exists():
+        if self.exists():
             with self.connected() as database, self.transaction(database):
                 pass
         place = self._nearest()
@@ -237,7 +237,7 @@ class Spool:
 
     def summary(self) -> tuple[int, int]:
         """How many messages wait, and how many bytes their bodies have."""
-        if not self.path.exists():
+        if not self.exists():
             return 0, 0
         with self.connected() as database:
             count, size = database.execute("SELECT count(*), total(length(body)) FROM message").fetchone()
@@ -245,14 +245,14 @@ class Spool:
 
     def backlog(self) -> Backlog:
         """What waits, in figures."""
-        if not self.path.exists():
+        if not self.exists():
             return Backlog(0, 0, None)
         with self.connected() as database:
             return Backlog(*database.execute(_BACKLOG).fetchone())
 
     def refusal(self) -> PublishError | None:
         """The error that tells what brokers have refused; None if nothing is set apart."""
-        if not self.path.exists():
+        if not self.exists():
             return None
         with self.connected() as database:
             refused = [Undelivered(*row) for row in database.execute(_REFUSED)]
@@ -271,12 +271,17 @@ class Spool:
             take_out(database, [spooled])
 
     def _select(self, query: str, *parameters: Any) -> list[Spooled]:
-        if not self.path.exists():
+        if not self.exists():
             return []
         with self.connected() as database:
             return list(select(database, query, *parameters))
 
     # The file
+
+    def exists(self) -> bool:
+        """Whether there is a file."""
+        with self._errors():
+            return self.path.exists()
 
     @contextmanager
     def connected(self) -> Iterator[sqlite3.Connection]:
@@ -371,7 +376,10 @@ class Spool:
         try:
             yield
         except OSError as exc:
-            raise PublishError(f"{self.where} cannot be used: {exc.strerror}; nothing was published") from exc
+            mend = "; run this as the user who runs the collector" if isinstance(exc, PermissionError) else ""
+            raise PublishError(
+                f"{self.where} cannot be used: {exc.strerror}; nothing was published{mend}"
+            ) from exc
         except sqlite3.Error as exc:
             # To list every message of a large run would be to keep it in memory.
             rolled_back = (

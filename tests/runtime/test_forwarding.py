@@ -229,7 +229,7 @@ print((resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 1024)
         need_root()
         directory = spool.path.parent
         directory.mkdir()
-        subprocess.run(["mount", "-t", "tmpfs", "-o", "size=512k", "tmpfs", directory], check=True)
+        subprocess.run(["mount", "-t", "tmpfs", "-o", "size=512k,mode=700", "tmpfs", directory], check=True)
         try:
             count = min(200, 300_000 // (size + 300))
             put(spool, *(message(number, body=bytes(size)) for number in range(count)))

@@ -357,6 +357,47 @@ class TestFile:
         with as_nobody(), pytest.raises(PublishError, match=r"Permission denied;.*; run this as"):
             call(spool)
 
+    @pytest.mark.parametrize("name", ["", "spool", "spool-journal", "spool-wal"])
+    @pytest.mark.parametrize("is_link", [False, True])
+    def test_unsafe(self, is_link: bool, name: str, spool: Spool) -> None:
+        """What others could have written is refused with what to do, and they get and put nothing there."""
+        put(spool, message(1))
+        path = spool.path.parent / name
+        if not name:
+            path.chmod(0o777)
+        elif is_link:
+            if path.exists():
+                path.rename(path.with_name("elsewhere"))
+            path.symlink_to("elsewhere")
+        else:
+            path.touch()
+            path.chmod(0o666)
+        before = spool.path.read_bytes()
+        calls: list[Callable[[], object]] = [
+            lambda: put(spool, message(2)),
+            lambda: spool.check(EXCHANGES),
+            lambda: list(spool.messages()),
+            lambda: forward(spool, MemoryOutput()),
+        ]
+        for call in calls:
+            with pytest.raises(PublishError, match=r"cannot be used: .*(chmod go-w|put the file itself)"):
+                call()
+        assert spool.path.read_bytes() == before
+
+    def test_planted(self, spool: Spool) -> None:
+        """Nor is a spool made or looked for in a directory where others may put one, or through a link."""
+        directory = spool.path.parent
+        directory.mkdir()
+        spool.path.symlink_to("elsewhere")
+        for told in ("symbolic link", "messages of their own there; mend it with: chmod go-w"):
+            with pytest.raises(PublishError, match=told):
+                spool.check(EXCHANGES)
+            with pytest.raises(PublishError, match=told):
+                put(spool, message(1))
+            spool.path.unlink(missing_ok=True)
+            directory.chmod(0o777)
+        assert list(directory.iterdir()) == []
+
     @pytest.mark.parametrize("command", ["put", "check", "list", "forward", "drop"])
     def test_root(self, command: str, tmp_path: Path) -> None:
         """Root makes nothing in a directory that is somebody else's, who would be locked out."""
@@ -374,7 +415,7 @@ class TestFile:
             "forward": lambda: forward(spool, MemoryOutput()),
             "drop": lambda: spool.drop(spooled),
         }
-        with pytest.raises(PublishError, match="run this as that user"):
+        with pytest.raises(PublishError, match="run as that user"):
             calls[command]()
         assert [path.name for path in directory.iterdir()] == ["spool"]
 
@@ -382,6 +423,6 @@ class TestFile:
         """Nor does root make the directory itself there."""
         need_root()
         os.chown(tmp_path, 12345, 12345)
-        with pytest.raises(PublishError, match="run this as that user"):
+        with pytest.raises(PublishError, match="run as that user"):
             put(Spool(tmp_path / "cache" / "spool"), message(1))
         assert list(tmp_path.iterdir()) == []

@@ -14,6 +14,7 @@ from __future__ import annotations
 import json
 import os
 import sqlite3
+import stat
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
@@ -21,8 +22,9 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from n6_stateful import typed_json
-from n6_stateful.errors import BusyError, PublishError
+from n6_stateful.errors import BusyError, PublishError, StateError
 from n6_stateful.message import Exchange, Message, Undelivered
+from n6_stateful.state.file import check_safe, make_private_directories
 
 APPLICATION_ID = 0x6E365350  # "n6SP"
 VERSION = 2
@@ -201,10 +203,11 @@ class Spool:
         if self.exists():
             with self.connected() as database, self.transaction(database):
                 pass
-        place = self._nearest()
-        directory = place if place.is_dir() else place.parent
-        with self._errors(), TemporaryFile(dir=directory) as file:
-            file.write(bytes(PROBE_BYTES))
+        with self._errors():
+            self._check_safe()
+            directory = next(each for each in self.path.parents if each.is_dir())
+            with TemporaryFile(dir=directory) as file:
+                file.write(bytes(PROBE_BYTES))
 
     def _write(self) -> None:
         """Add the rows to the transaction."""
@@ -314,21 +317,23 @@ class Spool:
             raise PublishError(f"{self.where} is not open, or an earlier error has closed it")
         return self._database
 
-    def _nearest(self) -> Path:
-        """The file; as long as it is not there, the directory in which it, or its own, will be made."""
-        return next(each for each in (self.path, *self.path.parents) if each.exists())
+    def _check_safe(self) -> None:
+        """Refuse a file, a journal of SQLite's or a directory that somebody else could have written to."""
+        names = [self.path.name + suffix for suffix in ("", "-journal", "-wal")]
+        for path in (self.path.parent, *map(self.path.with_name, names)):
+            with suppress(FileNotFoundError):
+                status = path.stat(follow_symlinks=path == self.path.parent)
+                if stat.S_ISLNK(status.st_mode):
+                    raise StateError(f"{path}: is a symbolic link; put the file itself there")
+                check_safe(path, status)
 
     def _connect(self, *, create: bool = False) -> sqlite3.Connection:
-        place = self._nearest()
-        if os.geteuid() == 0 and place.stat().st_uid:
-            raise PublishError(
-                f"{place} belongs to the user with the id {place.stat().st_uid}, whom root would lock out of "
-                "files that it makes there; nothing was done; run this as that user"
-            )
         if create:
-            self.path.parent.mkdir(0o700, parents=True, exist_ok=True)
+            make_private_directories(self.path.parent)
+        self._check_safe()
+        if create:
             # SQLite would make it readable for others.
-            os.close(os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600))
+            os.close(os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600))
         database = sqlite3.connect(self.path, timeout=BUSY_SECONDS, isolation_level=None)
         try:
             database.execute("PRAGMA synchronous = EXTRA")
@@ -375,6 +380,10 @@ class Spool:
     def _errors(self) -> Iterator[None]:
         try:
             yield
+        except StateError as exc:
+            what = str(exc).replace("a state of", "messages of")
+            mend = "or keep the spool in a directory of its own; nothing was published"
+            raise PublishError(f"{self.where} cannot be used: {what}; {mend}") from exc
         except OSError as exc:
             mend = "; run this as the user who runs the collector" if isinstance(exc, PermissionError) else ""
             raise PublishError(

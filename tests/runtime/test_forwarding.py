@@ -34,6 +34,7 @@ class PickyBroker(MemoryOutput):
         closes: the numbers of those on which it closes the channel: when more than one was in flight, it does
             not say which.
         exchanges: those that it does not let anybody have.
+        forbids: the routing keys for which it closes the channel, whatever the message.
         good: after so many messages the connection is lost.
     """
 
@@ -42,12 +43,14 @@ class PickyBroker(MemoryOutput):
         returns: Sequence[int] = (),
         closes: Sequence[int] = (),
         exchanges: Sequence[str] = (),
+        forbids: Sequence[str] = (),
         good: int = 1_000_000,
     ) -> None:
         super().__init__()
         self.returns = returns
         self.closes = closes
         self.exchanges = exchanges
+        self.forbids = forbids
         self.good = good
         self.opened = 0
 
@@ -76,6 +79,9 @@ class PickyBroker(MemoryOutput):
                 undelivered.append(about(each, "returned", True))
             elif number in self.closes:
                 undelivered.append(about(each, "channel closed", True if len(pending) == 1 else None))
+            elif each.routing_key in self.forbids:
+                alone = len(pending) == 1
+                undelivered.append(about(each, "no right", alone or None)._replace(for_all=alone))
             else:
                 self.delivered.append(each)
         if undelivered:
@@ -314,7 +320,7 @@ class TestRefused:
         opened = broker.opened
         assert forward(spool, broker) == 1
         assert numbers(broker) == [45, 46, 47, 48, 49, 50]
-        assert broker.opened - opened == 1 + 5  # for what is new, and for each batch that is refused again
+        assert broker.opened - opened == 1 + 1 + 5  # for what is new, the first of the others, and each batch
 
     def test_exchange(self, spool: Spool) -> None:
         """What is for an exchange that cannot be had is set apart; where nothing waits, none is asked for."""
@@ -329,6 +335,24 @@ class TestRefused:
             assert set(apart(spool).values()) == {"no exchange bad"}
         broker.exchanges = []
         assert forward(spool, broker) == 3
+        assert ids(spool) == []
+
+    def test_forbidden(self, spool: Spool) -> None:
+        """Where all that go one way are refused, few are tried; once they are taken, all of them go."""
+        put(spool, *(message(number, routing_key="bad" if number % 2 else "a.b") for number in range(400)))
+        broker = PickyBroker(forbids=["bad"])
+        assert forward(spool, broker) == 200
+        assert numbers(broker) == list(range(0, 400, 2))
+        assert apart(spool) == dict.fromkeys(range(1, 400, 2), "no right")
+        assert broker.opened < 20
+        put(spool, message(401, routing_key="bad"))
+        for opened in (2, 1):  # for what is new, and for the first of what was refused before
+            broker.opened = 0
+            assert forward(spool, broker) == 0
+            assert broker.opened == opened
+        assert list(apart(spool)) == list(range(1, 402, 2))
+        broker.forbids = []
+        assert forward(spool, broker) == 201
         assert ids(spool) == []
 
 

@@ -38,6 +38,7 @@ class Undelivered(NamedTuple):
     Attributes:
         refused: whether the broker said so of this very message (a return, a nack, a channel that it closed
             on it); None if it refused one of those that bear None; otherwise it may or may not have arrived.
+        for_all: whether it would say so of every message to that exchange with that routing key.
     """
 
     routing_key: str
@@ -45,6 +46,7 @@ class Undelivered(NamedTuple):
     size: int
     reason: str
     refused: bool | None = False
+    for_all: bool = False
 
 
 def checked_properties(given: Mapping[str, Any]) -> dict[str, Any]:

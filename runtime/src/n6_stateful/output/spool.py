@@ -112,6 +112,11 @@ class Spooled(NamedTuple):
         """The message's id."""
         return str(self.message.properties["message_id"])
 
+    @property
+    def way(self) -> tuple[str, ...]:
+        """The message's exchange and routing key."""
+        return self.message[:2]
+
 
 class Backlog(NamedTuple):
     """How many messages wait, how many of them were refused, and when the oldest of them was spooled, seconds

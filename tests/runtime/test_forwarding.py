@@ -7,6 +7,7 @@ import itertools
 import sqlite3
 import subprocess
 import sys
+import threading
 from collections.abc import Sequence
 from contextlib import closing, suppress
 from pathlib import Path
@@ -14,10 +15,12 @@ from pathlib import Path
 import pytest
 
 from n6_stateful import PublishError
+from n6_stateful.config import ConfigFiles
 from n6_stateful.errors import BusyError, ExchangeError
 from n6_stateful.message import Exchange, Message, Undelivered
 from n6_stateful.output import forwarding
 from n6_stateful.output import spool as spool_module
+from n6_stateful.output.choice import find_spool
 from n6_stateful.output.forwarding import forward
 from n6_stateful.output.spool import Spool
 from n6_stateful.output.spool_first import SpoolFirstOutput
@@ -228,6 +231,27 @@ print((resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 1024)
             forward(Spool(spool.path), output)
         spool.close()
         assert (output.delivered, ids(spool)) == ([], [1, 2])
+
+    def test_silent(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        """A run waits for its turn while the broker of a forward is silent, as long as progress_timeout."""
+        monkeypatch.setattr(spool_module, "BUSY_SECONDS", 0.0)
+        files = ConfigFiles.from_text(f"[output]\nurl = spool:{tmp_path}/spool\nprogress_timeout = 60\n")
+        spool = find_spool(files, None)
+        put(spool, message(1))
+        run = threading.Thread(target=put, args=(find_spool(files, None), message(2)))
+
+        class Silent(MemoryOutput):
+            def publish(self, message: Message) -> None:
+                if run.ident is None:
+                    run.start()
+                    run.join(0.5)  # one that does not wait ends at once
+                    assert run.is_alive()
+                super().publish(message)
+
+        output = Silent()
+        forward(spool, output)
+        run.join(60)
+        assert numbers(output) + ids(spool) == [1, 2]
 
     @pytest.mark.parametrize("size", [0, 300, 20_000])
     def test_full_disk(self, size: int, spool: Spool) -> None:

@@ -133,14 +133,16 @@ class Spool:
     Args:
         path: the file; it and its directory are made by the first run.
         max_mib: its largest size, MiB; a message that does not fit is an error, none is ever dropped.
+        silence: for how many seconds a broker may hold up whoever forwards; a run waits as much longer.
     """
 
     problem: str | None = None
 
-    def __init__(self, path: Path, max_mib: int = 4096) -> None:
+    def __init__(self, path: Path, max_mib: int = 4096, silence: float = 0) -> None:
         self.path = path
         self.where = f"the spool {path}"
         self._max_mib = max_mib
+        self._silence = silence
         self._database: sqlite3.Connection | None = None
         self._owner = ""
         self._rows: list[tuple[Any, ...]] = []
@@ -339,7 +341,8 @@ class Spool:
         if create:
             # SQLite would make it readable for others.
             os.close(os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600))
-        database = sqlite3.connect(self.path, timeout=BUSY_SECONDS, isolation_level=None)
+        patience = BUSY_SECONDS + (self._silence if create else 0)
+        database = sqlite3.connect(self.path, timeout=patience, isolation_level=None)
         try:
             database.execute("PRAGMA synchronous = EXTRA")
             # Some systems' SQLite would overwrite what is deleted, and need as much room for the journal.
@@ -411,7 +414,7 @@ class Spool:
             return f"does not take so large a message ({exc})"
         match _code(exc):
             case sqlite3.SQLITE_BUSY:
-                return f"is locked by another process for more than {BUSY_SECONDS:.0f} s; try again later"
+                return "is still locked by another process; try again later"
             case sqlite3.SQLITE_FULL:
                 return (
                     f"is full: it may have {self._max_mib} MiB (spool_max_mib), or the disk has no space "

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import datetime
 import decimal
+import enum
 import io
 import signal
 import sqlite3
@@ -120,6 +121,26 @@ class TestProperties:
             "list": [1, {"deep": None}],
         }
         assert properties_of({"headers": headers})["headers"] == headers
+
+    def test_plain(self) -> None:
+        """Of a type made from a plain one, such as an enum of texts, the plain value arrives."""
+
+        class Text(enum.StrEnum):
+            A = "a.b"
+
+        class Odd(bytes):
+            """Bytes of another name."""
+
+        class Exact(decimal.Decimal):
+            """A number of another name."""
+
+        given = {"content_type": Text.A, "headers": {Text.A: [Text.A, Odd(b"x"), Exact(1)]}}
+        (message,) = delivered(
+            lambda self: self.publish_output(Text.A, b"x", {**given, "message_id": Text.A})
+        )
+        plain = {"content_type": "a.b", "headers": {"a.b": ["a.b", b"x", decimal.Decimal(1)]}}
+        assert repr(message[:2]) == repr(("raw", "a.b"))
+        assert repr(message.properties) == repr({"delivery_mode": 2, **plain, "message_id": "a.b"})
 
     def test_none(self) -> None:
         """A property that is None is left out, as AMQP clients have it."""

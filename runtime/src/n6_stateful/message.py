@@ -62,14 +62,14 @@ def checked_properties(given: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def short_string(name: str, value: Any) -> str:
-    """`value`, if AMQP can hold it as a short string, such as a name or the key of a header.
+    """`value` as a plain str, if AMQP can hold it as a short string, such as a name or the key of a header.
 
     Raises:
         CollectorError: it cannot.
     """
     if not isinstance(value, str) or len(_encoded(name, value)) > 255 or "\0" in value:
         raise _error(name, value, "it must be a str of at most 255 bytes in UTF-8, without NUL")
-    return value
+    return str.__str__(value)
 
 
 def _checked(name: str, value: Any) -> Any:
@@ -78,7 +78,7 @@ def _checked(name: str, value: Any) -> Any:
         if type(value) is not int or not least <= value <= most:
             raise _error(name, value, f"it must be an int from {least} to {most}")
     elif name in TEXTS:
-        short_string(name, value)
+        value = short_string(name, value)
         if name == "expiration" and not (value.isascii() and value.isdigit() and int(value) < 2**32):
             raise _error(name, value, "it must be milliseconds in digits, for instance '60000'")
     elif name != "headers":
@@ -91,17 +91,19 @@ def _checked(name: str, value: Any) -> Any:
 
 
 def _copied(name: str, value: Any) -> Any:
-    """A copy of what a header holds."""
+    """A copy of what a header holds, of the plain types that a spool can keep."""
     match value:
-        case None | bool() | bytes():
+        case None | bool():
             return value
+        case bytes():
+            return bytes(value)
         case str():
             return _encoded(name, value).decode()
         case int() if -(2**63) <= value < 2**63:
             return int(value)
         case decimal.Decimal() if value.is_finite() and -9 < value.adjusted() < 9:
             if value == round(value, 8 - value.adjusted()):
-                return value
+                return decimal.Decimal(value)
         case datetime.datetime() if type(value) is datetime.datetime and value.year < 9999:
             moment = value.replace(tzinfo=value.tzinfo or datetime.UTC)
             if moment.timestamp() >= 0:

@@ -181,7 +181,7 @@ class QueuedBase:
             raise CollectorError(
                 f"{type(self).__name__}.output_queue does not name the exchange {exchange!r}"
             )
-        short_string("routing key", routing_key)
+        routing_key = short_string("routing key", routing_key)
         properties = checked_properties({**self.basic_prop_kwargs, **(prop_kwargs or {})})
         if not self._is_checked:
             self.check_before_publishing()

@@ -13,6 +13,8 @@ from n6_stateful.errors import CollectorError
 NUMBERS = {"delivery_mode": (1, 2), "priority": (0, 255), "timestamp": (0, 2**63 - 1)}
 TEXTS = ["content_type", "content_encoding", "correlation_id", "reply_to", "expiration", "message_id", "type"]
 TEXTS += ["user_id", "app_id"]
+# All properties travel in one frame, of 131,064 bytes by RabbitMQ's default; the others need 2,328 at most.
+LARGEST_HEADERS = 128_000
 
 
 class Exchange(NamedTuple):
@@ -85,8 +87,8 @@ def _checked(name: str, value: Any) -> Any:
         raise _error(name, value, f"there are only headers, {', '.join((*NUMBERS, *TEXTS))}")
     elif type(value) is not dict:
         raise _error(name, value, "it must be a dict")
-    else:
-        return _copied(name, value)
+    elif _size(value := _copied(name, value)) > LARGEST_HEADERS:
+        raise _error(name, value, f"together they take more than {LARGEST_HEADERS:,} bytes")
     return value
 
 
@@ -116,6 +118,18 @@ def _copied(name: str, value: Any) -> Any:
         "a str, bytes, bool, int of 64 bits, Decimal of 9 digits, datetime since 1970, list, dict or None"
     )
     raise _error(name, value, f"it must be {expected}")
+
+
+def _size(value: Any) -> int:
+    """At least as many bytes as AMQP needs for what a header holds."""
+    match value:
+        case str() | bytes():
+            return 5 + len(value if isinstance(value, bytes) else value.encode())
+        case list():
+            return 5 + sum(map(_size, value))
+        case dict():
+            return 5 + sum(len(key.encode()) + 1 + _size(each) for key, each in value.items())
+    return 9
 
 
 def _encoded(name: str, text: str) -> bytes:

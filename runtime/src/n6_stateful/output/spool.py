@@ -163,7 +163,8 @@ class Spool:
             database.execute(f"PRAGMA max_page_count = {(self._max_mib << 20) // page_size}")
             database.execute("BEGIN IMMEDIATE")
             database.executemany(_DECLARE, exchanges)
-            database.execute(_FORGET, (owner, json.dumps(list(generations))))
+            if generations:
+                database.execute(_FORGET, (owner, json.dumps(list(generations))))
             database.execute("COMMIT")
 
     def publish(self, message: Message) -> None:

@@ -119,6 +119,15 @@ class TestForward:
         one_clear_error(host.run("spool", "forward", "--to", other), 78, "--to names")
         one_clear_error(host.run("spool", "forward"), 78, "--to amqp://")
 
+    @pytest.mark.parametrize("is_gone", [True, False])
+    def test_lost(self, is_gone: bool, host: Host) -> None:
+        """A run with a state that finds no spool warns that what waited may be gone; a first run does not."""
+        told = "is new; if there was one before, what waited in it is gone"
+        assert told not in host.run().stderr
+        if is_gone:
+            (host.directory / "spool").unlink()
+        assert (told in host.run().stderr) is is_gone
+
     @pytest.mark.parametrize("path", ["spool:relative", "spool:~no-such-user/x"])
     def test_path(self, path: str, host: Host) -> None:
         """A spool's path is absolute, or begins with the ~ of somebody who exists."""

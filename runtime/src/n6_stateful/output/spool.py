@@ -12,6 +12,7 @@ The journal is SQLite's rollback journal, not a WAL: the spool then is a single 
 from __future__ import annotations
 
 import json
+import logging
 import os
 import sqlite3
 import stat
@@ -25,6 +26,8 @@ from n6_stateful import typed_json
 from n6_stateful.errors import BusyError, PublishError, StateError
 from n6_stateful.message import Exchange, Message, Undelivered
 from n6_stateful.state.file import check_safe, make_private_directories
+
+LOGGER = logging.getLogger(__name__)
 
 APPLICATION_ID = 0x6E365350  # "n6SP"
 VERSION = 2
@@ -156,6 +159,9 @@ class Spool:
     def open(self, exchanges: Sequence[Exchange], owner: str, generations: Sequence[str]) -> None:
         """Open the file, make it if need be, and forget what needs to be remembered no longer."""
         self._owner = owner
+        # Those of a state are two or more; without one there is only the run's own, or that of no state.
+        if len(generations) > 1 and not self.exists():
+            LOGGER.warning("%s is new; if there was one before, what waited in it is gone", self.where)
         with self._errors():
             self._database = database = self._connect(create=True)
             # Not for a forward: to drop a message it must remember its id, in a full spool, too.

@@ -16,6 +16,8 @@ import pytest
 from n6_stateful import PublishError, SourceError
 from n6_stateful.bases.emails import BaseSimpleEmailCollector, ParsedMail
 from n6_stateful.errors import Terminated
+from n6_stateful.output.forwarding import forward
+from n6_stateful.output.spool import Spool
 from n6_stateful.testing import MemoryOutput
 from tests.bases.running import Running
 
@@ -73,6 +75,16 @@ class TestMessage:
         assert message.properties["headers"] == {
             "meta": {"mail_time": "2026-01-02 03:04:05", "mail_subject": "Daily scans: ż"}
         }
+
+    def test_spooled_twins(self, running: Running, tmp_path: Path) -> None:
+        """A spool keeps a mail once, though it was forwarded, and other mails have come since."""
+        spool = Spool(tmp_path / "spool")
+        output = MemoryOutput()
+        for number in (1, 2, 1, 3, 2):
+            running.give(mail(f"{number}", f"<{number}@feed.example>"))  # type: ignore[attr-defined]
+            running.run(make_output=lambda self: spool)
+            forward(spool, output)
+        assert [message.body for message in output.delivered] == [b"1\n", b"2\n", b"3\n"]
 
     def test_twins(self, running: Running) -> None:
         """A mail that is delivered again has the same id; another mail with the same text has another."""

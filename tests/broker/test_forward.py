@@ -14,6 +14,7 @@ import pytest
 
 from n6_stateful.command import main
 from n6_stateful.message import Exchange, Message
+from n6_stateful.output.amqp import AmqpOutput
 from n6_stateful.output.spool import Spool
 from tests.broker.attempt import attempt
 from tests.broker.conftest import Broker, Collecting
@@ -175,6 +176,37 @@ class TestRefused:
         broker.channel.queue_bind(broker.queue, broker.exchange, "bad")
         assert forward(collecting, spool, broker.url) == 0
         assert received(broker) == made[:1_500]
+
+    @pytest.mark.parametrize(
+        ("exchange", "reason"),
+        [("n6-stateful-no-such-exchange", "404 NOT_FOUND"), ("amq.rabbitmq.trace", "403 ACCESS_REFUSED")],
+    )
+    def test_no_way(
+        self,
+        exchange: str,
+        reason: str,
+        broker: Broker,
+        collecting: Collecting,
+        spool: Spool,
+        monkeypatch: pytest.MonkeyPatch,
+    ) -> None:
+        """300 messages to where nothing may be sent are set apart with a few connections, again with two."""
+        opened: list[object] = []
+        open_ = AmqpOutput.open
+
+        def counting(self: AmqpOutput, *args: Any) -> None:
+            opened.append(self)
+            open_(self, *args)
+
+        monkeypatch.setattr(AmqpOutput, "open", counting)
+        made = spool_these(spool, broker.exchange, {}, *[{"exchange": exchange}] * 300, {})
+        for arrived, most in (([made[0], made[-1]], 30), ([], 2)):
+            opened.clear()
+            assert forward(collecting, spool, broker.url) == 69
+            assert len(opened) <= most
+            assert list(dict.fromkeys(received(broker))) == arrived
+            assert ids(spool) == made[1:-1]
+            assert all(reason in str(each.refused) for each in spool.messages())
 
     def test_mistaken_exchange(self, broker: Broker, collecting: Collecting, spool: Spool) -> None:
         """An exchange that was once declared by mistake stops no forward."""

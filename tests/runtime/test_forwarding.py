@@ -7,6 +7,7 @@ import itertools
 import sqlite3
 import subprocess
 import sys
+import threading
 from collections.abc import Sequence
 from contextlib import closing, suppress
 from pathlib import Path
@@ -14,10 +15,12 @@ from pathlib import Path
 import pytest
 
 from n6_stateful import PublishError
+from n6_stateful.config import ConfigFiles
 from n6_stateful.errors import BusyError, ExchangeError
 from n6_stateful.message import Exchange, Message, Undelivered
 from n6_stateful.output import forwarding
 from n6_stateful.output import spool as spool_module
+from n6_stateful.output.choice import find_spool
 from n6_stateful.output.forwarding import forward
 from n6_stateful.output.spool import Spool
 from n6_stateful.output.spool_first import SpoolFirstOutput
@@ -34,6 +37,7 @@ class PickyBroker(MemoryOutput):
         closes: the numbers of those on which it closes the channel: when more than one was in flight, it does
             not say which.
         exchanges: those that it does not let anybody have.
+        forbids: the routing keys for which it closes the channel, whatever the message.
         good: after so many messages the connection is lost.
     """
 
@@ -42,12 +46,14 @@ class PickyBroker(MemoryOutput):
         returns: Sequence[int] = (),
         closes: Sequence[int] = (),
         exchanges: Sequence[str] = (),
+        forbids: Sequence[str] = (),
         good: int = 1_000_000,
     ) -> None:
         super().__init__()
         self.returns = returns
         self.closes = closes
         self.exchanges = exchanges
+        self.forbids = forbids
         self.good = good
         self.opened = 0
 
@@ -76,6 +82,9 @@ class PickyBroker(MemoryOutput):
                 undelivered.append(about(each, "returned", True))
             elif number in self.closes:
                 undelivered.append(about(each, "channel closed", True if len(pending) == 1 else None))
+            elif each.routing_key in self.forbids:
+                alone = len(pending) == 1
+                undelivered.append(about(each, "no right", alone or None)._replace(for_all=alone))
             else:
                 self.delivered.append(each)
         if undelivered:
@@ -223,13 +232,34 @@ print((resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 1024)
         spool.close()
         assert (output.delivered, ids(spool)) == ([], [1, 2])
 
+    def test_silent(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        """A run waits for its turn while the broker of a forward is silent, as long as progress_timeout."""
+        monkeypatch.setattr(spool_module, "BUSY_SECONDS", 0.0)
+        files = ConfigFiles.from_text(f"[output]\nurl = spool:{tmp_path}/spool\nprogress_timeout = 60\n")
+        spool = find_spool(files, None)
+        put(spool, message(1))
+        run = threading.Thread(target=put, args=(find_spool(files, None), message(2)))
+
+        class Silent(MemoryOutput):
+            def publish(self, message: Message) -> None:
+                if run.ident is None:
+                    run.start()
+                    run.join(0.5)  # one that does not wait ends at once
+                    assert run.is_alive()
+                super().publish(message)
+
+        output = Silent()
+        forward(spool, output)
+        run.join(60)
+        assert numbers(output) + ids(spool) == [1, 2]
+
     @pytest.mark.parametrize("size", [0, 300, 20_000])
     def test_full_disk(self, size: int, spool: Spool) -> None:
         """On a full disk nothing goes twice: it is sent and taken out, or not sent at all."""
         need_root()
         directory = spool.path.parent
         directory.mkdir()
-        subprocess.run(["mount", "-t", "tmpfs", "-o", "size=512k", "tmpfs", directory], check=True)
+        subprocess.run(["mount", "-t", "tmpfs", "-o", "size=512k,mode=700", "tmpfs", directory], check=True)
         try:
             count = min(200, 300_000 // (size + 300))
             put(spool, *(message(number, body=bytes(size)) for number in range(count)))
@@ -314,7 +344,7 @@ class TestRefused:
         opened = broker.opened
         assert forward(spool, broker) == 1
         assert numbers(broker) == [45, 46, 47, 48, 49, 50]
-        assert broker.opened - opened == 1 + 5  # for what is new, and for each batch that is refused again
+        assert broker.opened - opened == 1 + 1 + 5  # for what is new, the first of the others, and each batch
 
     def test_exchange(self, spool: Spool) -> None:
         """What is for an exchange that cannot be had is set apart; where nothing waits, none is asked for."""
@@ -329,6 +359,24 @@ class TestRefused:
             assert set(apart(spool).values()) == {"no exchange bad"}
         broker.exchanges = []
         assert forward(spool, broker) == 3
+        assert ids(spool) == []
+
+    def test_forbidden(self, spool: Spool) -> None:
+        """Where all that go one way are refused, few are tried; once they are taken, all of them go."""
+        put(spool, *(message(number, routing_key="bad" if number % 2 else "a.b") for number in range(400)))
+        broker = PickyBroker(forbids=["bad"])
+        assert forward(spool, broker) == 200
+        assert numbers(broker) == list(range(0, 400, 2))
+        assert apart(spool) == dict.fromkeys(range(1, 400, 2), "no right")
+        assert broker.opened < 20
+        put(spool, message(401, routing_key="bad"))
+        for opened in (2, 1):  # for what is new, and for the first of what was refused before
+            broker.opened = 0
+            assert forward(spool, broker) == 0
+            assert broker.opened == opened
+        assert list(apart(spool)) == list(range(1, 402, 2))
+        broker.forbids = []
+        assert forward(spool, broker) == 201
         assert ids(spool) == []
 
 
@@ -383,13 +431,21 @@ class TestStoreAndForward:
         """A broker that is gone is a warning with the count, is asked for once a run, and nothing is lost."""
         broker = PickyBroker(good=0)
         assert run(SpoolFirstOutput(spool, broker), message(1)) is None
-        assert f"stays in {spool.where}\n1 message (4 bytes) there" in caplog.text
+        assert f"stays in {spool.where}; 1 message (4 bytes) there" in caplog.text
         assert "the state stays as it was" not in caplog.text  # it does not
         assert run(SpoolFirstOutput(spool, broker), message(2)) is None
         assert broker.opened == 2
         broker.good = 100
         assert run(SpoolFirstOutput(spool, broker), message(3)) is None
         assert (numbers(broker), ids(spool)) == ([1, 2, 3], [])
+
+    def test_one_line(self, spool: Spool, caplog: pytest.LogCaptureFixture) -> None:
+        """A broker that is lost amid many messages is one line in the log, whatever they are."""
+        assert run(SpoolFirstOutput(spool, PickyBroker(good=2)), *map(message, range(9))) is None
+        (told,) = caplog.messages
+        assert told.endswith(
+            f"stays in {spool.where}; 7 messages (28 bytes) there; the next run sends them first"
+        )
 
     def test_full(self, tmp_path: Path) -> None:
         """A full spool is forwarded before it is filled further."""

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import bisect
 import datetime
 import decimal
+import enum
 import io
 import signal
 import sqlite3
@@ -16,12 +18,13 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
+import pika
 import pytest
 
 from n6_stateful import CollectorError, Download, NothingNew, PublishError, QueuedBase
 from n6_stateful.errors import Terminated
 from n6_stateful.interruption import signals_raise
-from n6_stateful.message import NUMBERS, TEXTS, Message
+from n6_stateful.message import NUMBERS, TEXTS, Message, checked_properties
 from n6_stateful.testing import MemoryOutput
 
 
@@ -121,6 +124,26 @@ class TestProperties:
         }
         assert properties_of({"headers": headers})["headers"] == headers
 
+    def test_plain(self) -> None:
+        """Of a type made from a plain one, such as an enum of texts, the plain value arrives."""
+
+        class Text(enum.StrEnum):
+            A = "a.b"
+
+        class Odd(bytes):
+            """Bytes of another name."""
+
+        class Exact(decimal.Decimal):
+            """A number of another name."""
+
+        given = {"content_type": Text.A, "headers": {Text.A: [Text.A, Odd(b"x"), Exact(1)]}}
+        (message,) = delivered(
+            lambda self: self.publish_output(Text.A, b"x", {**given, "message_id": Text.A})
+        )
+        plain = {"content_type": "a.b", "headers": {"a.b": ["a.b", b"x", decimal.Decimal(1)]}}
+        assert repr(message[:2]) == repr(("raw", "a.b"))
+        assert repr(message.properties) == repr({"delivery_mode": 2, **plain, "message_id": "a.b"})
+
     def test_none(self) -> None:
         """A property that is None is left out, as AMQP clients have it."""
         assert "content_type" not in properties_of({"content_type": None})
@@ -175,6 +198,7 @@ class TestProperties:
             ("headers", {1: "a"}),
             ("headers", {"x" * 256: 1}),
             ("headers", {"a": {"b": [object()]}}),
+            ("headers", {"a": "x" * 128_000}),
         ],
     )
     def test_impossible(self, name: str, value: Any) -> None:
@@ -186,6 +210,35 @@ class TestProperties:
             publisher.publish_output("a.b", b"good")
 
         assert [message.body for message in delivered(publish)] == [b"good"]
+
+    @pytest.mark.parametrize(
+        "make",
+        [
+            lambda count: {"a": "x" * count},
+            lambda count: {"a": {"ż": "ż" * count}},
+            lambda count: {"a": b"\0" * count},
+            lambda count: {f"ż{number}": True for number in range(count)},
+            lambda count: {"a": [2**62, {}, None, "", decimal.Decimal(1), [b""]] * count},
+        ],
+        ids=["text", "not ASCII", "bytes", "keys", "list"],
+    )
+    def test_large_headers(self, make: Callable[[int], dict[str, Any]]) -> None:
+        """Headers are taken as long as they fit into a frame of RabbitMQ's, whatever else is given."""
+
+        def is_refused(count: int) -> bool:
+            try:
+                checked_properties({"headers": make(count)})
+            except CollectorError:
+                return True
+            return False
+
+        count = bisect.bisect(range(200_000), False, key=is_refused)
+        others = dict.fromkeys(NUMBERS, 1) | dict.fromkeys(TEXTS, "1" * 255)
+        frames = [
+            len(pika.frame.Header(1, 2**62, pika.BasicProperties(headers=make(each), **others)).marshal())
+            for each in (count - 1, count * 2)
+        ]
+        assert frames[0] <= pika.spec.FRAME_MAX_SIZE < frames[1]
 
     def test_every_property(self) -> None:
         """Every property that AMQP has for messages can be given."""

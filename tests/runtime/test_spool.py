@@ -12,8 +12,8 @@ import sqlite3
 import stat
 import subprocess
 import sys
-from collections.abc import Callable
-from contextlib import closing, suppress
+from collections.abc import Callable, Iterator
+from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -93,6 +93,17 @@ def contents(spool: Spool) -> list[Message]:
     output = MemoryOutput()
     forward(spool, output)
     return output.delivered
+
+
+@contextmanager
+def as_nobody() -> Iterator[None]:
+    """As a user whom the system refuses what it would let root do."""
+    user = os.geteuid()
+    os.seteuid(user or 65534)
+    try:
+        yield
+    finally:
+        os.seteuid(user)
 
 
 def need_root() -> None:
@@ -328,6 +339,65 @@ class TestFile:
         with pytest.raises(PublishError, match="cannot be used: No such file"):
             Spool(Path("/proc/spool")).check(EXCHANGES)
 
+    @pytest.mark.parametrize(
+        "call",
+        [
+            lambda spool: put(spool, message(2)),
+            lambda spool: spool.check(EXCHANGES),
+            lambda spool: list(spool.messages()),
+            lambda spool: spool.backlog(),
+            lambda spool: forward(spool, MemoryOutput()),
+        ],
+        ids=["put", "check", "list", "backlog", "forward"],
+    )
+    def test_closed_directory(self, call: Callable[[Spool], object], spool: Spool) -> None:
+        """A directory that the user may not enter is the spool's own error, whatever is asked for."""
+        put(spool, message(1))
+        spool.path.parent.chmod(0)
+        with as_nobody(), pytest.raises(PublishError, match=r"Permission denied;.*; run this as"):
+            call(spool)
+
+    @pytest.mark.parametrize("name", ["", "spool", "spool-journal", "spool-wal"])
+    @pytest.mark.parametrize("is_link", [False, True])
+    def test_unsafe(self, is_link: bool, name: str, spool: Spool) -> None:
+        """What others could have written is refused with what to do, and they get and put nothing there."""
+        put(spool, message(1))
+        path = spool.path.parent / name
+        if not name:
+            path.chmod(0o777)
+        elif is_link:
+            if path.exists():
+                path.rename(path.with_name("elsewhere"))
+            path.symlink_to("elsewhere")
+        else:
+            path.touch()
+            path.chmod(0o666)
+        before = spool.path.read_bytes()
+        calls: list[Callable[[], object]] = [
+            lambda: put(spool, message(2)),
+            lambda: spool.check(EXCHANGES),
+            lambda: list(spool.messages()),
+            lambda: forward(spool, MemoryOutput()),
+        ]
+        for call in calls:
+            with pytest.raises(PublishError, match=r"cannot be used: .*(chmod go-w|put the file itself)"):
+                call()
+        assert spool.path.read_bytes() == before
+
+    def test_planted(self, spool: Spool) -> None:
+        """Nor is a spool made or looked for in a directory where others may put one, or through a link."""
+        directory = spool.path.parent
+        directory.mkdir()
+        spool.path.symlink_to("elsewhere")
+        for told in ("symbolic link", "messages of their own there; mend it with: chmod go-w"):
+            with pytest.raises(PublishError, match=told):
+                spool.check(EXCHANGES)
+            with pytest.raises(PublishError, match=told):
+                put(spool, message(1))
+            spool.path.unlink(missing_ok=True)
+            directory.chmod(0o777)
+        assert list(directory.iterdir()) == []
+
     @pytest.mark.parametrize("command", ["put", "check", "list", "forward", "drop"])
     def test_root(self, command: str, tmp_path: Path) -> None:
         """Root makes nothing in a directory that is somebody else's, who would be locked out."""
@@ -345,7 +415,7 @@ class TestFile:
             "forward": lambda: forward(spool, MemoryOutput()),
             "drop": lambda: spool.drop(spooled),
         }
-        with pytest.raises(PublishError, match="run this as that user"):
+        with pytest.raises(PublishError, match="run as that user"):
             calls[command]()
         assert [path.name for path in directory.iterdir()] == ["spool"]
 
@@ -353,6 +423,6 @@ class TestFile:
         """Nor does root make the directory itself there."""
         need_root()
         os.chown(tmp_path, 12345, 12345)
-        with pytest.raises(PublishError, match="run this as that user"):
+        with pytest.raises(PublishError, match="run as that user"):
             put(Spool(tmp_path / "cache" / "spool"), message(1))
         assert list(tmp_path.iterdir()) == []

@@ -68,7 +68,16 @@ class TestShow:
     def test_none(self, message_id: str, host: Host) -> None:
         """What is no id of a message is one clear error."""
         host.run()
-        one_clear_error(host.run("spool", "show", message_id), 1, "no message with the id")
+        one_clear_error(host.run("spool", "show", message_id), 1, "no message with the id", "in the spool")
+
+    def test_several(self, host: Host) -> None:
+        """What several ids begin with is told as such; an id of its own that another begins with is one."""
+        put(
+            Spool(host.directory / "spool"),
+            *(message(1, properties={"message_id": each}) for each in ("a1", "a12")),
+        )
+        one_clear_error(host.run("spool", "show", "a"), 1, "more than one message", "begins with 'a'")
+        assert '"message_id": "a1"' in host.run("spool", "show", "a1").stderr
 
 
 class TestDrop:
@@ -109,6 +118,15 @@ class TestForward:
         other = f"spool:{host.directory}/other"
         one_clear_error(host.run("spool", "forward", "--to", other), 78, "--to names")
         one_clear_error(host.run("spool", "forward"), 78, "--to amqp://")
+
+    @pytest.mark.parametrize("is_gone", [True, False])
+    def test_lost(self, is_gone: bool, host: Host) -> None:
+        """A run with a state that finds no spool warns that what waited may be gone; a first run does not."""
+        told = "is new; if there was one before, what waited in it is gone"
+        assert told not in host.run().stderr
+        if is_gone:
+            (host.directory / "spool").unlink()
+        assert (told in host.run().stderr) is is_gone
 
     @pytest.mark.parametrize("path", ["spool:relative", "spool:~no-such-user/x"])
     def test_path(self, path: str, host: Host) -> None:

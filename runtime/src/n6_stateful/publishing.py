@@ -32,7 +32,8 @@ class QueuedBase:
         basic_prop_kwargs: message properties that every message gets.
         state_generation: id of the state that this run started from, or saved last; empty if there is no
             state yet. A collector that keeps no state has one of its own, until a run has ended well.
-        state_generations: the ids of all states that a later run may start from, that one first.
+        state_generations: the ids of all states that a later run may start from, that one first; empty if it
+            may be any.
         published_count: how many messages this object has handed to the output.
         published_bytes: how many bytes their bodies have.
         output_where: what a person calls the output; empty before `run`.
@@ -182,7 +183,7 @@ class QueuedBase:
             raise CollectorError(
                 f"{type(self).__name__}.output_queue does not name the exchange {exchange!r}"
             )
-        short_string("routing key", routing_key)
+        routing_key = short_string("routing key", routing_key)
         properties = checked_properties({**self.basic_prop_kwargs, **(prop_kwargs or {})})
         if not self._is_checked:
             self.check_before_publishing()

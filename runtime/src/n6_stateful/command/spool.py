@@ -71,9 +71,9 @@ def drop(collector_class: type[AbstractBaseCollector], args: Namespace) -> int:
 def _message(spool: Spool, message_id: str) -> Spooled:
     spooled = spool.message(message_id)
     if spooled is None:
-        raise N6StatefulError(
-            f"no message with the id {message_id!r}, or more than one, in {spool.where}; see `spool list`"
-        )
+        several = message_id and any(each.message_id.startswith(message_id) for each in spool.messages())
+        which = "more than one message with an id that begins with" if several else "no message with the id"
+        raise N6StatefulError(f"{which} {message_id!r} in {spool.where}; see `spool list`")
     return spooled
 
 

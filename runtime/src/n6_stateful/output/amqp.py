@@ -29,6 +29,7 @@ CLOSE_SECONDS = 5.0
 ABORT_SECONDS = 1.0
 TICK_SECONDS = 0.25
 SPARE_BYTES = 1 << 20  # what a broker may say beyond twice what it was sent
+FOR_ALL = (403, 404)  # no right to write to the exchange, or to that routing key there; no such exchange
 FORCED = 320  # an operator closed the connection, or the broker goes down: nothing of ours is to blame
 INTERRUPTED = "publishing was interrupted half-way"
 
@@ -371,7 +372,8 @@ class AmqpOutput:
         self._closed_by_broker = True
         if len(self._unconfirmed) == 1 and self._ended is None:
             ((tag, about),) = self._unconfirmed.copy().items()
-            self._refused[tag] = Undelivered(*about, _described(exc), refused=True)
+            for_all = getattr(exc, "reply_code", 0) in FOR_ALL
+            self._refused[tag] = Undelivered(*about, _described(exc), True, for_all)
 
     def _on_blocked(self, connection: Any, frame: Any) -> None:
         self._alarm = frame.method.reason

@@ -34,7 +34,8 @@ class Output(Protocol):
             exchanges: those that messages may go to.
             owner: names the collector (its state's name).
             generations: ids of the generations that a run of it may still start from, the current one first:
-                an output that remembers ids, to drop what comes twice, may forget those of any other.
+                an output that remembers ids, to drop what comes twice, may forget those of any other. Empty
+                where a run may start from any: then it forgets none.
         """
 
     def publish(self, message: Message) -> None:

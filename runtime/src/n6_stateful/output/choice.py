@@ -150,7 +150,7 @@ def _spool(path: str, options: ConfigSection) -> Spool:
         absolute = Path()
     if not absolute.is_absolute():
         raise ConfigError(f"the spool's path {path!r} has to begin with / or the ~ of a user who exists")
-    return Spool(absolute, options["spool_max_mib"])
+    return Spool(absolute, options["spool_max_mib"], options["progress_timeout"])
 
 
 def _checked(options: ConfigSection) -> ConfigSection:

@@ -31,7 +31,7 @@ def forward(spool: Spool, output: Output) -> int:
         BusyError: another process is writing to the spool; nothing is sent that could not be taken out.
         PublishError: the broker cannot be reached, or was lost; what it has taken by then is taken out.
     """
-    if not spool.path.exists():
+    if not spool.exists():
         return 0
     try:
         with spool.connected() as database:
@@ -49,6 +49,7 @@ class _Forwarding:
         self._output = output
         self._exchanges: list[Exchange] = []
         self._is_open = False
+        self._closed: dict[tuple[str, ...], str] = {}  # by exchange and routing key: why nothing goes there
         # Counts the forwards that were refused something, so that none tries the same message twice.
         query = "SELECT ifnull(max(attempt), 0) + 1 FROM refused"
         self.attempt: int = database.execute(query).fetchone()[0]
@@ -56,13 +57,17 @@ class _Forwarding:
     def send_all(self, first: int, last: int) -> int:
         """Send the messages that were refused last at an attempt from `first` to `last`, 0 for never."""
         arrived = 0
-        if not self._batch(first, last):
+        if not self._batch(first, last, 1):
             return arrived
         try:
             self._connect(first, last)
-            while batch := self._batch(first, last):
+            most = (
+                1 if first else MESSAGES_AT_ONCE
+            )  # where all were refused, the first tells whether all still are
+            while batch := self._batch(first, last, most):
                 started = time.monotonic()
                 arrived += self._send(batch)
+                most = MESSAGES_AT_ONCE
                 # For a run that waits to write: SQLite has it look ten times a second.
                 time.sleep(min(0.15, (time.monotonic() - started) / 10))
             if self._is_open:
@@ -72,10 +77,10 @@ class _Forwarding:
             raise
         return arrived
 
-    def _batch(self, first: int, last: int) -> list[Spooled]:
+    def _batch(self, first: int, last: int, most: int) -> list[Spooled]:
         batch: list[Spooled] = []
         size = 0
-        for spooled in select(self._database, TO_FORWARD, first, last, MESSAGES_AT_ONCE):
+        for spooled in select(self._database, TO_FORWARD, first, last, most):
             size += spooled.size
             if batch and size > BYTES_AT_ONCE:
                 break
@@ -107,9 +112,18 @@ class _Forwarding:
     def _send(self, batch: Sequence[Spooled]) -> int:
         """Send messages and take them out; find out by halves which are refused, and set those apart.
 
+        Where the broker would refuse all that go the same way, the others are not sent.
+
         Returns:
             How many have arrived.
         """
+        if hopeless := [each for each in batch if each.way in self._closed]:
+            with self._spool.transaction(self._database):
+                for each in hopeless:
+                    self._set_apart("message_id", each.message_id, self._closed[each.way])
+            batch = [each for each in batch if each.way not in self._closed]
+        if not batch:
+            return 0
         if not self._is_open:
             self._output.open(self._exchanges, "", ())
             self._is_open = True
@@ -136,6 +150,8 @@ class _Forwarding:
                 problem = found.get(each.message_id)
                 if problem and (problem.refused or (problem.refused is None and len(published) == 1)):
                     self._set_apart("number", each.number, problem.reason)
+                    if problem.for_all:
+                        self._closed[each.way] = problem.reason
                     gone.add(each.number)
         if len(gone) == len(arrived) and all(each.refused is False for each in found.values()):
             raise failure

@@ -12,8 +12,10 @@ The journal is SQLite's rollback journal, not a WAL: the spool then is a single 
 from __future__ import annotations
 
 import json
+import logging
 import os
 import sqlite3
+import stat
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
@@ -21,8 +23,11 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from n6_stateful import typed_json
-from n6_stateful.errors import BusyError, PublishError
+from n6_stateful.errors import BusyError, PublishError, StateError
 from n6_stateful.message import Exchange, Message, Undelivered
+from n6_stateful.state.file import check_safe, make_private_directories
+
+LOGGER = logging.getLogger(__name__)
 
 APPLICATION_ID = 0x6E365350  # "n6SP"
 VERSION = 2
@@ -71,7 +76,11 @@ SELECT number, spooled, length(body), reason, owner,
 FROM message LEFT JOIN refused USING (number) WHERE {which} ORDER BY number LIMIT ?
 """
 _WITHOUT_BODIES = _WAITING.format(body="x''", which="number > ?")
-_WITH_ID = _WAITING.format(body="body", which="substr(message_id, 1, length(?1)) = ?1")
+# An id in full is that of one message, though others begin with it.
+_BEGINS_SO = """
+message_id = ?1 OR substr(message_id, 1, length(?1)) = ?1 AND ?1 NOT IN (SELECT message_id FROM message)
+"""
+_WITH_ID = _WAITING.format(body="body", which=_BEGINS_SO)
 TO_FORWARD = _WAITING.format(body="body", which="ifnull(attempt, 0) BETWEEN ? AND ?")
 EXCHANGES = """
 SELECT name, type FROM exchange WHERE name IN (
@@ -106,6 +115,11 @@ class Spooled(NamedTuple):
         """The message's id."""
         return str(self.message.properties["message_id"])
 
+    @property
+    def way(self) -> tuple[str, ...]:
+        """The message's exchange and routing key."""
+        return self.message[:2]
+
 
 class Backlog(NamedTuple):
     """How many messages wait, how many of them were refused, and when the oldest of them was spooled, seconds
@@ -122,14 +136,16 @@ class Spool:
     Args:
         path: the file; it and its directory are made by the first run.
         max_mib: its largest size, MiB; a message that does not fit is an error, none is ever dropped.
+        silence: for how many seconds a broker may hold up whoever forwards; a run waits as much longer.
     """
 
     problem: str | None = None
 
-    def __init__(self, path: Path, max_mib: int = 4096) -> None:
+    def __init__(self, path: Path, max_mib: int = 4096, silence: float = 0) -> None:
         self.path = path
         self.where = f"the spool {path}"
         self._max_mib = max_mib
+        self._silence = silence
         self._database: sqlite3.Connection | None = None
         self._owner = ""
         self._rows: list[tuple[Any, ...]] = []
@@ -143,6 +159,9 @@ class Spool:
     def open(self, exchanges: Sequence[Exchange], owner: str, generations: Sequence[str]) -> None:
         """Open the file, make it if need be, and forget what needs to be remembered no longer."""
         self._owner = owner
+        # Those of a state are two or more; without one there is only the run's own, or that of no state.
+        if len(generations) > 1 and not self.exists():
+            LOGGER.warning("%s is new; if there was one before, what waited in it is gone", self.where)
         with self._errors():
             self._database = database = self._connect(create=True)
             # Not for a forward: to drop a message it must remember its id, in a full spool, too.
@@ -150,7 +169,8 @@ class Spool:
             database.execute(f"PRAGMA max_page_count = {(self._max_mib << 20) // page_size}")
             database.execute("BEGIN IMMEDIATE")
             database.executemany(_DECLARE, exchanges)
-            database.execute(_FORGET, (owner, json.dumps(list(generations))))
+            if generations:
+                database.execute(_FORGET, (owner, json.dumps(list(generations))))
             database.execute("COMMIT")
 
     def publish(self, message: Message) -> None:
@@ -194,13 +214,14 @@ class Spool:
         """Find out whether it can be written to, and has room; where there is no file yet, none is made."""
         from tempfile import TemporaryFile
 
-        if self.path.exists():
+        if self.exists():
             with self.connected() as database, self.transaction(database):
                 pass
-        place = self._nearest()
-        directory = place if place.is_dir() else place.parent
-        with self._errors(), TemporaryFile(dir=directory) as file:
-            file.write(bytes(PROBE_BYTES))
+        with self._errors():
+            self._check_safe()
+            directory = next(each for each in self.path.parents if each.is_dir())
+            with TemporaryFile(dir=directory) as file:
+                file.write(bytes(PROBE_BYTES))
 
     def _write(self) -> None:
         """Add the rows to the transaction."""
@@ -233,7 +254,7 @@ class Spool:
 
     def summary(self) -> tuple[int, int]:
         """How many messages wait, and how many bytes their bodies have."""
-        if not self.path.exists():
+        if not self.exists():
             return 0, 0
         with self.connected() as database:
             count, size = database.execute("SELECT count(*), total(length(body)) FROM message").fetchone()
@@ -241,14 +262,14 @@ class Spool:
 
     def backlog(self) -> Backlog:
         """What waits, in figures."""
-        if not self.path.exists():
+        if not self.exists():
             return Backlog(0, 0, None)
         with self.connected() as database:
             return Backlog(*database.execute(_BACKLOG).fetchone())
 
     def refusal(self) -> PublishError | None:
         """The error that tells what brokers have refused; None if nothing is set apart."""
-        if not self.path.exists():
+        if not self.exists():
             return None
         with self.connected() as database:
             refused = [Undelivered(*row) for row in database.execute(_REFUSED)]
@@ -267,12 +288,17 @@ class Spool:
             take_out(database, [spooled])
 
     def _select(self, query: str, *parameters: Any) -> list[Spooled]:
-        if not self.path.exists():
+        if not self.exists():
             return []
         with self.connected() as database:
             return list(select(database, query, *parameters))
 
     # The file
+
+    def exists(self) -> bool:
+        """Whether there is a file."""
+        with self._errors():
+            return self.path.exists()
 
     @contextmanager
     def connected(self) -> Iterator[sqlite3.Connection]:
@@ -305,22 +331,25 @@ class Spool:
             raise PublishError(f"{self.where} is not open, or an earlier error has closed it")
         return self._database
 
-    def _nearest(self) -> Path:
-        """The file; as long as it is not there, the directory in which it, or its own, will be made."""
-        return next(each for each in (self.path, *self.path.parents) if each.exists())
+    def _check_safe(self) -> None:
+        """Refuse a file, a journal of SQLite's or a directory that somebody else could have written to."""
+        names = [self.path.name + suffix for suffix in ("", "-journal", "-wal")]
+        for path in (self.path.parent, *map(self.path.with_name, names)):
+            with suppress(FileNotFoundError):
+                status = path.stat(follow_symlinks=path == self.path.parent)
+                if stat.S_ISLNK(status.st_mode):
+                    raise StateError(f"{path}: is a symbolic link; put the file itself there")
+                check_safe(path, status)
 
     def _connect(self, *, create: bool = False) -> sqlite3.Connection:
-        place = self._nearest()
-        if os.geteuid() == 0 and place.stat().st_uid:
-            raise PublishError(
-                f"{place} belongs to the user with the id {place.stat().st_uid}, whom root would lock out of "
-                "files that it makes there; nothing was done; run this as that user"
-            )
         if create:
-            self.path.parent.mkdir(0o700, parents=True, exist_ok=True)
+            make_private_directories(self.path.parent)
+        self._check_safe()
+        if create:
             # SQLite would make it readable for others.
-            os.close(os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600))
-        database = sqlite3.connect(self.path, timeout=BUSY_SECONDS, isolation_level=None)
+            os.close(os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600))
+        patience = BUSY_SECONDS + (self._silence if create else 0)
+        database = sqlite3.connect(self.path, timeout=patience, isolation_level=None)
         try:
             database.execute("PRAGMA synchronous = EXTRA")
             # Some systems' SQLite would overwrite what is deleted, and need as much room for the journal.
@@ -366,8 +395,15 @@ class Spool:
     def _errors(self) -> Iterator[None]:
         try:
             yield
+        except StateError as exc:
+            what = str(exc).replace("a state of", "messages of")
+            mend = "or keep the spool in a directory of its own; nothing was published"
+            raise PublishError(f"{self.where} cannot be used: {what}; {mend}") from exc
         except OSError as exc:
-            raise PublishError(f"{self.where} cannot be used: {exc.strerror}; nothing was published") from exc
+            mend = "; run this as the user who runs the collector" if isinstance(exc, PermissionError) else ""
+            raise PublishError(
+                f"{self.where} cannot be used: {exc.strerror}; nothing was published{mend}"
+            ) from exc
         except sqlite3.Error as exc:
             # To list every message of a large run would be to keep it in memory.
             rolled_back = (
@@ -385,7 +421,7 @@ class Spool:
             return f"does not take so large a message ({exc})"
         match _code(exc):
             case sqlite3.SQLITE_BUSY:
-                return f"is locked by another process for more than {BUSY_SECONDS:.0f} s; try again later"
+                return "is still locked by another process; try again later"
             case sqlite3.SQLITE_FULL:
                 return (
                     f"is full: it has reached its {self._max_mib} MiB (spool_max_mib), or the disk has no "

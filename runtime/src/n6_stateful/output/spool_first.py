@@ -68,6 +68,8 @@ class SpoolFirstOutput:
             self._is_down = True
             count, size = self._spool.summary()
             messages = f"{count:,} message{'' if count == 1 else 's'} ({size:,} bytes)"
-            LOGGER.warning("%s\n%s there; the next run sends them first", exc, messages)
+            # Without the listing: each record of a log is one line, and `spool list` tells it.
+            what = str(exc).partition("\n")[0]
+            LOGGER.warning("%s; %s there; the next run sends them first", what, messages)
         refusal = self._spool.refusal()
         self.problem = str(refusal) if refusal else None

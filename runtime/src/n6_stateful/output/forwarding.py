@@ -61,9 +61,7 @@ class _Forwarding:
             return arrived
         try:
             self._connect(first, last)
-            most = (
-                1 if first else MESSAGES_AT_ONCE
-            )  # where all were refused, the first tells whether all still are
+            most = 1 if first else MESSAGES_AT_ONCE  # of those that were refused, the first may tell of all
             while batch := self._batch(first, last, most):
                 started = time.monotonic()
                 arrived += self._send(batch)

@@ -164,7 +164,7 @@ print((resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 1024)
     def test_two_at_once(self, spool: Spool, monkeypatch: pytest.MonkeyPatch) -> None:
         """Two forwards take turns: nothing goes twice, and the order is kept."""
         monkeypatch.setattr(forwarding, "MESSAGES_AT_ONCE", 2)
-        monkeypatch.setattr(spool_module, "BUSY_SECONDS", 0.0)
+        monkeypatch.setattr(spool_module, "BUSY_SECONDS", 1.0)
         put(spool, *map(message, range(9)))
         arrived: list[int] = []
 
@@ -244,7 +244,7 @@ print((resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 1024)
             def publish(self, message: Message) -> None:
                 if run.ident is None:
                     run.start()
-                    run.join(0.5)  # one that does not wait ends at once
+                    run.join(2)  # one that waits no longer than for another run has ended
                     assert run.is_alive()
                 super().publish(message)
 

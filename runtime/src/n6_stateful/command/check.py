@@ -31,6 +31,7 @@ def check(collector_class: type[AbstractBaseCollector], args: Namespace) -> int:
     codes = []
     if isinstance(collector, CollectorWithStateMixin):
         codes.append(_try("state", lambda: _state(collector)))
+        collector.close_state()
     if isinstance(collector, QueuedBase):
         codes.append(_try("output", lambda: _output(collector)))
     where = isinstance(collector, BaseCollector) and collector.config_full["monitoring"]["textfile_dir"]

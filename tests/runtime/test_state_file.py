@@ -440,6 +440,28 @@ class TestLock:
             file.unlock()
             file.unlock()
 
+    @pytest.mark.skipif(os.geteuid() != 0, reason="needs root to mount")
+    def test_same_inode(self, tmp_path: Path) -> None:
+        """A lock on another file system, of a file with the same inode, is not this one's."""
+        files = []
+        for name in ("ours", "other"):
+            (tmp_path / name).mkdir()
+            subprocess.run(["mount", "-t", "tmpfs", "-o", "mode=700", "tmpfs", tmp_path / name], check=True)
+            path = tmp_path / name / "name.pickle"
+            path.with_name("name.pickle.lock").write_text("1 2026-01-01T00:00:00Z")
+            files.append(FileStore(path))
+        ours, other = files
+        try:
+            inodes = {each.path.with_name("name.pickle.lock").stat().st_ino for each in files}
+            assert len(inodes) == 1
+            other.lock()
+            assert ours.holder() is None
+            assert f"process {os.getpid()}," in str(other.holder())
+        finally:
+            other.unlock()
+            for name in ("ours", "other"):
+                subprocess.run(["umount", tmp_path / name], check=True)
+
     @pytest.mark.parametrize("said_before", ["", "999999999 2020-01-01T00:00:00Z\n"])
     def test_holder_not_written_yet(self, said_before: str, path: Path) -> None:
         """A holder that has not said yet who it is is named all the same."""

@@ -103,10 +103,15 @@ class FileStore:
             said, _, since = self._lock_path.read_text(errors="replace").strip().partition(" ")
             for line in Path("/proc/locks").read_text().splitlines():
                 _, kind, _, _, pid, place, *_ = line.split()
-                if kind == "FLOCK" and place == ours:
-                    # 0: it is in another container, or only a child of it is left. Another number than what
-                    # the file says: it has not written its own there yet.
-                    return f"process {said}, since {since}" if pid in ("0", said) else f"process {pid}"
+                if kind != "FLOCK" or place.rpartition(":")[2] != str(status.st_ino):
+                    continue
+                # 0: it is in another container, or only a child of it is left. Another number than what the
+                # file says: it has not written its own there yet; or this is a file elsewhere with the same
+                # inode. Not all file systems tell the same device here (btrfs does not).
+                if pid in ("0", said):
+                    return f"process {said}, since {since}"
+                if place == ours:
+                    return f"process {pid}"
         except OSError:
             pass
         return None

@@ -224,7 +224,17 @@ class TestParsedMail:
         assert ParsedMail(raw).find_content(decode=False) == b"\xa3\xf3d\xbc"
         assert not caplog.text
         ParsedMail(raw).find_content()
-        assert "the text of the mail is not in 'utf-8'" in caplog.text
+        assert "text is not in 'utf-8', so that some of it is replaced" in caplog.text
+        assert "find_content(decode=False) gives its bytes" in caplog.text
+
+    def test_cut_original(self) -> None:
+        """What is not asked for, as an original that a report of abuse has cut, may be damaged."""
+        raw = b"From: a@b.example\nContent-Type: multipart/report; boundary=b\n\n"
+        raw += b"--b\nContent-Type: text/csv\n\n192.0.2.1\n--b\nContent-Type: message/rfc822\n\n"
+        raw += b"From: x\nContent-Type: multipart/mixed; boundary=i\n\n--i\n\ncut\n--b--\n"
+        assert ParsedMail(raw).find_content(content_type="text/csv") == "192.0.2.1"
+        with pytest.raises(SourceError, match="the mail is damaged"):
+            ParsedMail(raw).find_content(content_type="text/plain")
 
     @pytest.mark.parametrize("charset", ["undefined", "idna", '"a\0b"'])
     def test_odd_charset(self, charset: str) -> None:

@@ -255,12 +255,18 @@ class TestOtherThanData:
             download(url, retries=1)
         assert "hush" not in str(caught.value) + caplog.text
 
-    def test_not_its_charset(self, server: Server) -> None:
-        """A text keeps what is not in its character set, but not the mark of UTF-8 at its begin."""
+    def test_not_its_charset(self, server: Server, caplog: pytest.LogCaptureFixture) -> None:
+        """What is not in its character set is replaced and told; the mark of UTF-8 is left out."""
         for charset in ("utf-8", "idna", "undefined", "nobody-knows"):
+            caplog.clear()
             got = get(server, answer(b"\xef\xbb\xbfcaf\xe9", f"Content-Type: text/plain; charset={charset}"))
             assert got is not None
-            assert got.text.encode(errors="surrogateescape") == b"caf\xe9"
+            assert got.text == "caf\ufffd"
+            assert f"text is not in {charset!r}, so that some of it is replaced" in caplog.text
+            assert "`content` has its bytes" in caplog.text
+        got = get(server, answer(b"\xff\xfea\0\0\xd8", "Content-Type: text/plain; charset=utf-16"))
+        assert got is not None
+        assert got.text == "a\ufffd"
         got = get(server, answer(b"caf\xe9", "Content-Type: text/plain; charset=latin-1"))
         assert got is not None
         assert got.text == "caf\xe9"
@@ -351,6 +357,8 @@ class TestRedirects:
         server.says["/f%C3%BCnf"] = answer(BODY)
         location = "Location: /f\u00fcnf".encode().decode("latin-1")
         assert body_of(server, answer(b"", location, status="302 Found")) == BODY
+        server.says["/%C3%BC"] = answer(BODY)
+        assert body_of(server, answer(b"", "Location: /\xfc", status="302 Found")) == BODY
 
     def test_data(self, server: Server) -> None:
         """What was to be sent to one host is not sent to another."""

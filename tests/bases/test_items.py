@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from n6_stateful import CollectorError, ConfigError, NothingNew
+from n6_stateful import ConfigError, NothingNew, SourceError
 from n6_stateful.bases.items import KEY_SIZE, VERSION_SIZE, BaseSeenItemsCollector
 from tests.bases.running import Running
 
@@ -96,17 +96,33 @@ class TestKeys:
     """What tells one thing from another."""
 
     @pytest.mark.parametrize("key", ["", None, 7])
-    def test_none(self, key: Any, running: Running) -> None:
-        """A key that is none is an error that shows the item, before any other is published."""
-        with pytest.raises(CollectorError, match=r"no key may be empty.*of the item \(.*'odd'") as told:
-            run(running, [("a", 1), (key, 1, "odd")], item_key=lambda self, item: item[0])  # type: ignore[list-item]
-        assert f"they returned {key!r} and " in str(told.value)
-        assert running.arrived == []
+    def test_none(self, key: Any, running: Running, caplog: pytest.LogCaptureFixture) -> None:
+        """An item without a key is left out and told; if none has one, it is an error."""
+        members: Any = {
+            "item_key": lambda self, item: item[0],
+            "get_source_channel": lambda self, **_: "items",
+        }
+        assert run(running, [(key, 1), ("a", 1)], **members) == [b"a 1"]
+        assert f"items without a key: 1; the first is ({key!r}, 1); left out" in caplog.text
+        with pytest.raises(SourceError, match=r"item_key\(\) has to return a str; nothing was published"):
+            run(running, [(key, 1)], **members)
 
-    def test_version(self, running: Running) -> None:
-        """So is a version that is not text."""
-        with pytest.raises(CollectorError, match="they returned 'a' and 1"):
-            run(running, [("a", 1)], item_version=lambda self, item: item[1])
+    def test_no_version(self, running: Running) -> None:
+        """An item without a version is published once."""
+        shown = [run(running, [("a", 1)], item_version=lambda self, item: None) for _ in range(2)]
+        assert shown == [[b"a 1"], []]
+
+    def test_changing_items(self, running: Running) -> None:
+        """Items that are there only until the next one is asked for are published as they were."""
+
+        def obtain_items(collector: Any) -> Any:
+            item: Any = ["", 1]
+            for key in ("a", "b"):
+                item[0] = key
+                yield item
+
+        arrived = running.run(obtain_items=obtain_items)
+        assert [message.body for message in arrived] == [b"a 1", b"b 1"]
 
     def test_half_a_character(self, running: Running) -> None:
         """What JSON can hold and UTF-8 cannot is a key, too."""

@@ -74,7 +74,7 @@ class TestState:
 
     def test_saved(self, running: Running) -> None:
         """It is not saved either."""
-        with pytest.raises(StateError, match="it was not saved: the state has no cursor"):
+        with pytest.raises(StateError, match="the state has no cursor"):
             running.run(start_publishing=lambda self: self.save_as_new({}, 2))
 
 
@@ -134,6 +134,27 @@ class TestCursor:
 
         with pytest.raises(CursorForgottenError):
             running.run(**members | {"download_page": forget})
+
+    def test_forgotten_often(self, running: Running) -> None:
+        """A server that forgets each cursor after a page is gone on with from another one each time, but not
+        from the same for ever."""
+        pages = {
+            "a": Page(["1"], "gone", True),
+            "b": Page(["2"], "gone", True),
+            "c": Page(["3"], "end", False),
+        }
+        fresh = iter("abc")
+
+        def download_page(collector: Any, cursor: Any) -> Page:
+            if cursor not in pages:
+                raise CursorForgottenError("410 Gone")
+            return pages[cursor]
+
+        running.run(download_page=download_page, replace_cursor=lambda self, *_: next(fresh))
+        assert running.records() == [b"1", b"2", b"3"]
+        running.run(download_page=lambda self, cursor: Page(["3"], "gone too", False))
+        with pytest.raises(CursorForgottenError):
+            running.run(download_page=download_page, replace_cursor=lambda self, *_: "a")
 
     @pytest.mark.parametrize("answer", ["records", b"records", {"id": "record"}])
     def test_no_list(self, answer: Any, running: Running) -> None:

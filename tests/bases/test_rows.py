@@ -129,11 +129,10 @@ class TestOrder:
             return str(datetime.fromisoformat(raw))
 
         assert run(running, "2026-01-01,a", "<p>b", "c", clean_row_time=clean) == ["2026-01-01,a"]
-        assert (
-            "2 rows have no time, or one that is still to come; the first is '<p>b'; left out" in caplog.text
-        )
+        told = "2 rows have no time (or key), or a time that is still to come; the first is '<p>b'; left out"
+        assert told in caplog.text
         with pytest.raises(SourceError, match="has the format changed"):
-            run(running, "01/02/2026,a", clean_row_time=clean)
+            run(running, "01/02/2026,a", "01/03/2026,b", clean_row_time=clean)
         assert run(running, "2026-01-01,a", "2026-01-02,b", clean_row_time=clean) == ["2026-01-02,b"]
 
     @pytest.mark.parametrize("options", ["", "late_by = 2h"])
@@ -146,11 +145,13 @@ class TestOrder:
         members: Any = {"clean_row_time": lambda self, raw: raw}
         assert run(running, odd, "2026-01-01,a", **members) == ["2026-01-01,a"]
         assert (
-            f"1 row has no time, or one that is still to come; the first is {odd!r}; left out" in caplog.text
+            f"1 row has no time (or key), or a time that is still to come; the first is {odd!r}; left out"
+            in caplog.text
         )
         assert run(running, odd, "2026-01-01,a", "2026-01-02,b", **members) == ["2026-01-02,b"]
         with pytest.raises(SourceError, match="is the clock of this machine wrong"):
-            run(running, odd, **members)
+            run(running, odd, odd, **members)
+        assert run(running, odd, **members) == []  # the columns' names, before the first row
 
     def test_tomorrow(self, running: Running) -> None:
         """What a clock or a zone may be ahead by is no reason to leave a row out."""
@@ -182,11 +183,14 @@ class TestOrder:
         assert run(running, odd, "1,b", **members) == ["1,b"]
         assert run(running, odd, "1,b", "2,c", **members) == ["2,c"]
 
-    def test_unreadable_key(self, running: Running, caplog: pytest.LogCaptureFixture) -> None:
-        """A row whose key cannot be read is left out and told."""
+    def test_unreadable_key(self, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+        """A row whose key cannot be read is left out and told, and is not counted; all are an error."""
+        running = Running(RowsCollector, tmp_path, "row_count_mismatch_is_fatal = yes")
         key: Any = {"row_key": lambda self, row: row.split(",")[1]}
         assert run(running, "2026-01-02", "2026-01-03,b", **key) == ["2026-01-03,b"]
         assert "the first is '2026-01-02'; left out" in caplog.text
+        with pytest.raises(SourceError, match="2 rows have no time"):
+            run(running, "2026-01-04", "2026-01-05", **key)
 
     def test_nothing_new_too_late(self, tmp_path: Path) -> None:
         """To say that there is nothing more when rows were taken is an error, and loses none."""
@@ -198,15 +202,23 @@ class TestOrder:
                 raise NothingNew
 
         feed = "2026-01,a", "2026-02,b"
-        with pytest.raises(CollectorError, match="NothingNew came when rows had been taken"):
+        with pytest.raises(CollectorError, match="NothingNew came when rows had been published"):
             run(running, *feed, generate_input_data_dicts=generate)
         run(running, *feed)
         assert running.records() == [b"2026-01,a", b"2026-02,b"]
 
+        def none_of_interest(self: Any, pile: Any, /) -> Iterator[dict[str, Any]]:
+            raise NothingNew
+            yield
+
+        assert run(running, *feed, "2026-03,c", generate_input_data_dicts=none_of_interest) == []
+        assert run(running, *feed, "2026-03,c") == []
+
     def test_other_forms(self, running: Running) -> None:
-        """A text that sorts by time in a form of its own is a time."""
+        """A text that sorts by time in a form of its own is a time, be it a serial number."""
         members: Any = {"clean_row_time": lambda self, raw: raw}
-        assert run(running, "3026/01/01,a", "3026/01/02,b", **members) == ["3026/01/01,a", "3026/01/02,b"]
+        feed = ["20260101,a", "3026/01/02,b", "99991231,c", "9f01,d", "A0001,e", "a001,f"]
+        assert run(running, *feed, **members) == feed
 
     def test_byte_order_mark(self, running: Running) -> None:
         """The mark of UTF-8 is no part of the first row."""

@@ -235,7 +235,8 @@ class TestFeeds:
         example.show(good + b'\r\n<html>502 Bad Gateway</html>\r\n"9999999999","2026-01-\r\n')
         example.shown.intersection_update(keys(example.name, good))
         assert (
-            "2 rows have no time, or one that is still to come; the first is '<html>502" in example.run_well()
+            "2 rows have no time (or key), or a time that is still to come; the first is '<html>502"
+            in example.run_well()
         )
         example.assert_each_was_published_once()
 

@@ -76,7 +76,7 @@ class TestSize:
     """How much there is to read."""
 
     # What there is, to the next hundred. Fewer is better: the aim is 1,600, 3,000 and 1,100.
-    LIMITS: Mapping[str, int] = {"core": 2_035, "all but the new rooms": 4_240, "new rooms": 2_160}
+    LIMITS: Mapping[str, int] = {"core": 2_040, "all but the new rooms": 4_240, "new rooms": 2_175}
 
     @pytest.mark.parametrize("part", LIMITS)
     def test_limit(self, part: str) -> None:

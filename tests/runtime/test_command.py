@@ -498,6 +498,43 @@ SampleCollector.run_script()
         listed = host.run("spool", "list", "--json").stdout
         assert listed.count("message_id") == 1
 
+    def test_terminated_child(self, host: Host) -> None:
+        """A child that is ended by a signal cleans up, and the run goes on."""
+        program = host.directory / "forking.py"
+        program.write_text(f"""
+import os, signal
+from multiprocessing import get_context
+from pathlib import Path
+from tests.runtime.sample_collector import SampleCollector as Base
+
+def wait(ready, left):
+    try:
+        ready.set()
+        signal.pause()
+    finally:
+        left.touch()
+
+class SampleCollector(Base):
+    def start_publishing(self):
+        fork, left = get_context("fork"), Path({str(host.directory / "left")!r})
+        ready = fork.Event()
+        child = fork.Process(target=wait, args=(ready, left))
+        child.start()
+        ready.wait()
+        child.terminate()
+        child.join()
+        assert left.exists()
+        super().start_publishing()
+
+SampleCollector.run_script()
+""")
+        argv = [sys.executable, str(program), "--config", str(host.config)]
+        root = str(Path(__file__).resolve().parents[2])
+        env = host.env | {"PYTHONPATH": os.pathsep.join((root, host.env.get("PYTHONPATH", "")))}
+        done = subprocess.run(argv, env=env, capture_output=True, text=True, timeout=60)
+        assert done.returncode == 0, done.stderr
+        assert "a forked child came back" not in done.stderr
+
 
 class TestCheck:
     """`check` changes nothing."""

@@ -20,7 +20,7 @@ _processes: list[int] = []  # which signals are meant for, the innermost last
 
 def _on_signal(number: int, frame: FrameType | None) -> None:
     _arrived.append(KeyboardInterrupt if number == signal.SIGINT else Terminated)
-    raise_if_interrupted()
+    raise _arrived[0]  # in a forked child, too: it has its own to clean up
 
 
 def raise_if_interrupted() -> None:

@@ -17,6 +17,7 @@ from functools import cached_property
 from hashlib import blake2b
 from typing import Any
 
+from n6_stateful.bases.text import decoded
 from n6_stateful.bases.two_phase import BaseSimpleCollector
 from n6_stateful.errors import PublishError, SourceError, Terminated
 
@@ -87,21 +88,23 @@ class ParsedMail:
             SourceError: the mail was cut or damaged on its way.
         """
         wanted = [content_type or "*"] if isinstance(content_type, str) else list(content_type)
-        for part in self.message.walk():
-            _check_whole(part)
+        for part, *above in _parts(self.message):
             try:
                 kind, filename = part.get_content_type(), part.get_filename() or ""
                 charset = part.get_content_charset("utf-8")
             except Exception as exc:  # as in _header
                 LOGGER.warning("a part of the mail is left out: its headers cannot be read (%s)", exc)
                 continue
-            if part.is_multipart() or not any(fnmatch(kind, each) for each in wanted):
+            if not any(fnmatch(kind, each) for each in wanted):
                 continue
             if filename_regex and not re.search(filename_regex, filename):
                 continue
             payload: Any = part.get_payload(decode=True) or b""
-            _check_whole(part)
-            yield _decoded(payload, charset) if decode and kind.startswith("text/") else payload
+            for defect in (defect for each in (part, *above) for defect in each.defects):
+                if problem := _DAMAGE.get(type(defect)):
+                    raise SourceError(f"the mail is damaged: {problem}; nothing was published")
+            is_text = decode and kind.startswith("text/")
+            yield decoded(payload, charset, "find_content(decode=False) gives") if is_text else payload
 
     def find_content(
         self,
@@ -136,22 +139,13 @@ class ParsedMail:
         return found[0] if found else None
 
 
-def _check_whole(part: Any) -> None:
-    for defect in part.defects:
-        if problem := _DAMAGE.get(type(defect)):
-            raise SourceError(f"the mail is damaged: {problem}; nothing was published")
-
-
-def _decoded(text: bytes, charset: str) -> str:
-    try:
-        return text.decode(charset)
-    except (LookupError, ValueError):
-        LOGGER.warning(
-            "the text of the mail is not in %r, as it says or by default: what cannot be read is replaced; "
-            "find_content(decode=False) gives the bytes",
-            charset,
-        )
-        return text.decode("utf-8", "replace")
+def _parts(*path: Any) -> Iterator[tuple[Any, ...]]:
+    """Each part that is not made of others, behind it those that it is a part of."""
+    if not path[0].is_multipart():
+        yield path
+        return
+    for part in path[0].get_payload():
+        yield from _parts(part, *path)
 
 
 class BaseSimpleEmailCollector(BaseSimpleCollector):

@@ -17,7 +17,6 @@ import time
 import zlib
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import Future
-from contextlib import suppress
 from datetime import UTC, datetime
 from email.message import Message
 from email.utils import parsedate_to_datetime
@@ -26,6 +25,7 @@ from http.client import HTTPException
 from typing import TYPE_CHECKING, Any, NamedTuple
 from urllib.parse import SplitResult, urljoin, urlsplit
 
+from n6_stateful.bases.text import decoded
 from n6_stateful.config.masking import masked
 from n6_stateful.errors import ConfigError, SourceError
 from n6_stateful.extras import needs_extra
@@ -81,14 +81,11 @@ class Answer(NamedTuple):
 
     @property
     def text(self) -> str:
-        """The body in the character set that the answer names, by default UTF-8. Bytes that are not in it
-        become surrogates, which `text.encode(errors="surrogateescape")` turns back into what was there."""
+        """The body in the character set that the answer names, by default UTF-8. What is not in it is
+        replaced, with a warning; `content` has it all."""
         message = Message()
         message["Content-Type"] = self.headers.get("Content-Type", "")
-        text = self.content.decode("utf-8", "surrogateescape")
-        with suppress(LookupError, ValueError):  # an unknown character set, or one of other rules
-            text = self.content.decode(message.get_content_charset("utf-8"), "surrogateescape")
-        return text.removeprefix("\ufeff")
+        return decoded(self.content, message.get_content_charset("utf-8"), f"{self.where}: `content` has")
 
 
 def as_datetime(header: str | None) -> datetime | None:
@@ -269,7 +266,7 @@ class _Attempt(NamedTuple):
             response = session.get_adapter(url).send(prepared, timeout=self.timeout, **settings)
             cookies: Any = requests.cookies
             cookies.extract_cookies_to_jar(session.cookies, prepared, response.raw)
-            target = session.get_redirect_target(response)
+            target = _location(session, response)
             if not target:
                 return response
             response.close()
@@ -330,6 +327,13 @@ class _Attempt(NamedTuple):
         if validators:
             validators[_URL_OF_VALIDATORS] = _digest(self.url)
         return Answer(content, headers, validators, is_whole, shown(self.url))
+
+
+def _location(session: requests.Session, response: requests.Response) -> str | None:
+    try:
+        return session.get_redirect_target(response)
+    except UnicodeDecodeError:
+        return response.headers["Location"]
 
 
 def _pieces(response: requests.Response, length: str) -> Iterator[bytes]:

@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import time
 from collections.abc import Callable, Iterable
-from contextlib import suppress
 from hashlib import blake2b
 from math import inf
 from struct import Struct
 from typing import Any
 
 from n6_stateful.bases.shape import StatefulBaseCollector, default_body
-from n6_stateful.errors import CollectorError, NothingNew
+from n6_stateful.errors import NothingNew, SourceError
+
+LOGGER = logging.getLogger(__name__)
 
 # A mark is 16 bytes: which thing it is, and in which version. The digests are keyed with a secret of the
 # state, so that nobody who writes into a feed can make two things share a mark.
@@ -32,21 +34,21 @@ class BaseSeenItemsCollector(StatefulBaseCollector):
     """
 
     raw_type = "stream"
-    state_keys = frozenset(("secret", "seen"))
     extra_config_options = """
         ; how long a thing that is gone is remembered, so that it is not new when it returns, like 12h or 30d
         forget_after = 30d :: duration
     """
 
     def obtain_items(self) -> Iterable[Any]:
-        """Everything that the source shows now, in the order in which it is to be published."""
+        """Everything that the source shows now, in the order in which it is to be published. An item may
+        change once the next one is asked for: its message is made by then."""
         raise NotImplementedError(f"{type(self).__name__}.obtain_items() is not written yet")
 
     def item_key(self, item: Any) -> str:
         """What tells one thing from another, for as long as it exists: an id, a link."""
         raise NotImplementedError(f"{type(self).__name__}.item_key() is not written yet")
 
-    def item_version(self, item: Any) -> str:
+    def item_version(self, item: Any) -> str | None:
         """What changes when the thing does, such as a time or a revision; it is published again then."""
         return ""
 
@@ -57,6 +59,10 @@ class BaseSeenItemsCollector(StatefulBaseCollector):
     def hour(self) -> int:
         """The hours since 1970."""
         return int(time.time()) // HOUR
+
+    def get_state_keys(self) -> frozenset[str]:
+        """What `make_default_state` has."""
+        return frozenset(("secret", "seen"))
 
     def make_default_state(self) -> dict[str, Any]:
         """Nothing was seen yet."""
@@ -71,22 +77,30 @@ class BaseSeenItemsCollector(StatefulBaseCollector):
             mark: hour for hour, marks in self.state["seen"].items() for (mark,) in _MARKS.iter_unpack(marks)
         }
         changed: set[bytes] = set()
-        new = []
+        new, odd = [], []
         mark_of = self._make_marker()
         try:
             for item in self.obtain_items():
                 mark = mark_of(item)
+                if mark is None:
+                    odd.append(f"{item!r:.200}")
+                    continue
                 if mark not in seen:
-                    new.append(item)
+                    new.append(self.get_output_components(item=item))
                     changed.add(mark[:KEY_SIZE])
                 seen[mark] = None
         except NothingNew:
             if not new:
                 raise
             hours = inf  # what is not shown may be there all the same
-        for item in new:  # once all could be read: what an error leaves unsaved comes again at each run
-            self.publish_output(*self.get_output_components(item=item))
         kept: dict[int, list[bytes]] = {now: [mark for mark, hour in seen.items() if hour is None]}
+        if odd:
+            text = f"items without a key: {len(odd):,}; the first is {odd[0]}"
+            if not kept[now]:
+                raise SourceError(f"{text}; item_key() has to return a str; nothing was published")
+            LOGGER.warning("%s; left out", text)
+        for each in new:  # once all could be read: what an error leaves unsaved comes again at each run
+            self.publish_output(*each)
         if len(kept[now]) < len(seen):
             for mark, hour in seen.items():
                 if hour is not None and hour >= now - hours and mark[:KEY_SIZE] not in changed:
@@ -98,7 +112,7 @@ class BaseSeenItemsCollector(StatefulBaseCollector):
         """`item_body`."""
         return self.item_body(processed_data["item"])
 
-    def _make_marker(self) -> Callable[[Any], bytes]:
+    def _make_marker(self) -> Callable[[Any], bytes | None]:
         secret = self.state["secret"]
         begun = blake2b(digest_size=KEY_SIZE, key=secret)
         unversioned = blake2b(digest_size=VERSION_SIZE, key=secret).digest()
@@ -106,21 +120,15 @@ class BaseSeenItemsCollector(StatefulBaseCollector):
         copy, item_key, item_version = begun.copy, self.item_key, self.item_version
         surrogates = "surrogatepass"  # JSON can hold them
 
-        def mark_of(item: Any) -> bytes:
-            name, version = item_key(item), item_version(item)
-            id, revision = b"", b""
-            with suppress(AttributeError):
-                id, revision = name.encode("utf-8", surrogates), version.encode("utf-8", surrogates)
-            if not id:
-                raise CollectorError(
-                    "item_key() and item_version() have to return a str, and no key may be empty, or several "
-                    f"items would be one; here they returned {name!r:.60} and {version!r:.60}, of the item "
-                    f"{item!r:.200}; nothing was published"
-                )
+        def mark_of(item: Any) -> bytes | None:
+            name, version = item_key(item), item_version(item) or ""
+            if not isinstance(name, str) or not name:
+                return None
             key = copy()
-            key.update(id)
-            if not revision:
+            key.update(name.encode("utf-8", surrogates))
+            if not version:
                 return key.digest() + unversioned
+            revision = version.encode("utf-8", surrogates)
             return key.digest() + blake2b(revision, digest_size=VERSION_SIZE, key=secret).digest()
 
         return mark_of

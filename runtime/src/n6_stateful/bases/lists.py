@@ -20,7 +20,6 @@ class BaseDownloadingListCollector(BaseDownloadingCollector, StatefulBaseCollect
 
     raw_type = "blacklist"
     content_type = "text/plain"
-    state_keys = frozenset(("validators", "digest"))
     extra_config_options = """
         url :: str  ; where the list is, http or https
     """
@@ -34,6 +33,10 @@ class BaseDownloadingListCollector(BaseDownloadingCollector, StatefulBaseCollect
     def is_expected(self, content_type: str, beginning: bytes) -> bool:
         """Whether it is not HTML."""
         return not looks_like_html(content_type, beginning)
+
+    def get_state_keys(self) -> frozenset[str]:
+        """What `make_default_state` has."""
+        return frozenset(("validators", "digest"))
 
     def make_default_state(self) -> dict[str, Any]:
         """No list was published yet."""

@@ -39,7 +39,6 @@ class BasePagedCollector(StatefulBaseCollector):
     """
 
     raw_type = "stream"
-    state_keys = frozenset(("cursor",))
 
     def download_page(self, cursor: Any) -> Page:
         """The page that begins at `cursor`.
@@ -66,6 +65,10 @@ class BasePagedCollector(StatefulBaseCollector):
         """
         raise error
 
+    def get_state_keys(self) -> frozenset[str]:
+        """What `make_default_state` has."""
+        return frozenset(("cursor",))
+
     def make_default_state(self) -> dict[str, Any]:
         """The first cursor."""
         return {"cursor": self.first_cursor()}
@@ -83,16 +86,18 @@ class BasePagedCollector(StatefulBaseCollector):
             CollectorError: the records of a page are a single one.
         """
         asked = {repr(self.state["cursor"])}
-        has_more, replaced = True, False
+        has_more, replaced, is_forgotten = True, {""}, False
         while has_more:
             cursor = self.state["cursor"]
             try:
                 page = self.download_page(cursor)
             except CursorForgottenError as exc:
-                if replaced:
-                    raise
-                replaced, self.state["cursor"] = True, self.replace_cursor(cursor, exc)
+                self.state["cursor"] = self.replace_cursor(cursor, exc)
                 asked = {repr(self.state["cursor"])}
+                if is_forgotten or asked <= replaced:  # it would go on for ever
+                    raise
+                replaced |= asked
+                is_forgotten = True
                 LOGGER.warning(
                     "%s; going on from the cursor %.100r instead of %.100r", exc, self.state["cursor"], cursor
                 )
@@ -102,6 +107,7 @@ class BasePagedCollector(StatefulBaseCollector):
                     f"Page(records=...) takes a list of records, not one {type(page.records).__name__}; "
                     "nothing was published of that page"
                 )
+            is_forgotten = False
             records = list(page.records)
             has_more = page.has_more
             if not records and not has_more and page.next_cursor in (None, cursor):

@@ -52,7 +52,6 @@ class BaseTimeOrderedRowsCollector(StatefulBaseCollector, BaseTwoPhaseCollector)
 
     raw_type = "file"
     content_type = "text/csv"
-    state_keys = frozenset(("newest_row_time", "newest_rows"))
     extra_config_options = """
         ; how much older than the newest row a row may be when it comes, like 90m, 2h or 7d
         late_by = 0 :: duration
@@ -108,14 +107,14 @@ class BaseTimeOrderedRowsCollector(StatefulBaseCollector, BaseTwoPhaseCollector)
         return None if raw_row_time is None else self.clean_row_time(raw_row_time)
 
     def is_row_time_possible(self, row_time: Any) -> bool:
-        """Whether a row can have that time; asked for those above tomorrow's date. Not if it begins with a
-        letter, as in the line with the columns' names, or lies more than a day ahead: once such a time
-        were the newest one, no row would be new any more."""
-        if not isinstance(row_time, str):
-            return False
-        if row_time[:1].isalpha():
+        """Whether a row can have that time; asked for those above tomorrow's date. Not if it has no digit, as
+        in the line with the columns' names, or lies more than a day ahead: once such a time were the newest
+        one, no row would be new any more."""
+        if not isinstance(row_time, str) or not any(map(str.isdigit, row_time)):
             return False
         with suppress(ValueError):
+            if row_time[4:5] != "-":  # digits in a row may be a serial number
+                return True
             moment = datetime.datetime.fromisoformat(row_time)
             moment = moment if moment.tzinfo else moment.replace(tzinfo=datetime.UTC)
             return moment <= _tomorrow()
@@ -170,6 +169,10 @@ class BaseTimeOrderedRowsCollector(StatefulBaseCollector, BaseTwoPhaseCollector)
 
     # What is done with them
 
+    def get_state_keys(self) -> frozenset[str]:
+        """What n6's oldest states have, too."""
+        return frozenset((self._NEWEST_ROW_TIME_STATE_KEY, self._NEWEST_ROWS_STATE_KEY))
+
     def make_default_state(self) -> dict[str, Any]:
         """No row was seen yet."""
         return {
@@ -205,7 +208,7 @@ class BaseTimeOrderedRowsCollector(StatefulBaseCollector, BaseTwoPhaseCollector)
 
     def publish_iteratively(self) -> Iterator[None]:
         """As in the base class, once what was promised before is published and the promise is saved."""
-        fresh = self._input_pile
+        fresh, published = self._input_pile, self.published_count
         try:
             if self._again:
                 self._input_pile = self._again
@@ -216,9 +219,11 @@ class BaseTimeOrderedRowsCollector(StatefulBaseCollector, BaseTwoPhaseCollector)
             self._input_pile = fresh
             yield from super().publish_iteratively()
         except NothingNew as exc:
+            if self.published_count == published:
+                raise
             raise CollectorError(
-                "NothingNew came when rows had been taken already, and the others would be lost: leave rows "
-                "out where their time is read, or make no input data of them"
+                "NothingNew came when rows had been published already, and the others would be lost: leave "
+                "rows out where their time is read, or make no input data of them"
             ) from exc
 
     def generate_input_data_dicts(self, input_pile: Any, /) -> Iterator[dict[str, Any]]:
@@ -277,6 +282,7 @@ class BaseTimeOrderedRowsCollector(StatefulBaseCollector, BaseTwoPhaseCollector)
             try:
                 key = row_key(row)
             except _UNREADABLE:
+                count -= 1
                 unread.append(row)
                 continue
             if row_time == before and key in known_rows:
@@ -331,8 +337,10 @@ class BaseTimeOrderedRowsCollector(StatefulBaseCollector, BaseTwoPhaseCollector)
     def _tell_unread(self, unread: list[Any], count: int) -> None:
         if unread:
             rows = "1 row has" if len(unread) == 1 else f"{len(unread):,} rows have"
-            text = f"{rows} no time, or one that is still to come; the first is {unread[0]!r:.100}"
-            if not count:
+            text = (
+                f"{rows} no time (or key), or a time that is still to come; the first is {unread[0]!r:.100}"
+            )
+            if not count and len(unread) > 1:  # one may be the columns' names, of a file without rows
                 raise SourceError(
                     f"{text}; has the format changed, or is the clock of this machine wrong? "
                     "nothing was published"

@@ -60,7 +60,8 @@ def _state(collector: CollectorWithStateMixin) -> str:
     store.lock()
     store.prove_writable()
     try:
-        _, generation = collector.read_state()
+        state, generation = collector.read_state()
+        collector.check_state(state)
     except FileNotFoundError:
         collector.check_left_behind()
         return "none saved yet"

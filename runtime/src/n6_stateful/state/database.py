@@ -390,11 +390,6 @@ class DatabaseStore:
             values = "%(name)s, %(number)s, %(id)s, %(now)s, %(format)s, %(owner)s, '', %(record)s"
             self._sql(f"INSERT INTO n6_state VALUES ({values})", **new)  # noqa: S608 - ours
 
-    def prove_runs_writable(self) -> None:
-        """Return if the user may write the records of runs; nothing is changed."""
-        for sql in ("UPDATE n6_state SET number = 0", "INSERT INTO n6_state SELECT * FROM n6_state"):
-            self._sql(f"{sql} WHERE name = %(name)s AND number IS NULL", but=_NO_TABLE)
-
     def runs(self) -> list[bytes]:
         """The records that are kept, the oldest first."""
         rows = "SELECT pickle FROM n6_state WHERE name = %(name)s ORDER BY number"

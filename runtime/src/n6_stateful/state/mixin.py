@@ -150,6 +150,7 @@ class CollectorWithStateMixin:
             StateLockedError: another run is in progress.
             StateError: it cannot be pickled or written; the state stays as it was.
         """
+        self.check_state(state)
         self.state_store.lock()
         generation = self.state_store.write(
             lambda file: self._dump(state, file), number, keep_previous=keep_previous
@@ -191,6 +192,9 @@ class CollectorWithStateMixin:
     def make_default_state(self) -> Any:
         """The state to begin with."""
         return None
+
+    def check_state(self, state: Any) -> None:
+        """Called before a state is gone on from, or saved: raise `StateError` if it is none of this class."""
 
     def describe_state(self) -> str:
         """What `state` says about how far the source was taken, for the record of a run: by default the
@@ -304,6 +308,7 @@ class CollectorWithStateMixin:
         self._set_current(found[1] if found else None)
         self.loaded_generation = self.state_generation
         if found:
+            self.check_state(found[0])
             LOGGER.info("loaded the state from %s (%s)", found[1].where, found[1])
             return found[0]
         LOGGER.warning("there is no state in %s: beginning with the default state", store.where)

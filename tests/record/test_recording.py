@@ -14,6 +14,7 @@ from pathlib import Path
 
 import pytest
 
+import n6_stateful
 from n6_stateful import __version__
 from n6_stateful.record.history import FileHistory
 from n6_stateful.record.recording import one_line
@@ -114,10 +115,12 @@ class TestEnds:
             config = Path(name, "60_watched.conf")
             config.write_text(host.config.read_text().replace(str(host.directory), name))
             Path(name, "feed").write_text("publish")
+            # Where an installation is editable, not everybody may read where it says so.
+            source = Path(n6_stateful.__file__).parents[1]
             nobody = "setpriv", "--reuid=65534", "--regid=65534", "--clear-groups"
             done = subprocess.run(
                 [*nobody, sys.executable, watched_collector.__file__, "--config", str(config)],
-                env={**host.env, "HOME": name, "PYTHONPATH": f"{closed}:{host.env.get('PYTHONPATH', '')}"},
+                env={"HOME": name, "PYTHONPATH": f"{closed}:{source}"},
                 capture_output=True,
                 text=True,
             )

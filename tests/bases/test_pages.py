@@ -77,6 +77,21 @@ class TestState:
         with pytest.raises(StateError, match="the state has no cursor"):
             running.run(start_publishing=lambda self: self.save_as_new({}, 2))
 
+    def test_read(self, running: Running, tmp_path: Path) -> None:
+        """It can be read all the same, for whoever edits or exports it."""
+        running.run(records=records(1))
+        (path,) = tmp_path.glob("cache/*.pickle")
+        path.write_bytes(pickle.dumps({"curser": 1}))
+        read = []
+
+        def load_state(collector: Any) -> Any:
+            read.append(collector.read_state()[0])
+            raise StateError("read")
+
+        with pytest.raises(StateError, match="read"):
+            running.run(load_state=load_state)
+        assert read == [{"curser": 1}]
+
 
 class TestCursor:
     """A cursor that does not do what cursors do."""

@@ -176,6 +176,14 @@ class TestKept:
         in_progress.put(record(1, 0, 3))
         assert history(path).records()[0] == record(1, 0, 3)
 
+    def test_ended_late(self, path: Path) -> None:
+        """A run that others have overtaken is not unfinished for ever: what is known of its end counts."""
+        in_progress = history(path)
+        in_progress.put(record(1, None))
+        run(path, *(record(number) for number in range(2, KEPT + 2)))
+        in_progress.put(record(1, 0, 3))
+        assert [each for each in history(path).records() if each.pid == 1] in ([], [record(1, 0, 3)])
+
 
 class TestFullDisk:
     """Where nothing can be written."""

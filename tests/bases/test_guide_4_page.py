@@ -27,8 +27,8 @@ state_dir = {tmp}/state
 url = https://feed.example/
 """
 IMPORTS = "from n6_stateful.bases import BaseCollector, StatefulCollectorMixin\n"
-# What the page leaves open: a note to its author, a body, and where the data are from.
-NOTE, BODY = re.compile(r"^ +XXX\n", re.MULTILINE), "\n        raise NotImplementedError\n"
+# What the page leaves open: a note of its author's (a line of capitals), a body, and where the data are from.
+NOTE, BODY = re.compile(r"^ +[A-Z]+\n", re.MULTILINE), "\n        raise NotImplementedError\n"
 
 
 class Body(bytes):

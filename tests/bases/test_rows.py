@@ -214,6 +214,22 @@ class TestOrder:
         assert run(running, *feed, "2026-03,c", generate_input_data_dicts=none_of_interest) == []
         assert run(running, *feed, "2026-03,c") == []
 
+    def test_nothing_of_interest(self, tmp_path: Path) -> None:
+        """That none of the rows of a run that was cut off is of interest says nothing of those since."""
+        running = Running(EachRowCollector, tmp_path)
+
+        def generate(self: Any, pile: Any, /) -> Iterator[dict[str, Any]]:
+            wanted = [row for row in pile if row != "2026-01,a"]
+            if not wanted:
+                raise NothingNew
+            for row in wanted:
+                yield {"fresh_rows": [row]}
+
+        run(running, "2026-01,a", generate_input_data_dicts=generate, kill_at_save=2)
+        feed = "2026-01,a", "2026-02,b"
+        assert run(running, *feed, generate_input_data_dicts=generate) == ["2026-02,b"]
+        assert run(running, *feed, generate_input_data_dicts=generate) == []
+
     def test_other_forms(self, running: Running) -> None:
         """A text that sorts by time in a form of its own is a time, be it a serial number."""
         members: Any = {"clean_row_time": lambda self, raw: raw}

@@ -12,7 +12,7 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Callable, Iterator
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -55,6 +55,22 @@ def saved(file: FileStore, state: Any, number: int = 1) -> bytes:
 
 def names(path: Path) -> list[str]:
     return sorted(each.name for each in path.parent.iterdir() if each.suffix != ".lock")
+
+
+@contextmanager
+def nobodys_directory() -> Iterator[Path]:
+    """pytest's own directories are closed to others."""
+    with tempfile.TemporaryDirectory() as directory:
+        os.chown(directory, 65534, 65534)
+        yield Path(directory)
+
+
+def told_to_nobody(code: str, path: Path) -> str:
+    """The error of `code`, which ends with what is tried, when nobody (the user) runs it."""
+    code = f"os.setgid(65534); os.setuid(65534)\n{code}except StateError as error: print(error)\n"
+    done = subprocess.run([sys.executable, "-c", BEGIN + code, str(path)], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    return done.stdout
 
 
 def python(code: str, path: Path) -> subprocess.Popen[str]:
@@ -132,37 +148,24 @@ class TestProof:
     def test_directory_read_only(self) -> None:
         """The lock file is there, but nothing can be made beside it: that is found too."""
         code = (
-            "os.setgid(65534); os.setuid(65534)\n"
             "file.lock(); file.write(lambda target: target.write(b'N.'), 1)\n"
             "os.chmod(file.path.parent, 0o500)\n"
             "try: file.prove_writable()\n"
-            "except StateError as error: print(error)\n"
         )
-        # pytest's own directories are closed to others.
-        with tempfile.TemporaryDirectory() as directory:
-            os.chown(directory, 65534, 65534)
-            path = Path(directory) / "cache" / "name.pickle"
-            argv = [sys.executable, "-c", BEGIN + code, str(path)]
-            done = subprocess.run(argv, capture_output=True, text=True)
-        assert "no new state could be saved: Permission denied" in done.stdout, done.stderr
+        with nobodys_directory() as directory:
+            told = told_to_nobody(code, directory / "cache" / "name.pickle")
+        assert "no new state could be saved: Permission denied" in told
 
     @pytest.mark.skipif(os.geteuid() != 0, reason="needs root to be another user")
     def test_of_root(self) -> None:
         """A state that root has put there, for itself alone, is told with the chown that mends it."""
-        code = (
-            "os.setgid(65534); os.setuid(65534)\n"
-            "try: file.read(lambda source: source.read())\n"
-            "except StateError as error: print(error)\n"
-        )
-        with tempfile.TemporaryDirectory() as directory:
-            os.chown(directory, 65534, 65534)
-            path = Path(directory) / "name.pickle"
+        with nobodys_directory() as directory:
+            path = directory / "name.pickle"
             path.write_bytes(b"N.")
             path.chmod(0o600)
-            argv = [sys.executable, "-c", BEGIN + code, str(path)]
-            done = subprocess.run(argv, capture_output=True, text=True)
-        assert "belongs to another user (uid 0, this is uid 65534)" in done.stdout, done.stderr
-        assert f"chown 65534 {path}" in done.stdout
+            told = told_to_nobody("try: file.read(lambda source: source.read())\n", path)
+        assert "belongs to another user (uid 0, this is uid 65534)" in told
+        assert f"chown 65534 {path}" in told
 
     def test_immutable_file(self, file: FileStore) -> None:
         """A file that was made immutable could not be replaced."""

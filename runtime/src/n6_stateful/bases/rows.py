@@ -40,8 +40,8 @@ class BaseTimeOrderedRowsCollector(StatefulBaseCollector, BaseTwoPhaseCollector)
     again, anywhere in the window, is not new.
 
     A row whose time or key cannot be read (`ValueError`, `LookupError`, `ArithmeticError` or `csv.Error`), or
-    whose time cannot be (`is_row_time_possible`), is left out, with a line in the log; if that is so of all
-    rows, the format must have changed, and it is an error.
+    whose time is not possible (`is_row_time_possible`), is left out, with a line in the log; if there are
+    several and that is so of all, the format must have changed, and it is an error.
 
     The state's keys are n6's, `newest_row_time`, `newest_rows` and `rows_count`, so that the state of either
     is read by the other; and with `late_by` also `window_begin`, since when all rows are remembered, and
@@ -87,8 +87,8 @@ class BaseTimeOrderedRowsCollector(StatefulBaseCollector, BaseTwoPhaseCollector)
         return self.split_orig(decoded)
 
     def decode_orig(self, orig_data: bytes) -> Any:
-        """The file as text, without losing what is not UTF-8; but for a mark at its begin that says that it
-        is UTF-8."""
+        """The file as text, without losing what is not UTF-8, but without UTF-8's own mark at its beginning
+        (a BOM)."""
         return orig_data.decode("utf-8-sig", "surrogateescape")
 
     def split_orig(self, decoded: Any) -> Iterable[Any]:
@@ -208,19 +208,21 @@ class BaseTimeOrderedRowsCollector(StatefulBaseCollector, BaseTwoPhaseCollector)
 
     def publish_iteratively(self) -> Iterator[None]:
         """As in the base class, once what was promised before is published and the promise is saved."""
-        fresh, published = self._input_pile, self.published_count
+        fresh = self._input_pile
+        if self._again:
+            yield from self._publish_pile(self._again)
+        if self._promise is not None:
+            self.save_state(self._promise)
+            self.loaded_generation = self.state_generation  # to save a promise is to take nothing
+        yield from self._publish_pile(fresh)
+
+    def _publish_pile(self, pile: Any) -> Iterator[None]:
+        self._input_pile, published = pile, self.published_count
         try:
-            if self._again:
-                self._input_pile = self._again
-                yield from super().publish_iteratively()
-            if self._promise is not None:
-                self.save_state(self._promise)
-                self.loaded_generation = self.state_generation  # to save a promise is to take nothing
-            self._input_pile = fresh
             yield from super().publish_iteratively()
         except NothingNew as exc:
             if self.published_count == published:
-                raise
+                return  # none of these rows was of interest
             raise CollectorError(
                 "NothingNew came when rows had been published already, and the others would be lost: leave "
                 "rows out where their time is read, or make no input data of them"

@@ -8,8 +8,8 @@ LOGGER = logging.getLogger(__name__)
 
 
 def decoded(data: bytes, charset: str, bytes_in: str) -> str:
-    """`data` as text, without the mark of UTF-8 at its begin. What cannot be read is replaced, which the log
-    tells; `bytes_in` is where it says that the bytes are."""
+    """`data` as text, without a BOM at its beginning. What cannot be read is replaced, which the log tells;
+    `bytes_in` is where it says that the bytes are."""
     try:
         return data.decode(charset).removeprefix("\ufeff")
     except (LookupError, ValueError):

@@ -122,7 +122,7 @@ def _parser(
     parser.add_argument("--version", action=_Version)
     commands = parser.add_subparsers(metavar="COMMAND", title="subcommands")
     _add(commands, "run", run, "collect and publish what is new", OUTPUT, DRY_RUN)
-    _add(commands, "check", check, "try configuration, state and output; publish nothing", OUTPUT)
+    _add(commands, "check", check, "try configuration, state, output and metrics; publish nothing", OUTPUT)
     for name, help, add in (
         ("runs", "list what the runs did, the newest first", _add_runs),
         ("status", "tell a monitoring system how it is: one line, exit code 0, 1, 2 or 3", _add_status),

@@ -19,7 +19,7 @@ OK, WARNING, CRITICAL, UNKNOWN = range(4)
 LEVELS = ("OK", "WARNING", "CRITICAL", "UNKNOWN")
 # Of one, and of several.
 FAILED = "run failed", "runs failed in a row"
-WAITS = "message waits in the spool, for", "messages wait in the spool, the oldest for"
+WAITS = "message has waited in the spool for", "messages wait in the spool, the oldest for"
 REFUSED = "message in the spool was refused", "messages in the spool were refused"
 BROKEN = "broken state was", "broken states were"
 IN_FUTURE = "the last run that is recorded began in the future: has the clock been set back?"

@@ -132,13 +132,13 @@ def find_records(collector: AbstractBaseCollector) -> list[RunRecord]:
     records = history.records() if history else []
     running = [each for each in records if each.end is None]
     if running and isinstance(collector, CollectorWithStateMixin):
-        # A `state` command has the lock, too: the text begins with whose it is. A holder that does not say
+        holder = collector.state_store.holder()
+        # A `state` command has the lock, too, so its process must be the run's. A holder that does not say
         # since when has another number here than where it runs.
-        holder = collector.state_store.holder() or ""
-        pids = (
-            holder.replace(",", "").split()[1:2] if "since" in holder else [str(each.pid) for each in running]
-        )
-        running = [each for each in running if holder and str(each.pid) in pids][-1:]
+        if holder and "since" in holder:
+            pid = holder.replace(",", "").split()[1]
+            running = [each for each in running if str(each.pid) == pid]
+        running = running[-1:] if holder else []
     else:
         running = list(filter(_is_alive, running))
     return [each._replace(error=IN_PROGRESS) if each in running else each for each in records]

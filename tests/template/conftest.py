@@ -12,27 +12,25 @@ from pathlib import Path
 
 import pytest
 
-from tests.template.feed import Feed, serving
+from examples.feed_server import FeedServer, serving
 
 ROOT = Path(__file__).resolve().parents[2]
-ALL_BAKES = bool(os.environ.get("N6_STATEFUL_ALL_BAKES"))
 REPOSITORY = "https://github.com/org/n6-stateful"
 ENVIRONMENT = {
     name: value
     for name, value in os.environ.items()
     if not name.startswith(("TOX_", "VIRTUAL_ENV", "COVERAGE_", "PYTEST_", "UV_PYTHON", "N6_"))
-} | {"UV_PYTHON_DOWNLOADS": "never"}
-WORK_OF_TOOLS = {".git", ".tox", ".mypy_cache", ".pytest_cache", ".ruff_cache", "__pycache__", "venv"}
+} | {"UV_PYTHON_DOWNLOADS": "never", "no_proxy": "127.0.0.1"}
+NOT_OURS = {".git", ".tox", ".venv", ".mypy_cache", ".pytest_cache", ".ruff_cache", "__pycache__", "venv"}
+SHAPES = ("download", "rows", "items", "pages", "feed", "list", "email")
 
 Done = subprocess.CompletedProcess[str]
-Cookiecutter = Callable[..., Done]
 
 FILLED_IN = {
     "_download": """\
-        now = "2026-01-02T00:00:00"
-        if only_newer_than is not None and only_newer_than >= now:
-            return None
-        return Download(b"one record", time_utc=now)
+        with urllib.request.urlopen(f"{self.config['url']}&since={only_newer_than}") as answer:  # noqa: S310
+            body = answer.read()
+            return Download(body, time_utc=answer.headers["X-Newest"]) if body else None
 """,
     "obtain_orig_data": """\
         return b"2026-01-01 00:00:00,one row\\n"
@@ -50,7 +48,9 @@ FILLED_IN = {
         return str(item)
 """,
     "download_page": """\
-        return Page([] if cursor else ["a record"], 1, False)
+        with urllib.request.urlopen(f"{self.config['url']}&after={cursor}") as answer:  # noqa: S310
+            page = json.loads(answer.read())
+            return Page(page["records"], page["next"], page["more"])
 """,
     "obtain_data_body": """\
         return b"one record\\n"
@@ -58,31 +58,42 @@ FILLED_IN = {
 }
 
 
-def run(
-    *argv: str | Path, cwd: Path, env: dict[str, str] | None = None, timeout: float = 300, input: str = ""
-) -> Done:
-    """Run a command to its end and keep what it says."""
+def run(*argv: str | Path, cwd: Path, env: dict[str, str] | None = None, input: str = "") -> Done:
+    """Run a command to its end."""
     return subprocess.run(
         list(map(str, argv)),
         cwd=cwd,
         env={**ENVIRONMENT, **(env or {})},
         capture_output=True,
         text=True,
-        timeout=timeout,
+        timeout=600,
         input=input,
     )
 
 
 def do(*argv: str | Path, cwd: Path, env: dict[str, str] | None = None) -> str:
-    """What a command says on standard output that has to succeed."""
+    """The standard output of a command that has to succeed."""
     done = run(*argv, cwd=cwd, env=env)
     assert done.returncode == 0, f"{' '.join(map(str, argv))}\n{done.stdout}{done.stderr}"
     return done.stdout
 
 
 def uv(*argv: str | Path, cwd: Path, env: dict[str, str] | None = None) -> str:
-    """What uv says, whose caches make the tests fast."""
+    """The output of uv, whose caches make the tests fast."""
     return do(sys.executable, "-m", "uv", *argv, cwd=cwd, env=env)
+
+
+def git(directory: Path, *argv: str | Path) -> str:
+    """The output of git."""
+    identity = ("-c", "user.name=n6", "-c", "user.email=n6@example.org", "-c", "init.defaultBranch=main")
+    return do("git", *identity, *argv, cwd=directory)
+
+
+def commit_all(directory: Path, message: str) -> None:
+    """Commit everything in a directory, which becomes a repository."""
+    git(directory, "init", "-q")
+    git(directory, "add", "-A")
+    git(directory, "commit", "-q", "-m", message)
 
 
 def blocks_in(markdown: str) -> list[str]:
@@ -92,31 +103,38 @@ def blocks_in(markdown: str) -> list[str]:
 
 
 def files_in(directory: Path) -> set[str]:
-    """The files in a directory, but for what tools leave there."""
+    """The files in a directory, without those of tools."""
     paths = (path.relative_to(directory) for path in directory.rglob("*") if path.is_file())
-    return {str(path) for path in paths if not WORK_OF_TOOLS & set(path.parts)}
+    return {str(path) for path in paths if not NOT_OURS & set(path.parts)}
+
+
+def replace(path: Path, *pairs: tuple[str, str]) -> None:
+    """Replace text in a file, which has to have it."""
+    text = path.read_text()
+    for old, new in pairs:
+        assert old in text, f"{path}: {old}"
+        text = text.replace(old, new)
+    path.write_text(text)
 
 
 class Project:
     """A baked project.
 
-    Args:
-        path: where it is.
-        env: what the environment of its tools needs, so that they find the runtime.
-
     Attributes:
-        name: the collector's.
-        said: what cookiecutter said when it was baked.
         path: where it is.
-        env: environment variables for its tools.
+        env: environment variables with which its tools find the runtime.
+        said: what cookiecutter printed.
+        collector: the module to be written.
     """
 
-    def __init__(self, path: Path, env: dict[str, str], said: str = "") -> None:
-        self.path = path
-        self.env = env
-        self.said = said
+    def __init__(self, path: Path, env: dict[str, str] | None = None, said: str = "") -> None:
+        self.path, self.env, self.said = path, env or {}, said
         self.name = path.name
         self.collector = path / "src" / path.name / "collector.py"
+
+    def read(self, name: str) -> str:
+        """The text of one of its files."""
+        return (self.path / name).read_text()
 
     def files(self) -> set[str]:
         """Its files, without the vendored runtime's."""
@@ -125,6 +143,13 @@ class Project:
     def tox(self, *argv: str, **env: str) -> str:
         """Run its tox, which must be green."""
         return do(sys.executable, "-m", "tox", "run", *argv, cwd=self.path, env={**self.env, **env})
+
+    def pytest(self) -> Done:
+        """Run its tests in this environment."""
+        env = {"PYTHONPATH": f"{self.path}/src:{ROOT}/runtime/src"}
+        return run(
+            sys.executable, "-m", "pytest", "-q", "-rs", "-p", "no:cacheprovider", cwd=self.path, env=env
+        )
 
     def install(self, venv: Path, *, python: str | Path = sys.executable) -> Path:
         """Install it into a virtual environment as its README does; the path of its command."""
@@ -136,48 +161,67 @@ class Project:
         (command,) = (venv / "bin").glob("n6collector_*")
         return command
 
-    def fill_in(self) -> None:
+    def fill_in(self, **methods: str) -> None:
         """Write the methods that are to be written, as their owner would."""
         text = self.collector.read_text()
-        filled_in = FILLED_IN.copy()
+        methods = {**FILLED_IN, **methods}
         if "BaseSimpleEmailCollector" in text:
-            filled_in["obtain_data_body"] = "        return self.get_email_msg_text().encode()\n"
-        for method, body in filled_in.items():
+            methods["obtain_data_body"] = "        return self.get_email_msg_text().encode()\n"
+        for method, body in methods.items():
             raising = rf"(    def {method}\((?:(?!    def ).|\n)*?)        raise NotFilledInError.*\n"
-            text = re.sub(raising, lambda found, body=body: found[1] + body, text)  # type: ignore[misc]
+            text = re.sub(raising, lambda match, body=body: match[1] + body, text)  # type: ignore[misc]
         assert "raise NotFilledInError" not in text
         text = text.replace("import NotFilledInError, ", "import ")
         text = re.sub(r"(    NotFilledInError,|from n6_stateful import NotFilledInError)\n", "", text)
-        self.collector.write_text(text)
+        imports = "".join(f"import {name}\n" for name in ("json", "urllib.request") if f"{name}." in text)
+        self.collector.write_text(
+            text.replace("from typing", f"{imports}from typing", 1) if imports else text
+        )
 
 
 Bake = Callable[..., Project]
 
 
+def call_cookiecutter(
+    directory: Path,
+    *argv: str | Path,
+    template: Path | str = ROOT,
+    executable: str | Path = sys.executable,
+    env: dict[str, str] | None = None,
+    input: str = "",
+) -> Done:
+    """Run cookiecutter in `directory`, without the user's defaults, and leave nothing elsewhere."""
+    home = directory / ".home"
+    home.mkdir(exist_ok=True)
+    config = home / "cookiecutter.yaml"
+    config.write_text(f"cookiecutters_dir: {home}/clones\nreplay_dir: {home}/replay\n")
+    return run(
+        executable, "-m", "cookiecutter", "--config-file", config, template, *argv,
+        cwd=directory, env={"HOME": str(home), "TMPDIR": str(home), **(env or {})}, input=input,
+    )  # fmt: skip
+
+
+def words(answers: dict[str, str]) -> list[str]:
+    """Answers as the command line has them."""
+    return [f"{name}={value}" for name, value in answers.items()]
+
+
 @pytest.fixture(scope="session")
 def repository(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """What stands for the repository on GitHub: this one as it is now, tagged v0.1.0."""
+    """A bare repository in place of the one on GitHub: this one as it is now, tagged v0.1.0. Beside it is a
+    clone, without `.git` in its name."""
     source = tmp_path_factory.mktemp("repository") / "n6-stateful"
-    shutil.copytree(ROOT, source, ignore=shutil.ignore_patterns(*WORK_OF_TOOLS, ".venv", "*.egg-info"))
-    git(source, "init", "-q")
-    git(source, "add", "-A")
-    git(source, "commit", "-q", "-m", "Everything")
+    shutil.copytree(ROOT, source, ignore=shutil.ignore_patterns(*NOT_OURS, "*.egg-info"))
+    commit_all(source, "Everything")
     git(source, "tag", "v0.1.0")
     git(source, "remote", "add", "origin", REPOSITORY)
-    bare = source.with_suffix(".git")
-    git(source, "clone", "-q", "--bare", ".", bare)
-    return bare
-
-
-def git(directory: Path, *argv: str | Path) -> str:
-    """What git says."""
-    identity = ("-c", "user.name=n6", "-c", "user.email=n6@example.org", "-c", "init.defaultBranch=main")
-    return do("git", *identity, *argv, cwd=directory)
+    git(source, "clone", "-q", "--bare", ".", source.with_suffix(".git"))
+    return source.with_suffix(".git")
 
 
 @pytest.fixture(scope="session")
 def published(repository: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
-    """The environment in which the runtime is on an index, and the repository where its users find it."""
+    """The environment in which the runtime is on an index, and in the repository that its users name."""
     index = tmp_path_factory.mktemp("index")
     uv("build", "-q", "--wheel", "-o", index, ROOT / "runtime", cwd=index)
     return {
@@ -191,73 +235,47 @@ def published(repository: Path, tmp_path_factory: pytest.TempPathFactory) -> dic
     }
 
 
-def call_cookiecutter(
-    directory: Path,
-    *argv: str | Path,
-    template: Path | str = ROOT,
-    executable: str | Path = sys.executable,
-    env: dict[str, str] | None = None,
-    input: str = "",
-) -> Done:
-    """Run the command in `directory`, with nothing of the user's own defaults, and nothing left elsewhere."""
-    home = directory / ".home"
-    home.mkdir(exist_ok=True)
-    config = home / "cookiecutter.yaml"
-    config.write_text(f"cookiecutters_dir: {home}/clones\nreplay_dir: {home}/replay\n")
-    return run(
-        executable, "-m", "cookiecutter", "--config-file", config, template, *argv,
-        cwd=directory, env={"HOME": str(home), "TMPDIR": str(home), **(env or {})}, input=input,
-    )  # fmt: skip
-
-
-def words(answers: dict[str, str]) -> list[str]:
-    """Answers as the command line takes them."""
-    return [f"{name}={value}" for name, value in answers.items()]
-
-
-@pytest.fixture
-def cookiecutter(tmp_path: Path) -> Cookiecutter:
-    """The command in an empty directory, with answers as keyword arguments, and no questions."""
-
-    def call(*options: str | Path, **answers: str) -> Done:
-        return call_cookiecutter(tmp_path, "--no-input", *options, *words(answers))
-
-    return call
-
-
 @pytest.fixture(scope="session")
-def bake_in(repository: Path, published: dict[str, str]) -> Bake:
-    """`bake_in(directory, **answers)`: a new project there."""
-
-    def make(directory: Path, **answers: str) -> Project:
-        source = answers.get("runtime_source", "vendored")
-        template = repository.with_suffix("") if source == "git" else ROOT
-        done = call_cookiecutter(directory, "--no-input", *words(answers), template=template)
-        assert done.returncode == 0, done.stderr
-        env = {} if source == "vendored" else published
-        return Project(directory / answers.get("collector_name", "my_feed"), env, done.stdout)
-
-    return make
-
-
-@pytest.fixture
-def bake(bake_in: Bake, tmp_path: Path) -> Bake:
-    """A new project with these answers."""
+def baked(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Bake:
+    """`baked(**answers)`: the project with these answers, made once; nobody may change it."""
+    projects: dict[frozenset[tuple[str, str]], Project] = {}
 
     def make(**answers: str) -> Project:
-        return bake_in(tmp_path, **answers)
+        key = frozenset(answers.items())
+        if key not in projects:
+            directory = tmp_path_factory.mktemp("bake")
+            from_git = answers.get("runtime_source") == "git"
+            template = request.getfixturevalue("repository").with_suffix("") if from_git else ROOT
+            done = call_cookiecutter(directory, "--no-input", *words(answers), template=template)
+            assert done.returncode == 0, done.stdout + done.stderr
+            env = (
+                request.getfixturevalue("published")
+                if answers.get("runtime_source", "vendored") != "vendored"
+                else {}
+            )
+            projects[key] = Project(directory / answers.get("collector_name", "my_feed"), env, done.stdout)
+        return projects[key]
 
     return make
 
 
 @pytest.fixture
-def feed() -> Iterator[Feed]:
-    """A server on this machine."""
-    with serving() as feed:
-        yield feed
+def bake(baked: Bake, tmp_path: Path) -> Bake:
+    """`bake(**answers)`: a copy of that project in `tmp_path`, to be changed."""
+
+    def make(**answers: str) -> Project:
+        project = baked(**answers)
+        path = tmp_path / project.name
+        shutil.copytree(project.path, path, ignore=shutil.ignore_patterns(*NOT_OURS))
+        return Project(path, project.env, project.said)
+
+    return make
 
 
 @pytest.fixture
-def feed_url(feed: Feed) -> str:
-    """A page that is as it should be."""
-    return feed.url("plain")
+def feed(tmp_path: Path) -> Iterator[FeedServer]:
+    """A server on this machine, with one row of one record."""
+    file = tmp_path / "feed.csv"
+    file.write_text("2026-01-01 00:00:00,one row\n")
+    with serving(file) as server:
+        yield server

@@ -1,4 +1,4 @@
-"""The user's path: what the hook and the README say comes next is so, line by line."""
+"""The user's path: what cookiecutter and the generated README say comes next works, for every shape."""
 
 from __future__ import annotations
 
@@ -8,149 +8,260 @@ from pathlib import Path
 
 import pytest
 
-from tests.template.conftest import ALL_BAKES, ROOT, Bake, Project, blocks_in, do, git, run
-
-
-@pytest.fixture
-def project(bake: Bake) -> Project:
-    return bake()
-
-
-def test_not_filled_in(project: Project, tmp_path: Path) -> None:
-    """A download that is not filled in is told in one line."""
-    command = project.install(tmp_path / "venv")
-    done = run(
-        command, "--config", "etc", "--log-level", "error", cwd=project.path, env={"HOME": str(tmp_path)}
-    )
-    assert done.returncode == 1
-    (line,) = done.stderr.splitlines()
-    assert "fill in MyFeedCollector._download()" in line
-    assert "src/my_feed/collector.py" in line or "site-packages/my_feed/collector.py" in line
-
-
-def test_filled_in(project: Project, tmp_path: Path) -> None:
-    """A collector that is filled in publishes once, and its tests are green."""
-    project.fill_in()
-    project.tox()
-    command = project.install(tmp_path / "venv")
-    env = {"HOME": str(tmp_path), "N6_CONFIG": str(project.path / "etc")}
-    said = [
-        do(command, *argv, cwd=project.path, env=env)
-        for argv in ([], [], ["state", "show"], ["spool", "list"])
-    ]
-    assert said[0].startswith("published 1 message (10 bytes) to the spool")
-    assert said[1].startswith("published 0 messages")
-    assert "{'last_utc': '2026-01-02T00:00:00'}" in said[2]
-    assert "1 message (10 bytes) in the spool" in said[3]
-
-
-def test_readme_example(project: Project) -> None:
-    """The example in the README is green with what is said beside it."""
-    (example,) = re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text(), re.DOTALL)
-    code = re.sub(r"    def _download\(.*", lambda _: example, project.collector.read_text(), flags=re.DOTALL)
-    code = code.replace("    NotFilledInError,\n", "").replace("from n6_", "import requests\nfrom n6_", 1)
-    project.collector.write_text(code)
-    insert(project.path / "pyproject.toml", "dependencies = [\n", '    "requests >=2.32,<3",\n')
-    insert(project.path / "pyproject.toml", "types = [\n", '    "types-requests",\n')
-    project.tox()
-
-
-def test_any_path(bake_in: Bake, tmp_path: Path) -> None:
-    """tox works wherever the project is."""
-    place = tmp_path / """it's a "path" \\ of mine"""
-    place.mkdir()
-    bake_in(place).tox("-e", "tests,types")
-
-
-def test_configuration(project: Project) -> None:
-    """The generated tests fail when the configuration does not fit the collector's code."""
-    config = project.path / "etc/60_my_feed.conf"
-    config.write_text(config.read_text().replace("url =", "address ="))
-    done = run(sys.executable, "-m", "tox", "run", "-e", "tests", cwd=project.path)
-    assert done.returncode == 1
-    assert "FAILED tests/test_collector.py::test_configuration" in done.stdout
-
-
-def test_secrets(project: Project, tmp_path: Path) -> None:
-    """A key in etc/99_secrets.conf is used here, is unknown to git, and is not needed by the tests."""
-    project.collector.write_text(
-        project.collector.read_text().replace("url :: str\n", "url :: str\n        api_key :: str\n")
-    )
-    secrets = project.path / "etc/99_secrets.conf"
-    secrets.write_text("[my_feed]\napi_key = hidden\n")
-    tests = project.path / "tests/test_collector.py"
-    tests.write_text(
-        tests.read_text().replace('.conf").read_text()', '.conf").read_text() + "api_key = test\\n"')
-    )
-    git(project.path, "init", "-q")
-    git(project.path, "add", "-A")
-    assert "secrets" not in git(project.path, "ls-files")
-    command = project.install(tmp_path / "venv")
-    env = {"HOME": str(tmp_path)}
-    assert "configuration: ok" in do(command, "check", "--config", "etc", cwd=project.path, env=env)
-    secrets.unlink()
-    project.tox()
-
-
-@pytest.mark.parametrize(
-    ("download", "runtime_source"),
-    [("fill in", "vendored"), ("http", "index"), *[("http", "vendored"), ("fill in", "index")] * ALL_BAKES],
+from examples.feed_server import FeedServer
+from tests.template.conftest import (
+    ROOT,
+    SHAPES,
+    Bake,
+    Project,
+    blocks_in,
+    commit_all,
+    do,
+    git,
+    replace,
+    run,
 )
-def test_printed_steps(download: str, runtime_source: str, bake: Bake, tmp_path: Path, feed_url: str) -> None:
-    """The steps that the hook prints work line by line."""
-    project = bake(download=download, runtime_source=runtime_source, url=feed_url)
-    enter, *steps = [line.strip() for line in project.said.splitlines() if line.startswith("  ")]
-    assert enter == "cd my_feed"
-    env = {**project.env, "HOME": str(tmp_path), "PATH": f"{Path(sys.executable).parent}:/usr/bin:/bin"}
-    for step in steps:
-        if step == "# now fill in _download() in src/my_feed/collector.py, and run tox again":
+
+WRITTEN = [shape for shape in SHAPES if shape != "feed"]
+# What is left to be written if the download is there.
+LEFT = {
+    "rows": ["pick_raw_row_time", "clean_row_time"],
+    "items": ["item_key"],
+    "pages": ["download_page"],
+    "list": [],
+}
+SAMPLE_PAGES = re.compile(r"^( +)# (?=answer|if not|    raise|return)", re.MULTILINE)
+
+
+def write_sample_page(project: Project) -> None:
+    """Use the sample in `download_page`."""
+    text = SAMPLE_PAGES.sub(r"\1", project.collector.read_text())
+    text = re.sub(r" +raise NotFilledInError.*\n", "", text).replace("NotFilledInError", "SourceError")
+    project.collector.write_text(text)
+
+
+class TestShapes:
+    """Each answer to `shape` gives a collector that its owner only has to fill in."""
+
+    @pytest.mark.parametrize("shape", SHAPES)
+    def test_not_filled_in(self, shape: str, baked: Bake) -> None:
+        """The tests are green at once, and those that need what is missing name it."""
+        project = baked(shape=shape)
+        done = project.pytest()
+        assert done.returncode == 0, done.stdout + done.stderr
+        missing = re.findall(r"raise NotFilledInError.*\.(\w+)\(\)", project.collector.read_text())
+        assert (f".{missing[0]}() in" if missing else "passed") in done.stdout
+
+    @pytest.mark.parametrize("shape", WRITTEN)
+    def test_filled_in(self, shape: str, bake: Bake) -> None:
+        """Once its methods are written, all its tests run, and are green."""
+        project = bake(shape=shape)
+        project.fill_in()
+        done = project.pytest()
+        assert re.search(r"\d passed, 1 skipped in", done.stdout), done.stdout  # the one against RabbitMQ
+
+    @pytest.mark.sweep
+    @pytest.mark.parametrize("download", ["fill in", "http"])
+    @pytest.mark.parametrize("shape", SHAPES)
+    def test_style_and_types(self, shape: str, download: str, bake: Bake) -> None:
+        """Nothing has to be silenced in lint and types once the methods are written."""
+        if (shape, download) == ("email", "http"):
+            pytest.skip("there is nothing to download")
+        project = bake(shape=shape, download=download)
+        if (shape, download) == ("pages", "http"):
+            write_sample_page(project)
+        else:
             project.fill_in()
-            step = "tox"
-        do("bash", "-euc", f"{enter}\n{step}", cwd=tmp_path, env=env)
-    assert len(steps) < 7
+        project.tox()
+
+    @pytest.mark.parametrize("shape", LEFT)
+    def test_http(self, shape: str, bake: Bake) -> None:
+        """With `download = http`, only what is specific to the source is left to write."""
+        project = bake(shape=shape, download="http")
+        text = project.collector.read_text()
+        assert re.findall(r"raise NotFilledInError.*\.(\w+)\(\)", text) == LEFT[shape]
+
+    def test_sample_of_pages(self, bake: Bake) -> None:
+        """The sample in `download_page` works as it stands, and a generated test fails if it is wrong."""
+        project = bake(shape="pages", download="http")
+        write_sample_page(project)
+        assert "5 passed, 1 skipped" in project.pytest().stdout
+        replace(project.collector, ('answer["next"]', "cursor"))
+        assert "FAILED tests/test_download.py::test_download" in project.pytest().stdout
+
+    @pytest.mark.parametrize(
+        ("shape", "method", "body", "hint"),
+        [
+            (
+                "download",
+                "_download",
+                'return Download(b"x", time_utc=1)',
+                "replace FIRST, BODIES and SECOND",
+            ),
+            ("rows", "pick_raw_row_time", 'return row.split(";")[3]', "replace OLD, NEW and BODIES"),
+            ("items", "item_key", 'return str(item["id"])', "replace OLD, NEW and BODIES"),
+            ("email", "obtain_data_body", "return None", "replace OLD, NEW and BODIES"),
+        ],
+    )
+    def test_other_samples(self, shape: str, method: str, body: str, hint: str, bake: Bake) -> None:
+        """A test that fails because the sample is not the source's says so, and what to replace."""
+        project = bake(shape=shape)
+        if shape == "email":
+            replace(project.path / "tests/test_collector.py", ("\\n\\none record", "\\n\\nanother"))
+        project.fill_in(**{method: f"        {body}\n"})
+        done = project.pytest()
+        assert done.returncode == 1
+        assert hint in done.stdout
+        name = "test_download.py" if shape == "download" else "test_collector.py"
+        assert f"replace the samples at the top of tests/{name}" in project.said
+
+    def test_no_conditions(self, bake: Bake) -> None:
+        """With `download = http`, a page of a server that ignores conditions is published once as well."""
+        project = bake(download="http")
+        replace(
+            project.path / "tests/test_download.py",
+            ('(304, {"ETag": \'"1"\'}, b"")', '(200, {}, b"one record\\n")'),
+        )
+        assert " passed, 1 skipped" in project.pytest().stdout
+
+    def test_items_are_lines(self, bake: Bake) -> None:
+        """A line of `items` ends at a line feed, and at nothing else."""
+        project = bake(shape="items", download="http")
+        project.fill_in()
+        lines = "one\\x0btwo\\x0cthree\\x85four\\u2028five\\r\\nsix\\n"
+        code = (
+            "from my_feed.collector import MyFeedCollector as C\n"
+            f"C.download_text = lambda self, url: '{lines}'\n"
+            "print(C.obtain_items(type('S', (C,), {'__init__': lambda self: None, 'config': {'url': ''}})()))"
+        )
+        env = {"PYTHONPATH": f"{project.path}/src:{ROOT}/runtime/src"}
+        assert do(sys.executable, "-c", code, cwd=project.path, env=env).count("',") == 1
 
 
-@pytest.mark.parametrize("runtime_source", ["vendored", "git"])
-def test_readme_commands(runtime_source: str, bake: Bake, tmp_path: Path, feed_url: str) -> None:
-    """The commands in the README work as they stand."""
-    project = bake(runtime_source=runtime_source, download="http", url=feed_url)
-    first, *_ = blocks_in((project.path / "README.md").read_text())
-    env = {**project.env, "HOME": str(tmp_path)}
-    said = do("bash", "-euc", first, cwd=project.path, env=env)
-    assert "published 1 message" in said
-    assert "published 0 messages" in said
-    assert "1 message" in said.splitlines()[-1]
+class TestSteps:
+    """What is printed and written is followed line by line."""
+
+    def test_readme(self, bake: Bake, tmp_path: Path, feed: FeedServer) -> None:
+        """The commands in the README work as they stand."""
+        project = bake(download="http", url=feed.url)
+        first, *_ = blocks_in(project.read("README.md"))
+        text = do("bash", "-euc", first, cwd=project.path, env={"HOME": str(tmp_path)})
+        assert "collected 1 message (29 bytes), delivered 0, 1 waiting" in text
+        assert "collected 0 messages, delivered 0, 1 waiting" in text
+
+    def test_printed_steps(self, bake: Bake, tmp_path: Path, feed: FeedServer) -> None:
+        """The steps that cookiecutter prints work line by line."""
+        project = bake(shape="rows", download="http", url=feed.url)
+        enter, *steps = [line.strip() for line in project.said.splitlines() if line.startswith("  ")]
+        assert enter == "cd my_feed"
+        assert steps[1].startswith(
+            "# write pick_raw_row_time() and clean_row_time() in src/my_feed/collector.py"
+        )
+        env = {"HOME": str(tmp_path), "PATH": f"{Path(sys.executable).parent}:/usr/bin:/bin"}
+        for step in steps:
+            if step == "tox":
+                step = "true"  # one tox is enough: that of test_projects.py
+            elif step.startswith("# write"):
+                project.fill_in()
+            do("bash", "-euc", f"{enter}\n{step}", cwd=tmp_path, env=env)
+        assert len(steps) < 9
+
+    def test_not_filled_in(self, bake: Bake, tmp_path: Path) -> None:
+        """A download that is not written yet is reported in one line."""
+        project = bake()
+        env = {"PYTHONPATH": f"{project.path}/src:{ROOT}/runtime/src", "HOME": str(tmp_path)}
+        program = "from my_feed.collector import MyFeedCollector as C; C.run_script()"
+        done = run(
+            sys.executable,
+            "-c",
+            program,
+            "--config",
+            "etc",
+            "--log-level",
+            "error",
+            cwd=project.path,
+            env=env,
+        )
+        assert done.returncode == 1
+        (line,) = done.stderr.splitlines()
+        assert "fill in MyFeedCollector._download() in" in line
+        assert "src/my_feed/collector.py" in line
+
+    def test_configuration(self, bake: Bake) -> None:
+        """A generated test fails when the configuration does not fit the code."""
+        project = bake()
+        replace(project.path / "etc/60_my_feed.conf", ("url = https", "address = https"))
+        assert "FAILED tests/test_collector.py::test_configuration" in project.pytest().stdout
+
+    def test_secrets(self, bake: Bake, tmp_path: Path) -> None:
+        """A key in etc/99_secrets.conf is used here, is unknown to git, and is not needed by the tests."""
+        project = bake()
+        replace(project.collector, ("url :: str\n", "url :: str\n        api_key :: str\n"))
+        secrets = project.path / "etc/99_secrets.conf"
+        secrets.write_text("[my_feed]\napi_key = hidden\n")
+        tests = project.path / "tests/test_collector.py"
+        replace(tests, ('.conf").read_text()', '.conf").read_text() + "api_key = test\\n"'))
+        commit_all(project.path, "As it was generated")
+        assert "secrets" not in git(project.path, "ls-files")
+        env = {"PYTHONPATH": f"{project.path}/src:{ROOT}/runtime/src", "HOME": str(tmp_path)}
+        program = "from my_feed.collector import MyFeedCollector as C; C.run_script()"
+        checked = do(sys.executable, "-c", program, "check", "--config", "etc", cwd=project.path, env=env)
+        assert "configuration: ok" in checked
+        secrets.unlink()
+        assert project.pytest().returncode == 0
+
+    @pytest.mark.sweep
+    def test_any_path(self, baked: Bake, tmp_path: Path) -> None:
+        """tox works wherever the project is."""
+        place = tmp_path / """it's a "path" \\ of mine"""
+        place.mkdir()
+        do("cp", "-r", baked().path, place, cwd=tmp_path)
+        Project(place / "my_feed").tox("-e", "tests,types")
+
+    @pytest.mark.sweep
+    def test_readme_of_the_repository(self, bake: Bake) -> None:
+        """The example in the repository's README is green with what is said beside it."""
+        project = bake()
+        (example,) = re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text(), re.DOTALL)
+        text = re.sub(
+            r"    def _download\(.*", lambda _: example, project.collector.read_text(), flags=re.DOTALL
+        )
+        text = text.replace("    NotFilledInError,\n", "").replace("from n6_", "import requests\nfrom n6_", 1)
+        project.collector.write_text(text)
+        replace(
+            project.path / "pyproject.toml",
+            ("dependencies = [\n", 'dependencies = [\n    "requests >=2.32,<3",\n'),
+            ("types = [\n", 'types = [\n    "types-requests",\n'),
+        )
+        project.tox()
 
 
-SHAPES = {
+EXAMPLES = {
     "urlhaus": "rows",
     "dataplane": "rows",
     "taxii": "pages",
-    "defacements": "items",
+    "defacements": "feed",
     "misp": "items",
     "shadowserver": "email",
 }
 
 
-@pytest.mark.parametrize("example", SHAPES)
+@pytest.mark.sweep
+@pytest.mark.parametrize("example", EXAMPLES)
 def test_examples(example: str, bake: Bake, tmp_path: Path) -> None:
-    """Its class stands where the template has that of its shape, and fits the configuration that is there."""
-    shape = SHAPES[example]
+    """An example's class fits the project of its shape: style, types and configuration."""
+    shape = EXAMPLES[example]
     project = bake(collector_name=example, shape=shape, download="fill in" if shape == "email" else "http")
     text = (ROOT / "examples" / example / "collector.py").read_text()
     project.collector.write_text(text[: text.index("\n\nif __name__")])
     if shape == "email":  # it follows a link in the mail, and keeps nothing
-        insert(project.path / "pyproject.toml", "dependencies = [\n", '    "requests",\n    "stamina",\n')
+        replace(
+            project.path / "pyproject.toml",
+            ("dependencies = [\n", 'dependencies = [\n    "requests",\n    "stamina",\n'),
+        )
         for config in (project.path / "etc").glob("*.conf"):
             config.write_text(re.sub("^cache_dir.*\n", "", config.read_text(), flags=re.MULTILINE))
     project.tox("-e", "lint,types")
     command = project.install(tmp_path / "venv")
-    env = {"HOME": str(tmp_path)}
-    assert "configuration: ok" in do(command, "check", "--config", "etc", cwd=project.path, env=env)
-
-
-def insert(path: Path, after: str, *lines: str) -> None:
-    """Add lines to a file."""
-    begin, found, end = path.read_text().partition(after)
-    assert found, path
-    path.write_text(begin + found + "".join(lines) + end)
+    checked = do(command, "check", "--config", "etc", cwd=project.path, env={"HOME": str(tmp_path)})
+    assert "configuration: ok" in checked

@@ -1,36 +1,52 @@
-"""A newer template is taken over by a project that its owner has edited."""
+"""A project takes over a newer template, and every way to bake gives the same."""
 
 from __future__ import annotations
 
 import json
+import shlex
 import shutil
 from pathlib import Path
 
 import pytest
+import yaml
 
 from tests.template.conftest import (
     REPOSITORY,
+    ROOT,
+    Bake,
+    Done,
     Project,
     blocks_in,
     call_cookiecutter,
+    commit_all,
     do,
+    files_in,
     git,
+    replace,
     run,
     uv,
+    words,
 )
 
-WHO = {
-    "GIT_AUTHOR_NAME": "n6",
-    "GIT_AUTHOR_EMAIL": "n6@example.org",
-    "GIT_COMMITTER_NAME": "n6",
-    "GIT_COMMITTER_EMAIL": "n6@example.org",
-}
+QUESTIONS = json.loads((ROOT / "cookiecutter.json").read_text())
+COPIER = yaml.safe_load((ROOT / "copier.yml").read_text())
+EXTENSIONS = "copier-template-extensions"
 TEMPLATE = "<<cookiecutter.collector_name>>"
+ANSWERS = {"shape": "items", "download": "http", "scheduler": "systemd", "license": "MIT"}
+WHO = {
+    f"GIT_{who}_{what}": value
+    for who in ("AUTHOR", "COMMITTER")
+    for what, value in (("NAME", "n6"), ("EMAIL", "n6@example.org"))
+}
+
+
+def succeeded(done: Done) -> None:
+    assert done.returncode == 0, done.stdout + done.stderr
 
 
 @pytest.fixture
 def template(repository: Path, tmp_path: Path) -> Path:
-    """A clone of the template, and what `gh:org/n6-stateful` stands for in these tests."""
+    """A clone of the template, which stands for `gh:org/n6-stateful` in `env`."""
     clone = tmp_path / "github/n6-stateful"
     git(tmp_path, "clone", "-q", repository, clone)
     return clone
@@ -38,136 +54,274 @@ def template(repository: Path, tmp_path: Path) -> Path:
 
 @pytest.fixture
 def env(template: Path) -> dict[str, str]:
+    key = f"url.file://{template}.insteadOf"
     return WHO | {
         "GIT_CONFIG_COUNT": "2",
-        "GIT_CONFIG_KEY_0": f"url.file://{template}.insteadOf",
+        "GIT_CONFIG_KEY_0": key,
         "GIT_CONFIG_VALUE_0": f"{REPOSITORY}.git",
-        "GIT_CONFIG_KEY_1": f"url.file://{template}.insteadOf",
+        "GIT_CONFIG_KEY_1": key,
         "GIT_CONFIG_VALUE_1": REPOSITORY,
     }
 
 
 def make_newer(template: Path) -> None:
     """Change what a release changes: a line, a file more, a file fewer, the runtime."""
-
-    def replace(name: str, old: str, new: str) -> None:
-        path = template / name
-        assert old in path.read_text()
-        path.write_text(path.read_text().replace(old, new))
-
-    replace(f"{TEMPLATE}/tox.ini", "the collector's tests", "the collector's own tests")
-    replace("runtime/src/n6_stateful/__init__.py", '__version__ = "0.1.0"', '__version__ = "0.1.1"')
+    replace(template / f"{TEMPLATE}/tox.ini", ("the collector's tests", "the collector's own tests"))
+    init = template / "runtime/src/n6_stateful/__init__.py"
+    replace(init, ('__version__ = "0.1.0"', '__version__ = "0.1.1"'))
     (template / "runtime/src/n6_stateful/extra.py").write_text('"""New in 0.1.1."""\n')
     (template / f"{TEMPLATE}/SECURITY.md").write_text("Write to <<cookiecutter._author>>.\n")
     (template / f"{TEMPLATE}/.pre-commit-config.yaml").unlink()
-    git(template, "add", "-A")
-    git(template, "commit", "-q", "-m", "0.1.1")
+    commit_all(template, "0.1.1")
+    git(template, "tag", "v0.1.1")
 
 
 def edit(project: Project) -> None:
     """Do to a project what its owner does."""
+    commit_all(project.path, "As it was generated")
     project.fill_in()
     tox = project.path / "tox.ini"
     tox.write_text(tox.read_text() + "\n[testenv:mine]\ncommands = python -V\n")
-    readme = project.path / "README.md"
-    readme.write_text(readme.read_text().replace("# my_feed\n", "# my_feed, the best feed\n"))
+    replace(project.path / "README.md", ("# my_feed\n", "# my_feed, the best feed\n"))
     (project.path / "src/my_feed/parsing.py").write_text('"""The owner\'s own."""\n')
-    git(project.path, "add", "-A")
-    git(project.path, "commit", "-q", "-m", "Fill in _download")
+    commit_all(project.path, "Fill in obtain_items")
 
 
-@pytest.fixture
-def project(template: Path, env: dict[str, str], tmp_path: Path) -> Project:
-    """A project of the older release, under git, edited."""
-    options = ["--no-input", "--checkout", "v0.1.0", "_author=CSIRT"]
-    done = call_cookiecutter(tmp_path, *options, template="gh:org/n6-stateful", env=env)
-    assert done.returncode == 0, done.stdout + done.stderr
-    project = Project(tmp_path / "my_feed", {})
-    git(project.path, "init", "-q")
-    git(project.path, "add", "-A")
-    git(project.path, "commit", "-q", "-m", "As it was generated")
-    edit(project)
-    return project
-
-
-def recipe(project: Project) -> str:
-    """What the README says about updating."""
-    *_, commands = blocks_in((project.path / "README.md").read_text())
-    return commands
-
-
-def follow_recipe(project: Project, env: dict[str, str], tools: Path) -> None:
-    env = env | {"HOME": str(project.path.parent / "home"), "PATH": f"{tools}:/usr/local/bin:/usr/bin:/bin"}
-    done = run("bash", "-euc", recipe(project), cwd=project.path, env=env)
-    assert done.returncode == 0, done.stdout + done.stderr
-
-
-@pytest.fixture(params=["==2.6.0", ">=2.7"])
-def tools(request: pytest.FixtureRequest, tmp_path: Path) -> Path:
-    """Where `cookiecutter` is, of one version."""
-    uv("venv", "-q", tmp_path / "tools", cwd=tmp_path)
-    python = tmp_path / "tools/bin/python"
-    uv("pip", "install", "-q", "--python", python, f"cookiecutter{request.param}", cwd=tmp_path)
-    return python.parent
-
-
-def test_newer_template(project: Project, template: Path, env: dict[str, str], tools: Path) -> None:
-    """The README's recipe merges a newer template into an edited project."""
-    project.tox("-e", "tests,types")
-    command = project.install(project.path / "venv")
-    make_newer(template)
-    follow_recipe(project, env, tools)
-    assert git(project.path, "status", "--short") == ""
-    tox = (project.path / "tox.ini").read_text()
-    assert "the collector's own tests" in tox
-    assert "[testenv:mine]" in tox
-    assert "one record" in project.collector.read_text()
-    assert (project.path / "README.md").read_text().startswith("# my_feed, the best feed\n")
-    assert (project.path / "SECURITY.md").read_text() == "Write to CSIRT.\n"
+def assert_merged(project: Project) -> None:
+    """Both the template's and the owner's changes are there."""
+    assert git(project.path, "diff", "--name-only", "--diff-filter=U") == ""
+    assert "the collector's own tests" in project.read("tox.ini")
+    assert "[testenv:mine]" in project.read("tox.ini")
+    assert "raise NotFilledInError" not in project.collector.read_text()
+    assert project.read("README.md").startswith("# my_feed, the best feed\n")
+    assert (project.path / "SECURITY.md").exists()
     assert not (project.path / ".pre-commit-config.yaml").exists()
     assert (project.path / "vendor/n6-stateful-runtime/src/n6_stateful/extra.py").exists()
     assert (project.path / "src/my_feed/parsing.py").exists()
-    # In environments that have the older runtime, too.
-    project.tox()
-    for environment in ("tests", "types"):
-        do(
-            project.path / f".tox/{environment}/bin/python",
-            "-c",
-            "import n6_stateful.extra",
-            cwd=project.path,
-        )
-    project.install(project.path / "venv")
-    assert "n6-stateful-runtime 0.1.1" in do(command, "--version", cwd=project.path)
 
 
-def test_another_answer(project: Project, env: dict[str, str], tools: Path) -> None:
-    """Another answer is taken over in the same way."""
-    path = project.path / ".cookiecutter.json"
-    path.write_text(path.read_text().replace('"scheduler": "cron"', '"scheduler": "systemd"'))
-    git(project.path, "commit", "-q", "-am", "systemd from now on")
-    follow_recipe(project, env, tools)
-    assert (project.path / "deploy/systemd/n6-my_feed.timer").exists()
-    assert not (project.path / "deploy/cron").exists()
-    assert "one record" in project.collector.read_text()
+def test_copier_questions() -> None:
+    """copier asks the questions of cookiecutter, and one version is named everywhere."""
+    asked = {
+        name: question
+        for name, question in COPIER.items()
+        if name[0] != "_" and question.get("when") is not False
+    }
+    assert list(asked) == [name for name in QUESTIONS if name[0] != "_"]
+    for name, question in asked.items():
+        prompt, default = QUESTIONS["__prompts__"][name], QUESTIONS[name]
+        assert question["help"] == (prompt["__prompt__"] if isinstance(prompt, dict) else prompt)
+        assert question.get("choices", [default]) == (default if isinstance(default, list) else [default])
+        assert question["default"] == (default[0] if isinstance(default, list) else default)
+    version = QUESTIONS["_version"]
+    assert f'__version__ = "{version}"' in (ROOT / "runtime/src/n6_stateful/__init__.py").read_text()
+    assert f'_version="{version}"' in COPIER["cookiecutter"]["default"]
 
 
-def test_new_question(project: Project, template: Path, env: dict[str, str], tmp_path: Path) -> None:
-    """A question that is new in the template is asked."""
-    questions = json.loads((template / "cookiecutter.json").read_text())
-    questions["contact"] = "soc@example.org"
-    (template / "cookiecutter.json").write_text(json.dumps(questions))
-    (template / TEMPLATE / "SECURITY.md").write_text("Write to <<cookiecutter.contact>>.\n")
-    shutil.rmtree(tmp_path / ".home")
-    answers = project.path / ".cookiecutter.json"
-    done = call_cookiecutter(
-        tmp_path,
-        "--replay-file",
-        answers,
-        "-o",
-        "new",
-        template=template,
-        env=env,
-        input="csirt@example.org\n",
+@pytest.mark.sweep
+class TestCookiecutter:
+    """The recipe at the end of the README."""
+
+    @pytest.fixture(params=["==2.6.0", ">=2.7"])
+    def tools(self, request: pytest.FixtureRequest, tmp_path: Path) -> Path:
+        """The Python of an environment with that cookiecutter."""
+        uv("venv", "-q", tmp_path / "tools", cwd=tmp_path)
+        python = tmp_path / "tools/bin/python"
+        uv("pip", "install", "-q", "--python", python, f"cookiecutter{request.param}", cwd=tmp_path)
+        return python
+
+    @pytest.fixture
+    def project(self, env: dict[str, str], tmp_path: Path) -> Project:
+        """A project of the older release, under git, edited."""
+        options = ["--no-input", "--checkout", "v0.1.0", "_author=CSIRT", "shape=items"]
+        succeeded(call_cookiecutter(tmp_path, *options, template="gh:org/n6-stateful", env=env))
+        project = Project(tmp_path / "my_feed")
+        edit(project)
+        return project
+
+    def follow_recipe(self, project: Project, env: dict[str, str], tools: Path) -> None:
+        *_, recipe = blocks_in(project.read("README.md"))
+        home = {
+            "HOME": str(project.path.parent / "home"),
+            "PATH": f"{tools.parent}:/usr/local/bin:/usr/bin:/bin",
+        }
+        succeeded(run("bash", "-euc", recipe, cwd=project.path, env=env | home))
+
+    def test_newer_template(self, project: Project, template: Path, env: dict[str, str], tools: Path) -> None:
+        """It merges a newer template into an edited project, and old environments get the newer runtime."""
+        project.tox("-e", "tests,types")
+        make_newer(template)
+        self.follow_recipe(project, env, tools)
+        assert_merged(project)
+        assert project.read("SECURITY.md") == "Write to CSIRT.\n"
+        project.tox()
+        for name in ("tests", "types"):
+            python = project.path / f".tox/{name}/bin/python"
+            do(python, "-c", "import n6_stateful.extra", cwd=project.path)
+
+    def test_another_answer(self, project: Project, env: dict[str, str], tools: Path) -> None:
+        """Another answer is taken over in the same way."""
+        replace(project.path / ".cookiecutter.json", ('"scheduler": "cron"', '"scheduler": "systemd"'))
+        commit_all(project.path, "systemd from now on")
+        self.follow_recipe(project, env, tools)
+        assert (project.path / "deploy/systemd/n6-my_feed.timer").exists()
+        assert not (project.path / "deploy/cron").exists()
+
+    def test_new_question(self, project: Project, template: Path, tmp_path: Path) -> None:
+        """A question that is new in the template is asked."""
+        (template / "cookiecutter.json").write_text(json.dumps(QUESTIONS | {"contact": "soc@example.org"}))
+        (template / TEMPLATE / "SECURITY.md").write_text("Write to <<cookiecutter.contact>>.\n")
+        options = ("--replay-file", project.path / ".cookiecutter.json", "-o", "new")
+        succeeded(call_cookiecutter(tmp_path, *options, template=template, input="csirt@example.org\n"))
+        assert (tmp_path / "new/my_feed/SECURITY.md").read_text() == "Write to csirt@example.org.\n"
+
+    def test_wrong_replay(self, project: Project, tmp_path: Path) -> None:
+        """Answers changed in a file are checked before anything is written."""
+        stored = json.loads(project.read(".cookiecutter.json"))
+        stored["cookiecutter"] |= {"collector_name": "class", "source_provider": "No Provider"}
+        (tmp_path / "answers.json").write_text(json.dumps(stored))
+        done = call_cookiecutter(tmp_path, "--replay-file", tmp_path / "answers.json")
+        assert done.returncode == 1
+        assert "2 answers cannot be used" in done.stdout + done.stderr
+        assert not (tmp_path / "class").exists()
+
+    def test_versions(self, tools: Path, baked: Bake, tmp_path: Path) -> None:
+        """The oldest and the newest cookiecutter bake the same, from answers and from a replay."""
+        expected = contents(baked(**ANSWERS).path)
+        succeeded(call_cookiecutter(tmp_path, "--no-input", *words(ANSWERS), executable=tools))
+        assert contents(tmp_path / "my_feed") == expected
+        shutil.move(tmp_path / "my_feed", tmp_path / "first")
+        answers = tmp_path / "first/.cookiecutter.json"
+        succeeded(call_cookiecutter(tmp_path, "--replay-file", answers, executable=tools))
+        assert contents(tmp_path / "my_feed") == expected
+
+
+@pytest.fixture(scope="session")
+def copier(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The command, in an environment of its own."""
+    venv = tmp_path_factory.mktemp("copier")
+    uv("venv", "-q", venv, cwd=venv)
+    tools = ("copier>=9.4,<10", f"{EXTENSIONS}>=0.3,<1")
+    uv("pip", "install", "-q", "--python", venv / "bin/python", *tools, cwd=venv)
+    return venv / "bin/copier"
+
+
+@pytest.mark.sweep
+class TestCopier:
+    """`copier copy` and `copier update`."""
+
+    @pytest.mark.parametrize(
+        "answers", [ANSWERS, {"shape": "email"}, {"shape": "feed", "runtime_source": "git"}]
     )
-    assert done.returncode == 0, done.stdout + done.stderr
-    assert (tmp_path / "new/my_feed/SECURITY.md").read_text() == "Write to csirt@example.org.\n"
+    def test_same(self, answers: dict[str, str], copier: Path, repository: Path, tmp_path: Path) -> None:
+        """It bakes what cookiecutter bakes; only the recipe differs."""
+        template = f"git+file://{repository}"
+        succeeded(call_cookiecutter(tmp_path, "--no-input", *words(answers), template=template))
+        given = [word for answer in words(answers) for word in ("-d", answer)]
+        do(copier, "copy", "--trust", "--defaults", *given, template, "other", cwd=tmp_path)
+        ours, theirs = tmp_path / "my_feed", tmp_path / "other"
+        assert files_in(theirs) == files_in(ours) | {".copier-answers.yml"}
+        for name in files_in(ours) - {"README.md"}:
+            assert (theirs / name).read_bytes() == (ours / name).read_bytes(), name
+        until = "## Updating to a newer template"
+        texts = [(path / "README.md").read_text().partition(until) for path in (ours, theirs)]
+        assert texts[0][0] == texts[1][0]
+        assert "cookiecutter" not in texts[1][2]
+
+    def test_wrong_answers(self, copier: Path, repository: Path, tmp_path: Path) -> None:
+        """Answers are checked before anything is written."""
+        template = f"git+file://{repository}"
+        for bad, problem in (
+            ("collector_name=class", "is a Python keyword"),
+            ("source_channel=" + "x" * 40, "n6 allows"),
+        ):
+            done = run(copier, "copy", "--trust", "--defaults", "-d", bad, template, "project", cwd=tmp_path)
+            assert done.returncode != 0
+            assert problem in done.stderr
+            assert not (tmp_path / "project").exists()
+
+    def test_update(self, copier: Path, template: Path, tmp_path: Path) -> None:
+        """It updates an edited project."""
+        project = Project(tmp_path / "my_feed")
+        answers = ("--defaults", "-d", "shape=items")
+        do(copier, "copy", "--trust", *answers, f"git+file://{template}", project.path, cwd=tmp_path)
+        edit(project)
+        make_newer(template)
+        *_, recipe = blocks_in(project.read("README.md"))
+        assert recipe == f"uvx --with {EXTENSIONS} copier update --trust\n"
+        do(copier, "update", "--trust", "--defaults", cwd=project.path, env=WHO)
+        assert_merged(project)
+        assert "_commit: v0.1.1" in project.read(".copier-answers.yml")
+        project.tox()
+
+
+def contents(project: Path) -> dict[str, str]:
+    """Every file of a project, without the place where it was baked from."""
+    source = named_source(project)
+    texts = {name: (project / name).read_text() for name in files_in(project)}
+    return {
+        name: text.replace(shlex.quote(source), source).replace(source, "...") for name, text in texts.items()
+    }
+
+
+def named_source(project: Path) -> str:
+    """Where a project says that it was baked from; its README says the same."""
+    source = str(json.loads((project / ".cookiecutter.json").read_text())["template"])
+    assert f"\ncookiecutter {shlex.quote(source)} --replay-file" in (project / "README.md").read_text()
+    return source
+
+
+@pytest.mark.sweep
+class TestWays:
+    """Where the template is."""
+
+    @pytest.mark.parametrize("way", ["relative path", "zip", "git tag", "gh:", "autocrlf"])
+    def test_same(
+        self, way: str, repository: Path, published: dict[str, str], baked: Bake, tmp_path: Path
+    ) -> None:
+        """Every way to name the template bakes the same; line ends are LF, whatever git is set to."""
+        options = ["--no-input", *words(ANSWERS)]
+        template = named = "gh:org/n6-stateful"
+        if way == "zip":
+            template = named = str(tmp_path / "n6-stateful-0.1.0.zip")
+            git(repository, "archive", "--prefix=n6-stateful-0.1.0/", "-o", template, "v0.1.0")
+        elif way == "git tag":
+            template = named = f"file://{repository}"
+            options += ["--checkout", "v0.1.0"]
+        elif way != "gh:":
+            template, named = "some where/n6-stateful", str(tmp_path / "some where/n6-stateful")
+            config = ("-c", "core.autocrlf=true") if way == "autocrlf" else ()
+            git(tmp_path, *config, "clone", "-q", repository, named)
+        succeeded(call_cookiecutter(tmp_path, *options, template=template, env=published))
+        project = tmp_path / "my_feed"
+        assert named_source(project) == named
+        assert contents(project) == contents(baked(**ANSWERS).path)
+        assert [name for name in files_in(project) if b"\r\n" in (project / name).read_bytes()] == []
+
+    @pytest.mark.parametrize(
+        ("origin", "declared"),
+        [
+            (
+                "https://me:hidden@git.example/n6-stateful.git",
+                "git+https://git.example/n6-stateful.git@v0.1.0",
+            ),
+            ("git@git.example:org/n6-stateful.git", "git+ssh://git@git.example/org/n6-stateful.git@v0.1.0"),
+            (None, "git+file://{template}@v0.1.0"),
+        ],
+        ids=["https", "ssh", "none"],
+    )
+    def test_runtime(self, origin: str | None, declared: str, template: Path, tmp_path: Path) -> None:
+        """With runtime_source = git, pip gets the runtime from where the template came from."""
+        git(template, "remote", *(("set-url", "origin", origin) if origin else ("remove", "origin")))
+        succeeded(call_cookiecutter(tmp_path, "--no-input", "runtime_source=git", template=template))
+        text = "".join(path.read_text() for path in (tmp_path / "my_feed").rglob("*") if path.is_file())
+        assert f'"n6-stateful-runtime @ {declared.format(template=template)}#' in text
+        assert "hidden" not in text
+
+    def test_runtime_of_a_zip(self, repository: Path, tmp_path: Path) -> None:
+        """A zip names no git repository, and none is guessed."""
+        template = tmp_path / "n6-stateful-0.1.0.zip"
+        git(repository, "archive", "--prefix=n6-stateful-0.1.0/", "-o", template, "v0.1.0")
+        done = call_cookiecutter(tmp_path, "--no-input", "runtime_source=git", template=template)
+        assert done.returncode == 1
+        assert "runtime_source = git needs a template from git" in done.stdout + done.stderr

@@ -1,4 +1,4 @@
-"""Keeps secrets out of what a person is told. It hides rather too much than too little."""
+"""Keeps secrets out of everything that is shown; in doubt it hides too much."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ _SECRET_NAME = re.compile(
     r"passw|passph|secret|token|credential|cookie|headers|authori[sz]|key(?!file)", re.IGNORECASE
 )
 # In a text a URL ends before white space, a quote or a bracket, and the punctuation in front of that;
-# `url: /path` is how requests quotes it. Texts may be long: no search begins anew at each of their slashes.
+# `url: /path` is how requests quotes it. Texts may be long: no search starts again at each of their slashes.
 _URL = re.compile(r"([a-z][a-z0-9+.-]{0,30}://|\burl: (?=/))([^\s'\"<>`]*[^\s'\"<>`:,.;)])", re.IGNORECASE)
 _QUERY = re.compile(r"(/[^\s'\"<>?/]*\?)[^\s'\"<>)]*[^\s'\"<>):,.;]")
 _TOKEN = re.compile(r"(?<=/)(?=[^/]*\d)[\w:~=+-]{20,}(?=[/#),;]|$)")
@@ -26,14 +26,14 @@ def masked(option: str, value: str) -> str:
     login, _, host = value.rpartition("@")
     if is_secret_name(option):
         return "***"
-    if mark:  # whatever stands behind it belongs to the URL: passwords hold spaces and slashes
+    if mark:  # everything after it belongs to the URL: passwords hold spaces and slashes
         return scheme + mark + _masked(rest)
     return f"{login.partition(':')[0]}:***@{host}" if ":" in login else masked_url_text(value)
 
 
 def masked_url_text(text: str) -> str:
-    """A text, somebody else's perhaps, with the secrets hidden in every URL that it quotes: login, query,
-    and the parts of a path that look like a token (20 characters or more, with a digit, no dot)."""
+    """A text, from anywhere, with the secrets hidden in every URL that it quotes: login, query, and the parts
+    of a path that look like a token (20 characters or more, with a digit, no dot)."""
     return _QUERY.sub(r"\1***", _URL.sub(lambda url: url[1] + _masked(url[2]), text))
 
 

@@ -9,10 +9,11 @@ import pytest
 
 from n6_stateful import BaseCollector, CollectorError, ConfigError
 from n6_stateful.errors import N6StatefulError
-from n6_stateful.testing import MemoryOutput
-from tests.runtime.conftest import InForce
+from tests.core.memory_broker import InForce, MemoryBroker
 
 CONFIG = """
+[journal]
+directory = {tmp}/cache
 [a_collector]
 source = my-provider
 """
@@ -42,7 +43,7 @@ def variant(**attributes: Any) -> type[Collector]:
     return type("Variant", (Collector,), attributes)
 
 
-def test_properties(in_force: InForce, memory: MemoryOutput) -> None:
+def test_properties(in_force: InForce, memory: MemoryBroker) -> None:
     """A message's properties are those of n6."""
     before = int(time.time())
     with in_force(CONFIG):
@@ -56,7 +57,7 @@ def test_properties(in_force: InForce, memory: MemoryOutput) -> None:
 
 
 @pytest.mark.parametrize("raw_type", ["file", "blacklist"])
-def test_content_type(raw_type: str, in_force: InForce, memory: MemoryOutput) -> None:
+def test_content_type(raw_type: str, in_force: InForce, memory: MemoryBroker) -> None:
     """Files and blacklists have a content type."""
     with in_force(CONFIG):
         variant(type=raw_type, content_type="text/csv")().run()
@@ -64,7 +65,7 @@ def test_content_type(raw_type: str, in_force: InForce, memory: MemoryOutput) ->
     assert (message.properties["type"], message.properties["content_type"]) == (raw_type, "text/csv")
 
 
-def test_version_tag(in_force: InForce, memory: MemoryOutput) -> None:
+def test_version_tag(in_force: InForce, memory: MemoryBroker) -> None:
     """The format version tag ends the routing key."""
     with in_force(CONFIG):
         variant(raw_format_version_tag="202601")().run()
@@ -119,14 +120,14 @@ def test_wrong_class(attributes: dict[str, Any], told: str, in_force: InForce) -
 
 
 @pytest.mark.parametrize("channel", ["", "Upper", "under_score", "two.dots", "ż", "space d", "x" * 21, "a\n"])
-def test_wrong_channel(channel: str, in_force: InForce, memory: MemoryOutput) -> None:
+def test_wrong_channel(channel: str, in_force: InForce, memory: MemoryBroker) -> None:
     """A channel that breaks n6's pattern is refused, and nothing is published."""
     with in_force(CONFIG), pytest.raises(CollectorError, match="breaks n6's rule"):
         variant(channel=channel)().run()
     assert not memory.delivered
 
 
-def test_longest_source(in_force: InForce, memory: MemoryOutput) -> None:
+def test_longest_source(in_force: InForce, memory: MemoryBroker) -> None:
     """A source may have 32 characters."""
     with in_force(CONFIG):
         variant(channel="x" * 20)().run()
@@ -200,7 +201,7 @@ class TestExtraConfigSpecs:
             "4 problems",
             "[a_collector] source",
             "sourec",
-            "[memory] days = many",
+            "[memory] days = 'many'",
             "[telling] wher",
         ):
             assert part in str(caught.value)

@@ -9,8 +9,7 @@ from typing import Any
 import pytest
 
 from n6_stateful import BaseCollector, CollectorWithStateMixin, Download, SourceError
-from n6_stateful.testing import MemoryOutput
-from tests.runtime.conftest import InForce
+from tests.core.memory_broker import InForce, MemoryBroker
 
 CONFIG = """
 [my_statefull_collector]
@@ -68,7 +67,7 @@ def run_once() -> MyStatefullCollector:
     return collector
 
 
-def test_publishes(in_force: InForce, memory: MemoryOutput) -> None:
+def test_publishes(in_force: InForce, memory: MemoryBroker) -> None:
     """The class of the guide publishes what it downloads."""
     with in_force(CONFIG):
         run_once()

@@ -18,7 +18,7 @@ from typing import NamedTuple
 
 from n6_stateful import BaseCollector, CollectorWithStateMixin, bases
 from n6_stateful.command import main
-from n6_stateful.config.spec import FREE
+from n6_stateful.config import FREE
 from n6_stateful.errors import EXIT_CODES
 from n6_stateful.output.choice import OUTPUT_SPEC, RABBITMQ_SPEC
 

@@ -14,7 +14,7 @@ from n6_stateful.errors import (
     StateLockedError,
 )
 from n6_stateful.publishing import QueuedBase
-from n6_stateful.state.mixin import CollectorWithStateMixin
+from n6_stateful.state import CollectorWithStateMixin
 
 __version__ = "0.1.0"
 

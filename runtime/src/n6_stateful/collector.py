@@ -6,18 +6,27 @@ The names, their order and what each is given are n6's
 
 from __future__ import annotations
 
+import hashlib
+import logging
 import re
 import time
 from collections.abc import Callable, Mapping, Sequence
+from functools import cached_property
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from n6_stateful import settings
+from n6_stateful.broker import configured_broker, output_specs
 from n6_stateful.config import ConfigFiles, ConfigSection, load, section_names
 from n6_stateful.errors import CollectorError, ConfigError
-from n6_stateful.publishing import QueuedBase, as_body
+from n6_stateful.journal import JOURNAL_SPEC, Journal
+from n6_stateful.message import as_body
+from n6_stateful.publishing import QueuedBase
 
 if TYPE_CHECKING:
-    from n6_stateful.output.base import Output
+    from n6_stateful.broker import Broker
+
+LOGGER = logging.getLogger(__name__)
 
 RAW_TYPES = ("stream", "file", "blacklist")
 SOURCE_MAX_LENGTH = 32
@@ -84,10 +93,11 @@ class BaseCollector(QueuedBase, AbstractBaseCollector):
     config_spec: str = ""
     extra_config_options = ""
     extra_config_specs: Sequence[str] = (
+        JOURNAL_SPEC,
         """
         [monitoring]
-        keep_runs = 1000 :: int    ; the last so many records of runs are kept beside the state
         textfile_dir = :: str      ; a directory for metrics, where Prometheus' node_exporter looks for them
+        expect_every = :: str      ; how often a run is to be expected, like 15m, 2h or 1d, for `status`
         """,
     )
     custom_converters: Mapping[str, Callable[[str], Any]] = {}
@@ -122,7 +132,8 @@ class BaseCollector(QueuedBase, AbstractBaseCollector):
                 specs.append(f"[{section}]\n{options}")
             specs += vars(cls).get("extra_config_specs", ())
         try:
-            specs += self._output_specs(files)
+            if self._has_output():
+                specs += output_specs(files, settings.current().output)
         except ConfigError as exc:
             problems.append(str(exc))
         try:
@@ -137,26 +148,77 @@ class BaseCollector(QueuedBase, AbstractBaseCollector):
         """The spec to load, `config_spec`; its first section is the collector's own."""
         return self.config_spec
 
-    def _output_specs(self, files: ConfigFiles) -> list[str]:
-        wanted = settings.current()
-        if wanted.dry_run or not wanted.with_output or not isinstance(wanted.output, str | None):
-            return []
-        from n6_stateful.output.choice import config_specs
+    def _has_output(self) -> bool:
+        return settings.current().with_output and not settings.current().dry_run
 
-        return config_specs(files, wanted.output)
+    # The journal and the broker
 
-    def make_output(self) -> Output:
-        """The output that the command line or the configuration names."""
-        wanted = settings.current()
-        if wanted.dry_run:
-            from n6_stateful.output.dry_run import DryRunOutput
+    def journal_options(self) -> dict[str, Any]:
+        """The options of the section `[journal]`."""
+        return self.config_full.get("journal", ConfigSection("journal"))
 
-            return DryRunOutput()
-        if not isinstance(wanted.output, str | None):
-            return wanted.output
-        from n6_stateful.output.choice import make_output
+    def journal_path(self) -> Path:
+        """`<source>.<ClassName>.sqlite`, where the source is the option of that name, in `cache_dir`, or else
+        in `[journal] directory`."""
+        directory = self.config.get("cache_dir") or self.journal_options()["directory"]
+        name = ".".join(filter(None, (self.config.get("source"), type(self).__name__)))
+        return Path(directory).expanduser() / f"{name}.sqlite"
 
-        return make_output(self.config_full, wanted.output)
+    def journal_opened(self) -> None:
+        """Warn if the journal belongs to another `url`."""
+        scheme, _, rest = str(self.config.get("url") or "").partition("://")
+        place = f"{scheme}://{rest.rpartition('@')[2]}"
+        digest = hashlib.sha256(place.encode()).hexdigest()[:16] if scheme else ""
+        if digest in ("", self.journal.url):
+            return
+        if self.journal.url:
+            LOGGER.warning(
+                "%s was used with another url; if two configurations share it, each of them misses what the "
+                "other one has collected: give them different cache_dirs or sources",
+                self.journal.where,
+            )
+        self.journal.set_url(digest)
+
+    @cached_property
+    def broker(self) -> Broker | None:
+        """The broker that the command line or the configuration names; None for `outbox:`."""
+        return configured_broker(self.config_full, settings.current().output)
+
+    def outbox_is_destination(self) -> bool:
+        """Whether the configuration says `url = outbox:`."""
+        return self._has_output() and self.broker is None
+
+    def send(self, journal: Journal) -> int:
+        """Deliver what waits in the outbox to RabbitMQ; the number of messages delivered.
+
+        Raises:
+            PublishError: something still waits.
+        """
+        from n6_stateful.delivery import deliver  # it loads pika, which a run with nothing new does not need
+
+        if not self.broker or not journal.backlog().messages:
+            return 0
+        show = self._progress.show
+        return deliver(
+            journal,
+            self.broker,
+            self._declared_exchanges(),
+            self.config_full["output"],
+            show=lambda confirmed, total: show(f"delivered {confirmed:,} of {total:,} messages"),
+        )
+
+    def try_output(self) -> str:
+        """Connect to the broker and look for the exchanges, sending nothing; what the output is called.
+
+        Raises:
+            PublishError: it cannot be used.
+        """
+        from n6_stateful.delivery import try_broker
+
+        if self.broker is None:
+            return "the outbox"
+        try_broker(self.broker, self._declared_exchanges(), self.config_full["output"])
+        return self.broker.where
 
     # From input data to a message
 

@@ -1,10 +1,9 @@
-"""What travels: messages, the exchanges they go to, and a note of those that did not arrive."""
+"""What is published: exchanges, messages, what AMQP can hold, and stable message ids."""
 
 from __future__ import annotations
 
-import datetime
-import decimal
 from collections.abc import Mapping
+from hashlib import blake2b
 from typing import Any, NamedTuple
 
 from n6_stateful.errors import CollectorError
@@ -25,37 +24,19 @@ class Exchange(NamedTuple):
 
 
 class Message(NamedTuple):
-    """One message, and the state's generation that was current when it was published."""
+    """One message; its properties hold JSON values, and `message_id` is among them."""
 
     exchange: str
     routing_key: str
     body: bytes
     properties: dict[str, Any]
-    generation: str
-
-
-class Undelivered(NamedTuple):
-    """A message that is not known to have arrived.
-
-    Attributes:
-        refused: whether the broker said so of this very message (a return, a nack, a channel that it closed
-            on it); None if it refused one of those that bear None; otherwise it may or may not have arrived.
-        for_all: whether it would say so of every message to that exchange with that routing key.
-    """
-
-    routing_key: str
-    message_id: str
-    size: int
-    reason: str
-    refused: bool | None = False
-    for_all: bool = False
 
 
 def checked_properties(given: Mapping[str, Any]) -> dict[str, Any]:
-    """Properties that nobody else can change, without those that are None or empty headers.
+    """A copy of the properties, of plain types, without those that are None and without empty headers.
 
     Raises:
-        CollectorError: AMQP cannot hold one; the text names it.
+        CollectorError: AMQP or the journal cannot hold one; the text names it.
     """
     try:
         return {name: _checked(name, value) for name, value in given.items() if value not in (None, {})}
@@ -74,6 +55,52 @@ def short_string(name: str, value: Any) -> str:
     return str.__str__(value)
 
 
+def as_body(body: Any) -> bytes:
+    """`body` as bytes, copied only where it is not bytes yet.
+
+    Raises:
+        CollectorError: it cannot be bytes, or is empty.
+    """
+    if not (isinstance(body, bytes | bytearray | memoryview) or hasattr(body, "__bytes__")):
+        hint = ": encode it first, for instance body.encode('utf-8')" if isinstance(body, str) else ""
+        raise CollectorError(f"a message body must be bytes, not {type(body).__name__}{hint}")
+    data = body if type(body) is bytes else bytes(body)
+    if not data:
+        raise CollectorError("a message body is empty; raise NothingNew where there is nothing to publish")
+    return data
+
+
+class MessageIds:
+    """Makes the ids of one run's messages: the same data collected again from the same state has the same id.
+
+    An id is 32 hex digits (n6's width) over exchange, routing key, base, body, and how often that came before
+    with that base. n6 hashes the time in place of the base, so that a repeated run gives old data new ids.
+    BLAKE2 rather than n6's MD5, so that nobody who writes into a feed can make two records share an id.
+    """
+
+    def __init__(self) -> None:
+        self._scope = ("", "", "")
+        self._begun = blake2b()
+        self._counts: dict[int, int] = {}  # some 85 bytes a message
+
+    def next(self, exchange: str, routing_key: str, base: str, body: bytes) -> str:
+        """The id of `body`; `base` names the state that the run started from, or saved last."""
+        scope = exchange, routing_key, base
+        if scope != self._scope:
+            if base != self._scope[2]:
+                self._counts = {}
+            self._scope, self._begun = scope, blake2b(repr(scope).encode(), digest_size=16)
+        digest = self._begun.copy()
+        digest.update(body)
+        # Should two bodies share these 64 bits, the later one counts as a repeat: its id is still its own.
+        key = int.from_bytes(digest.digest()[:8], "little")
+        count = self._counts[key] = self._counts.get(key, -1) + 1
+        if count:
+            # Hashed apart: put behind the body, it would be what another body ends with.
+            digest = blake2b(b"%s %d" % (digest.digest(), count), digest_size=16, person=b"repeat")
+        return digest.hexdigest()
+
+
 def _checked(name: str, value: Any) -> Any:
     if name in NUMBERS:
         least, most = NUMBERS[name]
@@ -85,7 +112,7 @@ def _checked(name: str, value: Any) -> Any:
             raise _error(name, value, "it must be milliseconds in digits, for instance '60000'")
     elif name != "headers":
         raise _error(name, value, f"there are only headers, {', '.join((*NUMBERS, *TEXTS))}")
-    elif type(value) is not dict:
+    elif not isinstance(value, dict):
         raise _error(name, value, "it must be a dict")
     elif _size(value := _copied(name, value)) > LARGEST_HEADERS:
         raise _error(name, value, f"together they take more than {LARGEST_HEADERS:,} bytes")
@@ -93,42 +120,30 @@ def _checked(name: str, value: Any) -> Any:
 
 
 def _copied(name: str, value: Any) -> Any:
-    """A copy of what a header holds, of the plain types that a spool can keep."""
+    """A copy of what a header holds, of the plain types of JSON (AMQP has no float that pika can send)."""
     match value:
         case None | bool():
             return value
-        case bytes():
-            return bytes(value)
         case str():
             return _encoded(name, value).decode()
         case int() if -(2**63) <= value < 2**63:
             return int(value)
-        case decimal.Decimal() if value.is_finite() and -9 < value.adjusted() < 9:
-            if value == round(value, 8 - value.adjusted()):
-                return decimal.Decimal(value)
-        case datetime.datetime() if type(value) is datetime.datetime and value.year < 9999:
-            moment = value.replace(tzinfo=value.tzinfo or datetime.UTC)
-            if moment.timestamp() >= 0:
-                return value if value.tzinfo is None else moment.astimezone(datetime.UTC)
-        case list():
-            return [_copied(f"{name}[{number}]", each) for number, each in enumerate(value)]
+        case list() | tuple():
+            return [_copied(f"{name}[{number}]", item) for number, item in enumerate(value)]
         case dict():
-            return {short_string(name, key): _copied(f"{name}[{key!r}]", each) for key, each in value.items()}
-    expected = (
-        "a str, bytes, bool, int of 64 bits, Decimal of 9 digits, datetime since 1970, list, dict or None"
-    )
-    raise _error(name, value, f"it must be {expected}")
+            return {short_string(name, key): _copied(f"{name}[{key!r}]", item) for key, item in value.items()}
+    raise _error(name, value, "it must be a str, int of 64 bits, bool, list, dict or None")
 
 
 def _size(value: Any) -> int:
     """At least as many bytes as AMQP needs for what a header holds."""
     match value:
-        case str() | bytes():
-            return 5 + len(value if isinstance(value, bytes) else value.encode())
+        case str():
+            return 5 + len(value.encode())
         case list():
             return 5 + sum(map(_size, value))
         case dict():
-            return 5 + sum(len(key.encode()) + 1 + _size(each) for key, each in value.items())
+            return 5 + sum(len(key.encode()) + 1 + _size(item) for key, item in value.items())
     return 9
 
 
@@ -140,4 +155,4 @@ def _encoded(name: str, text: str) -> bytes:
 
 
 def _error(name: str, value: object, problem: str) -> CollectorError:
-    return CollectorError(f"AMQP cannot hold the {name} {value!r:.80}: {problem}; nothing was sent")
+    return CollectorError(f"AMQP cannot hold the {name} {value!r:.80}: {problem}; nothing was published")

@@ -1,149 +1,221 @@
-"""`QueuedBase`: one run's publishing, from the opened output to the last confirmation.
+"""`QueuedBase`: one run's publishing. Collect, commit, deliver.
 
-The method names are those of n6's own class; n6 drives an event loop underneath, here `run` is a plain call
-that returns only when everything has arrived.
+    collect    publish_output() puts a message into a buffer
+    commit     save_state() or flush_output() makes what is in the buffer durable in the journal's outbox
+    deliver    the outbox goes to RabbitMQ
+
+The method names are those of n6's own class; n6 drives an event loop underneath, here `run` is a plain call.
 """
 
 from __future__ import annotations
 
 import logging
 import os
-import threading
-from typing import TYPE_CHECKING, Any
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import cached_property
+from math import inf
+from pathlib import Path
+from threading import get_ident
+from typing import Any
 
-from n6_stateful.errors import CollectorError, NothingNew
+from n6_stateful import settings
+from n6_stateful.errors import (
+    CollectorError,
+    N6StatefulError,
+    NothingNew,
+    PublishError,
+    StateError,
+    Terminated,
+)
 from n6_stateful.interruption import raise_if_interrupted
-from n6_stateful.message import Exchange, Message, checked_properties, short_string
-from n6_stateful.message_id import MessageIds
+from n6_stateful.journal import CorruptError, Journal, configured_journal
+from n6_stateful.message import Exchange, Message, MessageIds, as_body, checked_properties, short_string
 from n6_stateful.progress import Progress
-
-if TYPE_CHECKING:
-    from n6_stateful.output.base import Output
 
 LOGGER = logging.getLogger(__name__)
 
 
+@contextmanager
+def no_corruption(journal: Journal) -> Iterator[None]:
+    """Move a journal that turns out to be corrupt aside, so that the next run begins without it.
+
+    Raises:
+        StateError: in place of a `CorruptError`.
+    """
+    try:
+        yield
+    except CorruptError as exc:
+        if not journal.is_locked:
+            journal.lock()
+        raise StateError(f"{exc}; it was moved to {journal.move_aside()}") from exc
+
+
 class QueuedBase:
-    """Publishes to the configured output.
+    """Publishes through its journal.
 
     Attributes:
         output_queue: the exchange to publish to, `{"exchange": name, "exchange_type": type}`, or a list of
             such; the first one is the default of `publish_output`.
         basic_prop_kwargs: message properties that every message gets.
-        state_generation: id of the state that this run started from, or saved last; empty if there is no
-            state yet. A collector that keeps no state has one of its own, until a run has ended well.
-        state_generations: the ids of all states that a later run may start from, that one first; empty if it
-            may be any.
-        published_count: how many messages this object has handed to the output.
+        deliver_every: seconds; a commit in the middle of a run delivers if the last attempt is older.
+        base_id: what message ids are derived from, beside the messages: the state that the run started from,
+            or saved last. Without a state it is random in each run, so that a repeat has another id.
+        published_count: how many messages this object has put into the buffer.
         published_bytes: how many bytes their bodies have.
-        output_where: what a person calls the output; empty before `run`.
-        delivery_problem: what a person must see to, although everything is safe; None if nothing.
+        delivered_count: how many messages the broker has confirmed, those of earlier runs included.
     """
 
     output_queue: dict[str, str] | list[dict[str, str]] | None = None
     basic_prop_kwargs: dict[str, Any] = {"delivery_mode": 2}
+    deliver_every = 60.0
 
     def __init__(self, **kwargs: Any) -> None:
         super().__init__(**kwargs)
-        self._begin_generation()
-        self.published_count = 0
-        self.published_bytes = 0
-        self.output_where = ""
-        self.delivery_problem: str | None = None
-        self._progress = Progress()
-        self._message_ids = MessageIds()
-        self._output: Output | None = None
+        self.base_id = self._random_id = ""
+        self.published_count = self.published_bytes = self.delivered_count = 0
+        self._in_call = self._publishing = False
+        self._thread = 0
+        self._to_deliver = True  # whether there was a commit since the last attempt
+        self._last_attempt = -inf
+        self._undelivered: PublishError | None = None
         self._exchanges: list[Exchange] = []
-        self._runner = (0, 0)
-        self._is_checked = False
-        self._stopped = False
+        self._message_ids = MessageIds()
+        self._progress = Progress()
 
     # What a subclass provides
 
-    def make_output(self) -> Output:
-        """A new output, not yet opened."""
+    def journal_path(self) -> Path:
+        """Where the journal is, if it is a file; its stem is the journal's name."""
         raise NotImplementedError
+
+    def journal_options(self) -> dict[str, Any]:
+        """The options of the section `[journal]`."""
+        return {}
+
+    def send(self, journal: Journal) -> int:
+        """Deliver what waits in the outbox; the number of messages delivered.
+
+        Raises:
+            PublishError: something still waits.
+        """
+        raise NotImplementedError
+
+    def outbox_is_destination(self) -> bool:
+        """Whether messages are to stay in the outbox (`url = outbox:`)."""
+        return False
 
     def start_publishing(self) -> None:
         """Publish what there is to publish: any number of `publish_output` calls, then `inner_stop`.
 
         Raise `NothingNew` when there is nothing, or nothing more.
         """
-        raise NotImplementedError
 
-    def check_before_publishing(self) -> None:
-        """Called once, before a run's first message goes out; what it raises ends the run."""
+    # For CollectorWithStateMixin to override
 
-    def get_output_owner(self) -> str:
-        """The name under which an output keeps what it must remember about this collector."""
-        return type(self).__name__
+    def is_stateful(self) -> bool:
+        """Whether what is published is committed by `save_state`."""
+        return False
 
-    def check_before_opening(self) -> None:
-        """Called before a run opens its output; raise if it must not."""
+    def open_journal(self) -> Journal:
+        """The journal, ready for commits."""
+        self.journal.open()
+        return self.journal
+
+    def journal_opened(self) -> None:
+        """Called at the beginning of the outermost call."""
+
+    def after_delivery(self) -> None:
+        """Called when a delivery has ended."""
+
+    def before_end(self) -> None:
+        """Called when the outermost call has returned normally, before the last commit."""
 
     # What n6 calls
 
-    def run(self) -> None:
-        """Open the output, publish, and return when every message has arrived and the output is closed.
+    @cached_property
+    def journal(self) -> Journal:
+        """The collector's memory."""
+        return configured_journal(self.journal_options(), self.journal_path())
+
+    def run_handling(self) -> None:
+        """`run()`, as the outermost call; on Ctrl+C `stop()`, and the interruption goes on to the caller."""
+        with self.outermost_call():
+            try:
+                self.run()
+            except KeyboardInterrupt:
+                self.stop()
+                raise
+
+    @contextmanager
+    def outermost_call(self) -> Iterator[None]:
+        """What surrounds a whole run: at its beginning it delivers what earlier runs have left, at its end it
+        commits what is in the buffer and delivers. Within another one it does nothing.
 
         Raises:
-            PublishError: the output could not be opened, or did not take everything.
-            Exception: whatever `start_publishing` raises.
+            PublishError: at the end, if not everything was delivered; it waits in the outbox.
+        """
+        if self._in_call or settings.current().dry_run:
+            yield
+            return
+        raise_if_interrupted()
+        self._in_call = self._to_deliver = True
+        try:
+            self.open_journal().discard()  # what an earlier call of this object did not commit
+            self.journal_opened()
+            self._deliver(logging.WARNING)
+            try:
+                yield
+            except (KeyboardInterrupt, Terminated):
+                raise
+            except BaseException:
+                self._deliver_in_spite()
+                raise
+            self.before_end()
+            self._commit()
+            self._deliver()
+        finally:
+            self._in_call = False
+        if self._undelivered:
+            raise self._undelivered
 
-        In either case the output is given up at once, so that a `save_state` after this call is not reached.
+    def run(self) -> None:
+        """Publish what `start_publishing` publishes.
+
+        Called by itself, outside `run_handling`, it also commits and delivers if the collector keeps no
+        state; one with a state does so in `save_state`.
+
+        Raises:
+            PublishError: as `outermost_call` raises it.
+            Exception: whatever `start_publishing` raises.
         """
         raise_if_interrupted()
-        self._stopped = False
-        self._is_checked = False
-        self._message_ids = MessageIds()  # so that a run that is repeated here gives the same ids, too
         self._exchanges = self._declared_exchanges()
-        self._runner = os.getpid(), threading.get_ident()
-        self.check_before_opening()
-        self._output = output = self.make_output()
-        self.output_where = output.where
+        self._message_ids = MessageIds()  # so that a run that is repeated here gives the same ids, too
+        self._thread = get_ident()
+        if not self.is_stateful() and self.base_id == self._random_id:
+            self.base_id = self._random_id = os.urandom(16).hex()
+        self._publishing = True
         try:
-            output.open(self._exchanges, self.get_output_owner(), self.state_generations)
-            LOGGER.debug("opened %s", output.where)
-            try:
-                self.start_publishing()
-            except NothingNew as reason:
-                LOGGER.info("nothing new at the source%s", f": {reason}" if reason.args else "")
-            self._check_runner()
-            raise_if_interrupted()
-            output.close()
-            self.delivery_problem = output.problem
-            if self.state_generation == self._own_generation:
-                self._begin_generation()
-        except BaseException as exc:
-            if os.getpid() != self._runner[0]:
-                # To close what it shares with its parent, be it by an ordinary exit, would harm the parent.
-                LOGGER.critical("a forked child came back into run(), and was ended there: %r", exc)
-                os._exit(1)
-            output.abort()
-            raise
+            self.start_publishing()
+        except NothingNew as reason:
+            LOGGER.info("nothing new at the source%s", f": {reason}" if reason.args else "")
         finally:
-            self._output = None
+            self._publishing = False
             self._progress.end()
-
-    def try_output(self) -> None:
-        """Open the output and close it again, publishing nothing.
-
-        Raises:
-            PublishError: it cannot be opened.
-        """
-        output = self.make_output()
-        self.output_where = output.where
-        output.check(self._declared_exchanges())
+        if not self._in_call and not self.is_stateful():
+            self.flush_output()
+            if self._undelivered:
+                raise self._undelivered
 
     def stop(self) -> None:
-        """Give up what has not arrived and end the run; called when it is interrupted."""
-        self._stopped = True
-        if self._output is not None:
-            self._output.abort()
+        """End the run; called when it is interrupted. What was not committed is given up."""
+        self._publishing = False
 
     def inner_stop(self) -> None:
-        """Say that nothing more will be published in this run; what was published is still waited for."""
-        self._stopped = True
+        """Declare that nothing more will be published in this run."""
+        self._publishing = False
 
     def publish_output(
         self,
@@ -152,92 +224,135 @@ class QueuedBase:
         prop_kwargs: dict[str, Any] | None = None,
         exchange: str | None = None,
     ) -> str:
-        """Publish one message; only from the thread that called `run`.
+        """Put one message into the buffer; only from the thread that called `run`.
 
         Args:
             routing_key: n6's `<source>.<channel>`, plus `.<raw_format_version_tag>` if there is one.
             body: bytes, or what has `__bytes__`.
             prop_kwargs: AMQP properties by their names, with underscores; they add to `basic_prop_kwargs`. A
-                message without a `message_id` gets a stable one. What is published is what they are now.
+                message without a `message_id` gets a stable one.
             exchange: an exchange of `output_queue`; None means the first.
 
         Returns:
             The message's id.
 
         Raises:
-            CollectorError: AMQP cannot hold it, the body is empty or not bytes, `output_queue` does not name
-                the exchange, or there is no output to publish to. Nothing was sent of it.
-            PublishError: the output did not take it, or an earlier message.
+            CollectorError: AMQP or the journal cannot hold it, the body is empty or not bytes, `output_queue`
+                does not name the exchange, or it is called outside `start_publishing`.
+            PublishError: the outbox has reached its limit.
+            StateError: the buffer could not be written; nothing more is committed in this run.
         """
-        output = self._output
-        if output is None or self._stopped:
-            where = "after inner_stop()" if self._stopped else "outside run()"
-            raise CollectorError(
-                f"publish_output() was called {where}: call it from start_publishing(), before inner_stop()"
-            )
-        self._check_runner()
-        raise_if_interrupted()
+        if not self._publishing or not self.base_id:
+            when = "in start_publishing(), before inner_stop()" if self.base_id else "after load_state()"
+            raise CollectorError(f"publish_output() works only {when}; nothing was published")
+        self._check_thread()
         body = as_body(body)
         exchange = exchange or self._exchanges[0].name
-        if exchange not in [each.name for each in self._exchanges]:
+        if exchange not in [declared.name for declared in self._exchanges]:
             raise CollectorError(
                 f"{type(self).__name__}.output_queue does not name the exchange {exchange!r}"
             )
         routing_key = short_string("routing key", routing_key)
         properties = checked_properties({**self.basic_prop_kwargs, **(prop_kwargs or {})})
-        if not self._is_checked:
-            self.check_before_publishing()
-            self._is_checked = True
-        generation = self.state_generation
         message_id: str = properties.get("message_id") or self._message_ids.next(
-            exchange, routing_key, generation, body
+            exchange, routing_key, self.base_id, body
         )
-        properties["message_id"] = message_id
-        output.publish(Message(exchange, routing_key, body, properties, generation))
+        message = Message(exchange, routing_key, body, properties | {"message_id": message_id})
+        if settings.current().dry_run:
+            self.show_message(message)
+        else:
+            self.journal.put(message)
         self.published_count += 1
         self.published_bytes += len(body)
-        self._progress.show(self.published_count, self.published_bytes)
+        self._progress.show(f"collected {self.published_count:,} messages")
         return message_id
 
+    def show_message(self, message: Message) -> None:
+        """Called for each message of a dry run."""
+
     def flush_output(self) -> None:
-        """Return when everything published so far has durably arrived; `save_state` calls it first.
+        """Commit what is in the buffer; when it returns, that is durable and will be delivered.
+
+        Outside `start_publishing` it also delivers, as it does inside if the last attempt was more than
+        `deliver_every` seconds ago. A delivery that fails is a warning.
 
         Raises:
-            CollectorError: another thread or process than the one that called `run` calls it.
-            PublishError: something did not arrive.
+            StateError: nothing of the buffer was committed.
         """
         raise_if_interrupted()
-        if self._output is not None:
-            self._check_runner()
-            self._output.flush()
+        if not settings.current().dry_run:
+            self._commit()
+            self.deliver_committed()
 
-    def _begin_generation(self) -> None:
-        self.state_generation = self._own_generation = os.urandom(16).hex()
-        self.state_generations: tuple[str, ...] = (self.state_generation,)
+    def deliver_committed(self) -> None:
+        """Called after a commit: deliver, if this is the time for it."""
+        self._to_deliver = True
+        if not self._publishing or time.monotonic() - self._last_attempt > self.deliver_every:
+            will_be_raised = self._in_call and not self._publishing
+            self._deliver(logging.DEBUG if will_be_raised else logging.WARNING)
 
-    def _check_runner(self) -> None:
-        if self._runner != (os.getpid(), threading.get_ident()):
-            raise CollectorError("only the thread that called run() may publish, in its own process")
+    # How
+
+    def _commit(self) -> None:
+        if self.journal.buffered:
+            self._check_thread()
+            with no_corruption(self.journal):
+                self.journal.commit()
+            self._to_deliver = True
+
+    def _deliver(self, level: int = logging.DEBUG) -> None:
+        """Deliver, if anything was committed since the last attempt; a failure is kept for the end."""
+        raise_if_interrupted()
+        if not self._to_deliver:
+            return
+        self._to_deliver, self._undelivered, problem = False, None, None
+        with no_corruption(self.journal):
+            try:
+                if not self.outbox_is_destination():
+                    self._send()
+            except PublishError as exc:
+                self.delivered_count += exc.delivered
+                self._undelivered = problem = exc
+            self._last_attempt = time.monotonic()
+            self.after_delivery()
+        if problem:
+            LOGGER.log(level, "%s", problem)
+
+    def _send(self) -> None:
+        journal = self.journal
+        if self.is_stateful():
+            self.delivered_count += self.send(journal)
+            return
+        # Runs without a state may be many at once: the one that gets the lock delivers for all. Afterwards it
+        # looks once more, since others that found it locked may have committed meanwhile.
+        while journal.backlog().messages:
+            if not journal.try_lock():
+                LOGGER.warning("another process is delivering the outbox; it sends these messages, too")
+                return
+            try:
+                self.delivered_count += self.send(journal)
+            finally:
+                journal.unlock()
+
+    def _deliver_in_spite(self) -> None:
+        """Deliver what a run that is failing has committed; its own error is the one to report."""
+        try:
+            self._deliver()
+        except N6StatefulError as exc:
+            LOGGER.warning("%s", exc)
+
+    def _check_thread(self) -> None:
+        if self._thread != get_ident():
+            raise CollectorError("only the thread that called run() may publish and save")
 
     def _declared_exchanges(self) -> list[Exchange]:
         declared = [self.output_queue] if isinstance(self.output_queue, dict) else self.output_queue
         if not declared:
             raise CollectorError(f"{type(self).__name__}.output_queue names no exchange to publish to")
-        names = [short_string("exchange", each["exchange"]) for each in declared]
-        kinds = [short_string("exchange type", each.get("exchange_type", "topic")) for each in declared]
-        return [Exchange(*each) for each in zip(names, kinds, strict=True)]
-
-
-def as_body(body: Any) -> bytes:
-    """`body` as bytes, copied only where it is not bytes yet.
-
-    Raises:
-        CollectorError: it cannot be bytes, or is empty.
-    """
-    if not (isinstance(body, bytes | bytearray | memoryview) or hasattr(body, "__bytes__")):
-        mend = ": encode it first, for instance body.encode('utf-8')" if isinstance(body, str) else ""
-        raise CollectorError(f"a message body must be bytes, not {type(body).__name__}{mend}")
-    taken = body if isinstance(body, bytes) else bytes(body)
-    if not taken:
-        raise CollectorError("a message body is empty; raise NothingNew where there is nothing to publish")
-    return taken
+        return [
+            Exchange(
+                short_string("exchange", item["exchange"]),
+                short_string("exchange type", item.get("exchange_type", "topic")),
+            )
+            for item in declared
+        ]

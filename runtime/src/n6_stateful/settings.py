@@ -1,4 +1,4 @@
-"""What the command line (or a test) asked of this run: a value that any room may read.
+"""What the command line (or a test) asked of this run: a value that any module may read.
 
 It is not configuration: that comes from files (see `n6_stateful.config`).
 """
@@ -8,10 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
-from typing import TYPE_CHECKING, NamedTuple
-
-if TYPE_CHECKING:
-    from n6_stateful.output.base import Output
+from typing import NamedTuple
 
 
 class Settings(NamedTuple):
@@ -20,15 +17,17 @@ class Settings(NamedTuple):
     Attributes:
         config_paths: configuration files or directories, in reading order; empty means
             `N6_CONFIG`, else `/etc/n6` and `~/.n6`.
-        output: an output's URL, or an output itself (tests); None means as configured.
-        with_output: whether the run publishes at all; without it no output needs to be configured.
-        dry_run: download and show, but publish nothing and save nothing.
+        output: the output's URL; None means as configured.
+        with_output: whether the run delivers at all; without it no output needs to be configured.
+        dry_run: download and show, but commit and deliver nothing.
+        limit: show at most so many messages in a dry run; None means all.
     """
 
     config_paths: tuple[str, ...] = ()
-    output: str | Output | None = None
+    output: str | None = None
     with_output: bool = True
     dry_run: bool = False
+    limit: int | None = None
 
 
 _current: ContextVar[Settings] = ContextVar("n6_stateful_settings")

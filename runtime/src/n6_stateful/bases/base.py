@@ -7,14 +7,14 @@ import csv
 import re
 import sys
 from operator import attrgetter
+from pathlib import Path
 from textwrap import dedent
 from types import ModuleType
 from typing import Any, ClassVar, NoReturn
 
 from n6_stateful import collector
 from n6_stateful.errors import CollectorError
-from n6_stateful.state.mixin import CollectorWithStateMixin
-from n6_stateful.state.store import StateStore
+from n6_stateful.state import CollectorWithStateMixin
 
 # The names in n6's guide and in n6 4.x for things of which there can be only one.
 TWINS = (
@@ -116,9 +116,14 @@ class BaseCollector(collector.BaseCollector):
 
     def run_collection(self) -> None:
         """`run()`, and then `after_completed_publishing()`, unless there was nothing to publish."""
-        super().run_handling()
-        if self.has_something_to_publish():
-            self.after_completed_publishing()
+        with self.outermost_call():
+            try:
+                self.run()
+            except KeyboardInterrupt:
+                self.stop()
+                raise
+            if self.has_something_to_publish():
+                self.after_completed_publishing()
 
     def has_something_to_publish(self) -> bool:
         """Whether the run is more than a look at a source that has nothing new."""
@@ -188,11 +193,11 @@ class StatefulCollectorMixin(CollectorWithStateMixin):
             self.pickle_protocol = state_pickle_protocol
         super().__init__(**kwargs)
 
-    def make_state_store(self) -> StateStore:
+    def journal_path(self) -> Path:
         """As in the base class, in `state_dir` if there is no `cache_dir`."""
         if "state_dir" in self._base.config:
             self._base.config.setdefault("cache_dir", self._base.config["state_dir"])
-        return super().make_state_store()
+        return super().journal_path()
 
     def get_cache_file_name(self) -> str:
         """`get_state_file_name`."""

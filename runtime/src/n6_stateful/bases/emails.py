@@ -186,8 +186,7 @@ class BaseSimpleEmailCollector(BaseSimpleCollector):
     def run(self) -> None:
         """Publish the mail's message."""
         about = self.email_msg.id.encode("utf-8", "surrogateescape") or self.raw_email_msg
-        self.state_generation = blake2b(about, digest_size=16).hexdigest()
-        self.state_generations = ()  # each mail that ever came may come again
+        self.base_id = blake2b(about, digest_size=16).hexdigest()
         try:
             super().run()
         except (PublishError, Terminated) as exc:

@@ -26,9 +26,9 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from urllib.parse import SplitResult, urljoin, urlsplit
 
 from n6_stateful.bases.text import decoded
-from n6_stateful.config.masking import masked
 from n6_stateful.errors import ConfigError, SourceError
 from n6_stateful.extras import needs_extra
+from n6_stateful.masking import masked
 
 if TYPE_CHECKING:
     import requests

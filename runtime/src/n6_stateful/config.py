@@ -1,0 +1,277 @@
+"""`config_spec` and configuration files, as in n6 (https://n6.readthedocs.io/).
+
+A spec is an INI-like text that declares sections and options:
+
+    [my_feed]
+    source :: str               ; required
+    retries = 3 :: int          ; optional, with its default
+    headers = {} :: json
+    ...                         ; further options are allowed (as str; `... :: int` for another type)
+"""
+
+from __future__ import annotations
+
+import configparser
+import logging
+import os
+import re
+import stat
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from n6_stateful.converters import CONVERTERS, Converters, convert
+from n6_stateful.converters import seconds as seconds
+from n6_stateful.errors import ConfigError
+from n6_stateful.masking import is_secret_name, masked
+from n6_stateful.masking import masked_url_text as masked_url_text
+
+LOGGER = logging.getLogger(__name__)
+
+ENVIRONMENT_VARIABLE = "N6_CONFIG"
+DEFAULT_PATHS = ("/etc/n6", "~/.n6")
+FREE = "..."
+
+_NUMBERED = re.compile(r"[0-9][0-9]_.*\.conf")
+_INLINE_COMMENT = re.compile(r"\s*([^#;=:\s][^=:]*?)\s*[=:].*?\s;(.*)")
+_SECTION = re.compile(r"\[(?P<name>[^\]]+)\]")
+_OPTION = re.compile(
+    r"(?P<name>[^\s=:]+)\s*(?:(?:=|:(?!:))\s*(?P<default>((?! :: ).)*?))?\s*(?:::\s*(?P<converter>\w+))?"
+)
+_COMMENT = re.compile(r"^#.*|(^|\s);.*")
+
+
+def config_files(paths: Sequence[str] = ()) -> list[Path]:
+    """The configuration files to read, in order: what a later one says wins.
+
+    Args:
+        paths: files or directories; if empty, those in the environment variable `N6_CONFIG` (separated
+            as in `PATH`); if that is empty too, `/etc/n6` and `~/.n6`, as far as they exist.
+
+    In a directory and its sub-folders the files named `NN_*.conf` (two digits) count, sorted by their whole
+    path, as in n6. The log warns about folders that cannot be searched or that others may write to.
+
+    Raises:
+        ConfigError: a path that was asked for does not exist or cannot be searched.
+    """
+    places, are_named = _places(paths)
+    files: list[Path] = []
+    for place in places:
+        numbered, errors = list[Path](), list[OSError]()
+        for folder, _, names in os.walk(place, onerror=errors.append):
+            _warn_if_others_may_write(Path(folder))
+            numbered += [Path(folder, name) for name in names if _NUMBERED.fullmatch(name)]
+        for exc in errors:
+            if isinstance(exc, NotADirectoryError):
+                numbered.append(place)
+            elif are_named and Path(exc.filename) == place:
+                raise ConfigError(f"{place}: cannot be read: {exc.strerror}") from exc
+            elif not isinstance(exc, FileNotFoundError):
+                LOGGER.warning("%s: cannot be searched for configuration: %s", exc.filename, exc.strerror)
+        files += sorted(numbered, key=str)
+    return files
+
+
+def _places(paths: Sequence[str]) -> tuple[list[Path], bool]:
+    """The files and directories to read, and whether someone named them."""
+    named = paths or [path for path in os.environ.get(ENVIRONMENT_VARIABLE, "").split(os.pathsep) if path]
+    # Unlike Path.expanduser this leaves the path as it is for a user without a home, as in some containers.
+    return [Path(os.path.expanduser(path)) for path in named or DEFAULT_PATHS], bool(named)  # noqa: PTH111
+
+
+def _warn_if_others_may_write(path: Path) -> None:
+    # The configuration decides what is fetched and where it is sent. The mode of pipes and devices
+    # (`--config /dev/stdin`) means nothing.
+    mode = path.stat().st_mode
+    if mode & stat.S_IWOTH and (stat.S_ISREG(mode) or stat.S_ISDIR(mode)):
+        LOGGER.warning("%s: others may write to it; fix it with: chmod o-w %s", path, path)
+
+
+def _text(file: Path) -> str:
+    try:
+        _warn_if_others_may_write(file)
+        return file.read_text(encoding="utf-8-sig")
+    except (OSError, UnicodeDecodeError) as exc:
+        raise ConfigError(f"{file}: cannot be read: {getattr(exc, 'strerror', 'it is not UTF-8')}") from exc
+
+
+class ConfigFiles(configparser.ConfigParser):
+    """What the configuration files say.
+
+    Args:
+        texts: the files' names and texts, in order.
+        looked_at: label of all of them, for error messages.
+    """
+
+    def __init__(self, texts: Iterable[tuple[str, str]], looked_at: str) -> None:
+        super().__init__(strict=False, inline_comment_prefixes=(";",))
+        self.looked_at = looked_at
+        self._files: dict[tuple[str, str], str] = {}
+        for name, text in texts:
+            # One file by itself; `[DEFAULT]` is a section like any other here.
+            own = configparser.RawConfigParser(
+                strict=False, inline_comment_prefixes=(";",), default_section=""
+            )
+            try:
+                own.read_string(text, name)
+            except configparser.ParsingError as exc:
+                # Not the error's own text, which quotes the line: that may be a password.
+                line = getattr(exc, "lineno", None) or exc.errors[0][0]
+                raise ConfigError(f"{name}: line {line}: not an option = value in a [section]") from exc
+            self.read_string(text, name)
+            self._files.update(((part, option), name) for part in own.sections() for option in own[part])
+            _warn_about_cut_values(name, text)
+
+    @classmethod
+    def from_paths(cls, paths: Sequence[str] = ()) -> ConfigFiles:
+        """Read the files that `config_files(paths)` lists.
+
+        They are UTF-8; `[Section]` names are case-sensitive, option names are not; `%(option)s` stands for
+        the value of another option of the section and `%%` for a percent sign; ` ;` after white space
+        begins a comment, `#` only at the start of a line; an indented line continues a value; of two
+        values for one option the last one counts. The log warns about a file that others may write to, and
+        about a comment that may have been meant as part of the value.
+
+        Raises:
+            ConfigError: a file cannot be read or parsed.
+        """
+        files = config_files(paths)
+        looked_at = f"{' and '.join(map(str, _places(paths)[0]))}; files read: {len(files)}"
+        return cls([(str(file), _text(file)) for file in files], looked_at)
+
+    @classmethod
+    def from_text(cls, text: str, name: str = "<text>") -> ConfigFiles:
+        """The same for a text instead of files."""
+        return cls([(name, text)], name)
+
+    def own_options(self, section: str) -> list[str]:
+        """The section's own options, without those of `[DEFAULT]`; empty if there is no such section."""
+        return [option for part, option in self._files if part == section]
+
+    def raw_value(self, section: str, option: str) -> str:
+        """The value as it is written."""
+        return self.get(section, option, raw=True)
+
+    def file(self, section: str, option: str) -> str:
+        """The name of the file that the value comes from."""
+        return self._files.get((section, option)) or self._files[self.default_section, option]
+
+
+def _warn_about_cut_values(name: str, text: str) -> None:
+    # ` ; a note` is a comment, but `a ;b` may be a password that was cut.
+    for line in filter(None, map(_INLINE_COMMENT.match, text.split("\n"))):
+        if is_secret_name(line[1]) or line[2][:1].strip():
+            LOGGER.warning("%s: %s: the value ends before ' ;', which begins a comment", name, line[1])
+
+
+class OptionSpec(NamedTuple):
+    """What a spec says about one option; without a default it is required."""
+
+    default: str | None
+    converter: str
+
+
+class ConfigSection(dict[str, Any]):
+    """The options of one section, converted; `name` is the section's."""
+
+    def __init__(self, name: str, options: Mapping[str, Any] = {}) -> None:
+        super().__init__(options)
+        self.name = name
+
+    def __repr__(self) -> str:
+        # Without secrets, since it may be logged.
+        options = ", ".join(f"{option}={masked(option, str(value))}" for option, value in self.items())
+        return f"<{type(self).__name__} {self.name}: {options}>"
+
+
+def section_names(spec: str) -> list[str]:
+    """The names of the sections that `spec` declares, in order.
+
+    Raises:
+        ConfigError: a line of the spec is not a section, an option or a comment.
+    """
+    return list(parse_specs([spec]))
+
+
+def parse_specs(specs: Iterable[str]) -> dict[str, dict[str, OptionSpec]]:
+    """The options of each section, by their lowercase names.
+
+    A section that several specs declare is one section; the first declaration of an option counts.
+
+    Raises:
+        ConfigError: a line is not a section, an option or a comment.
+    """
+    sections: dict[str, dict[str, OptionSpec]] = {}
+    for spec in specs:
+        options: dict[str, OptionSpec] | None = None
+        for raw in spec.splitlines():
+            line = _COMMENT.sub("", raw.strip()).strip()
+            if section := _SECTION.fullmatch(line):
+                options = sections.setdefault(section["name"], {})
+            elif options is not None and (option := _OPTION.fullmatch(line)):
+                declared = OptionSpec(option["default"], option["converter"] or "str")
+                options.setdefault(option["name"].lower(), declared)
+            elif line:
+                raise ConfigError(
+                    f"config_spec: {line!r} is not a [section] or name [= default] [:: converter]"
+                )
+    return sections
+
+
+def load(
+    specs: Sequence[str], files: ConfigFiles, custom_converters: Converters | None = None
+) -> dict[str, ConfigSection]:
+    """All sections that `specs` declare, from `files`, converted.
+
+    Args:
+        specs: a section that several of them declare is one section; the first declaration of an option
+            counts.
+        files: the source of the values.
+        custom_converters: converters by name, besides `CONVERTERS`.
+
+    Raises:
+        ConfigError: with every problem of every section: options that are missing, unknown or not
+            convertible. Secrets in it are masked.
+    """
+    converters = {**CONVERTERS, **(custom_converters or {})}
+    sections, problems = {}, []
+    for name, declared in parse_specs(specs).items():
+        section = sections[name] = ConfigSection(name)
+        free = declared.pop(FREE, None)
+        undeclared = {option: free for option in files.own_options(name) if option not in declared}
+        for option, spec in {**declared, **undeclared}.items():
+            try:
+                section[option] = _value(name, option, spec, files, converters)
+            except ValueError as exc:
+                problems.append(f"[{name}] {option}{exc}")
+    if problems:
+        count = f"{len(problems)} problems" if len(problems) > 1 else "a problem"
+        raise ConfigError(f"{count} in the configuration:\n  " + "\n  ".join(problems))
+    return sections
+
+
+def _value(
+    section: str, option: str, spec: OptionSpec | None, files: ConfigFiles, converters: Converters
+) -> Any:
+    """The option's value; `spec` None means that no spec declares it.
+
+    Raises:
+        ValueError: with what follows the option's name in the list of problems.
+    """
+    is_in_file = files.has_option(section, option)
+    source = files.file(section, option) if is_in_file else "config_spec"
+    if spec is None:  # without the value: a misspelt option may hold a password all the same
+        raise ValueError(f": there is no such option ({source})")
+    if not is_in_file and spec.default is None:
+        raise ValueError(f": is missing (looked at {files.looked_at})")
+    raw = files.raw_value(section, option) if is_in_file else spec.default or ""
+    shown = masked(option, raw)
+    try:
+        value = files.get(section, option) if is_in_file else raw
+        return convert(spec.converter, value, converters)
+    except configparser.InterpolationError:
+        reason = ": write %% for a percent sign (%(name)s is another option's value)"
+    except Exception as exc:  # a converter may raise anything
+        # Its text may quote the value, where `%(...)s` may have put another option's secret.
+        reason = f": {exc}" if raw == value == shown else ""
+    raise ValueError(f" = {shown!r:.200}: not a valid {spec.converter}{reason:.200} ({source})")

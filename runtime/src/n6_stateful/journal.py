@@ -1,0 +1,626 @@
+"""The journal: one collector's memory, a small database that is changed in short transactions.
+
+    n6_collector  its head: how many commits there were, which state the state file has
+    n6_state      the last ten states
+    n6_outbox     the messages that the broker has not confirmed yet
+    n6_run        the records of its runs
+
+`put` keeps a message in a buffer. `commit` writes the buffer and the state in one transaction: durable
+together, or not at all. Its first statement is the fence: the head must be as this run has seen it last, so a
+run that was frozen and overtaken commits nothing.
+
+All SQL is in this module, and it is the same for SQLite, PostgreSQL and MariaDB but for what the engine says
+itself, in `n6_stateful.sqlite` and `n6_stateful.databases`.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import marshal
+import os
+import tempfile
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from itertools import accumulate
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from n6_stateful.errors import CollectorError, PublishError, StateError, StateLockedError
+from n6_stateful.message import Message
+from n6_stateful.sqlite import SQLite, is_of_another_program, sync_directory, utc
+
+if TYPE_CHECKING:
+    from n6_stateful.databases import PostgreSQL
+
+JOURNAL_SPEC = """
+[journal]
+url = :: str
+url_file = :: str
+timeout = 30 :: float
+directory = ~/.n6cache :: path
+outbox_max_mib = 4096 :: int
+keep_runs = 1000 :: int
+"""
+NOTHING = "nothing was saved or published"
+DEFAULTS = {"url": "", "url_file": "", "timeout": 30.0, "outbox_max_mib": 4096, "keep_runs": 1000}
+
+KEPT_STATES = 10
+ROWS_AT_ONCE = 500
+BYTES_AT_ONCE = 4 << 20
+BUFFER_IN_MEMORY = 16 << 20
+
+# Large columns are the last ones: SQLite reads a row from its beginning.
+TABLES = """{first}
+CREATE TABLE IF NOT EXISTS n6_collector (
+    name VARCHAR(255) PRIMARY KEY, id VARCHAR(32) NOT NULL, newest BIGINT NOT NULL, filed BIGINT NOT NULL,
+    url VARCHAR(255) NOT NULL){options};
+CREATE TABLE IF NOT EXISTS n6_state (
+    name VARCHAR(255), number BIGINT, run VARCHAR(32) NOT NULL, saved VARCHAR(20) NOT NULL,
+    sha256 VARCHAR(64) NOT NULL, pickle {blob} NOT NULL, PRIMARY KEY (name, number)){options};
+CREATE TABLE IF NOT EXISTS n6_outbox (
+    id {serial}, name VARCHAR(255) NOT NULL, message_id VARCHAR(255) NOT NULL, exchange VARCHAR(255) NOT NULL,
+    routing_key VARCHAR(255) NOT NULL, properties {text} NOT NULL, queued DOUBLE PRECISION NOT NULL,
+    refused {text}, body {blob} NOT NULL){options};
+CREATE INDEX IF NOT EXISTS n6_outbox_name ON n6_outbox (name, id);
+CREATE TABLE IF NOT EXISTS n6_run (
+    name VARCHAR(255), started DOUBLE PRECISION, record {text} NOT NULL, PRIMARY KEY (name, started)){options}
+"""
+TABLE_NAMES = ("n6_collector", "n6_state", "n6_outbox", "n6_run")
+INSERT_MESSAGE = (
+    "INSERT INTO n6_outbox (name, message_id, exchange, routing_key, properties, queued, body)"
+    " VALUES (?, ?, ?, ?, ?, ?, ?)"
+)
+COLUMNS = "id, message_id, exchange, routing_key, properties, body, queued, refused, LENGTH(body)"
+WAITING = "FROM n6_outbox WHERE name = ? AND refused IS {null} AND id > ? "
+
+
+class DamagedError(StateError):
+    """A state is not what was saved: its hash does not match."""
+
+
+class CorruptError(StateError):
+    """SQLite says that the file is corrupt, or no database."""
+
+
+class Holder(NamedTuple):
+    """Who has the lock; what is not known is empty or 0."""
+
+    host: str
+    pid: int
+    since: str
+
+    def __str__(self) -> str:
+        process = f"process {self.pid} on {self.host}" if self.pid else self.host
+        return process + (f", since {self.since}" if self.since else "")
+
+
+class Generation(NamedTuple):
+    """One saved state, without its pickle; `saved` is UTC, `2026-01-02T03:04:05Z`, `size` bytes."""
+
+    number: int
+    run: str
+    saved: str
+    sha256: str
+    size: int
+
+
+class Waiting(NamedTuple):
+    """A message in the outbox.
+
+    Attributes:
+        properties: those without the message id.
+        queued: when, seconds since the epoch.
+        refused: why the broker refused it; None if it has not.
+        size: of the body, bytes.
+    """
+
+    id: int
+    message_id: str
+    exchange: str
+    routing_key: str
+    properties: dict[str, Any]
+    body: bytes
+    queued: float
+    refused: str | None
+    size: int
+
+
+class Backlog(NamedTuple):
+    """How many messages wait, the bytes of their bodies, how many of them the broker has refused, and when
+    the oldest was queued (seconds since the epoch; None if there is none)."""
+
+    messages: int
+    bytes: int
+    refused: int
+    oldest: float | None
+
+
+def configured_journal(options: Mapping[str, Any], path: Path) -> Journal:
+    """A collector's journal: a file, or in the database of `[journal] url` or `url_file`.
+
+    Args:
+        path: `<directory>/<name>.sqlite`.
+        options: those of `[journal]`.
+
+    Raises:
+        ConfigError: the URL is wrong, or the extra `sql` is missing.
+    """
+    options = {**DEFAULTS, **options}
+    name = path.name.removesuffix(".sqlite")
+    if not options["url"] and not options["url_file"]:
+        return Journal(SQLite(path, options["timeout"]), name, path, options)
+    from n6_stateful.databases import configured_database
+
+    return Journal(configured_database(options, name), name, path, options)
+
+
+def journals_in(directory: Path) -> list[Journal]:
+    """The journals that are files in `directory`: damaged ones, too, but no databases of other programs."""
+    files = [path for path in sorted(directory.glob("*.sqlite")) if not is_of_another_program(path)]
+    return [configured_journal(DEFAULTS, path) for path in files]
+
+
+def schema(engine: str) -> str:
+    """The SQL that makes the tables in `postgresql` or `mysql`, and lets a user use them.
+
+    Raises:
+        ConfigError: there is no such engine.
+    """
+    from n6_stateful.databases import engine_class
+
+    types, user = engine_class(engine).types, engine_class(engine).user
+    tables = TABLES.format(**{**types, "first": ""}).strip()
+    grants = [f"GRANT SELECT, INSERT, UPDATE, DELETE ON {table} TO {user};\n" for table in TABLE_NAMES]
+    return f"{tables};\n{''.join(grants)}"
+
+
+class Journal:
+    """A collector's journal. `configured_journal` makes it.
+
+    Every method raises `StateError` if the journal cannot be used, `CorruptError` if the file is corrupt; the
+    text says how things stand.
+
+    Attributes:
+        name: of the collector, `<source>.<ClassName>`.
+        where: for people, without secrets.
+        is_file: whether it is a file, at `path`; else it is in a database.
+        is_locked: whether this object holds the lock.
+        id: random, made with the journal; this one and those below are current after `open`.
+        newest: number of the last commit.
+        filed: number of the state that the state file has.
+        url: a digest of the source's URL.
+    """
+
+    def __init__(
+        self, engine: SQLite | PostgreSQL, name: str, path: Path, options: Mapping[str, Any]
+    ) -> None:
+        self.name, self.path, self.where = name, path, engine.where
+        self.is_file = isinstance(engine, SQLite)
+        self.id = self.url = ""
+        self.newest = self.filed = 0
+        self.is_locked = False
+        self._engine = engine
+        self._key = engine.key
+        self._max_mib: int = options["outbox_max_mib"]
+        self._keep_runs = max(1, options["keep_runs"])
+        self._is_open = self._has_tables = self._is_committing = False
+        self._buffer = _Buffer(path.parent if self.is_file else None)
+        self._room: int | None = None  # bytes for bodies; None: to be looked up
+        self._ended: StateError | None = None  # why nothing more can be committed
+
+    # Opening and locking
+
+    def exists(self) -> bool:
+        """Load the head; whether there is one. Makes nothing."""
+        head = self._select("SELECT id, newest, filed, url FROM n6_collector WHERE name = ?", self._key)
+        if head:
+            self.id, self.newest, self.filed, self.url = head[0]
+        return bool(head)
+
+    def open(self, url: str = "") -> None:
+        """Make the journal if it is missing, with that digest of the source's URL, and load its head.
+
+        Does nothing if it is open.
+        """
+        if self._is_open:
+            return
+        with self._errors(NOTHING):
+            self._engine.prepare()
+        if not self.exists():
+            outcome, statements = NOTHING, []
+            if not self._has_tables:
+                outcome += (
+                    "; an administrator can make the tables (`state schema`)" if not self.is_file else ""
+                )
+                statements = TABLES.format(**self._engine.types).strip().split(";")
+            with self._transaction(outcome):
+                for statement in statements:
+                    self._execute(statement)
+                head = f"INSERT INTO n6_collector VALUES (?, ?, 0, 0, ?) {self._engine.or_ignore}"  # noqa: S608
+                self._execute(head, self._key, os.urandom(16).hex(), url)
+            self.exists()
+        self._is_open = True
+
+    def lock(self) -> None:
+        """Take the lock and `open`, loading the head. Does nothing if the lock is held.
+
+        Raises:
+            StateLockedError: another process has it; the text names it.
+            CorruptError: the lock is held nevertheless, so that `move_aside` may follow.
+        """
+        if not self.try_lock():
+            holder = self.holder() or "it has just ended"
+            raise StateLockedError(
+                f"{self.where}: another run is in progress ({holder}); nothing was done; try again later"
+            )
+
+    def try_lock(self) -> bool:
+        """As `lock`, but return False if another process has the lock."""
+        if self.is_locked:
+            return True
+        with self._errors("nothing was done"):
+            self._engine.prepare()
+            self.is_locked = self._engine.try_lock()
+        if self.is_locked:
+            self._is_open = False  # others may have committed since
+            try:
+                self.open()
+            except StateError as exc:
+                if not isinstance(exc, CorruptError):
+                    self.unlock()
+                raise
+        return self.is_locked
+
+    def unlock(self) -> None:
+        """Close the connection and give the lock back; the buffer is discarded."""
+        self._close()
+        self._engine.unlock()
+        self.is_locked = False
+        self.discard()
+        self._ended = None
+
+    def holder(self) -> Holder | None:
+        """Who has the lock."""
+        with self._errors("nothing was done"):
+            holder = self._engine.holder()
+        return Holder(*holder) if holder else None
+
+    def move_aside(self) -> str:
+        """Rename the file of a corrupt journal, whose lock is held; the next `open` makes a new one.
+
+        Returns:
+            The new name.
+        """
+        if not self.is_locked:
+            raise StateError(f"{self.where}: is not locked by this process; nothing was moved")
+        self._close()
+        stamp = time.strftime("%Y%m%dT%H%M%SZ", time.gmtime())
+        aside = self.path.with_name(f"{self.path.name}.broken-{stamp}-{os.urandom(4).hex()}")
+        with self._errors("it could not be moved aside"):
+            self.path.rename(aside)
+            # Second: without its database, SQLite takes it for a remnant and deletes it.
+            with suppress(FileNotFoundError):
+                Path(f"{self.path}-journal").rename(f"{aside}-journal")
+            sync_directory(self.path.parent)
+        return str(aside)
+
+    def set_url(self, digest: str) -> None:
+        """Set the digest of the source's URL."""
+        with self._transaction("nothing was changed"):
+            self._execute("UPDATE n6_collector SET url = ? WHERE name = ?", digest, self._key)
+        self.url = digest
+
+    # Buffer and commit
+
+    @property
+    def buffered(self) -> int:
+        """How many messages the next `commit` will write."""
+        return self._buffer.count
+
+    def put(self, message: Message) -> None:
+        """Keep a message for the next `commit`.
+
+        Raises:
+            CollectorError: it is larger than the database takes.
+            PublishError: with it, the outbox would be larger than `outbox_max_mib`.
+            StateError: the buffer cannot be written; nothing can be committed from now on.
+        """
+        if self._ended:
+            raise self._ended
+        self.open()
+        properties = dict(message.properties)
+        message_id = properties.pop("message_id")
+        text, size = json.dumps(properties), len(message.body)
+        if size + len(text) > self._engine.largest:
+            raise CollectorError(
+                f"{self.where}: a message of {size:,} bytes is larger than the database takes "
+                f"({self._engine.limit}); it was not published"
+            )
+        if self._room is None:
+            waiting = self.backlog().bytes if self.is_file else 0
+            self._room = (self._max_mib << 20) - waiting - self._buffer.bytes
+        if size > self._room:
+            raise PublishError(
+                f"{self.where}: the outbox would exceed {self._max_mib} MiB (outbox_max_mib); nothing since "
+                "the last save is published; deliver what waits, raise the limit, or save in between"
+            )
+        self._room -= size
+        row = (self._key, message_id, *message[:2], text, time.time(), message.body)
+        try:
+            self._buffer.add(row)
+        except OSError as exc:
+            self._ended = StateError(
+                f"{self.where}: a message could not be buffered ({exc}); nothing since the last save is "
+                "saved or published; make room for temporary files, then run again"
+            )
+            raise self._ended from exc
+
+    def discard(self) -> None:
+        """Forget what the next `commit` would write."""
+        self._buffer.clear()
+        self._room = None
+
+    def commit(self, pickle: bytes | None = None, *, run: str = "", at_least: int = 0) -> int:
+        """Make the buffer and a state durable, together.
+
+        With the lock, only if nobody else has committed since `lock`. After an error the buffer is kept, and
+        a later commit may try again, unless the session or the lock was lost: then it raises the same error.
+
+        Args:
+            pickle: the state; None if only the buffer is committed.
+            run: the state replaces the newest one if that has the same `run`; empty: it is added.
+            at_least: the lowest number that this commit may have; only with the lock.
+
+        Returns:
+            The number of this commit.
+
+        Raises:
+            StateError: nothing was saved or published, or, if the answer of the database was lost, all of it
+                may have been.
+        """
+        self.open()
+        if pickle is not None and len(pickle) > self._engine.largest:
+            raise StateError(
+                f"{self.where}: a state of {len(pickle):,} bytes is larger than the database takes "
+                f"({self._engine.limit}); nothing was saved or published"
+            )
+        if self._ended:
+            raise self._ended
+        with self._transaction(NOTHING):
+            number = self._advance(at_least)
+            for rows in self._buffer.batches():
+                self._engine.execute_many(INSERT_MESSAGE, rows)
+            if pickle is not None:
+                self._put_state(number, run or os.urandom(16).hex(), pickle)
+        self.newest = number
+        self.discard()
+        return number
+
+    def _advance(self, at_least: int) -> int:
+        """Count the commit, which is the fence."""
+        number = max(self.newest + 1, at_least)
+        if self.is_locked:
+            fence = "UPDATE n6_collector SET newest = ? WHERE name = ? AND newest = ?"
+            counted = self._execute(fence, number, self._key, self.newest)
+        else:
+            counted = self._execute("UPDATE n6_collector SET newest = newest + 1 WHERE name = ?", self._key)
+        if counted.rowcount != 1:
+            self._ended = StateError(
+                f"{self.where}: another run has taken over; nothing was saved or published by this one; "
+                "the next run goes on from what the other one has saved"
+            )
+            raise self._ended
+        select = "SELECT newest FROM n6_collector WHERE name = ?"
+        return number if self.is_locked else int(self._execute(select, self._key).fetchone()[0])
+
+    def _put_state(self, number: int, run: str, pickle: bytes) -> None:
+        select = "SELECT number, run FROM n6_state WHERE name = ? ORDER BY number DESC"
+        states = self._execute(select, self._key).fetchall()
+        replaced = states[:1] if states and states[0][1] == run else []
+        states = states[len(replaced) :]
+        for old, _ in (*replaced, *states[KEPT_STATES - 1 :]):
+            self._execute("DELETE FROM n6_state WHERE name = ? AND number = ?", self._key, old)
+        state = (self._key, number, run, utc(), hashlib.sha256(pickle).hexdigest(), pickle)
+        self._execute("INSERT INTO n6_state VALUES (?, ?, ?, ?, ?, ?)", *state)
+
+    # States
+
+    def generations(self) -> list[Generation]:
+        """The states that are kept, the newest first."""
+        select = "SELECT number, run, saved, sha256, LENGTH(pickle) FROM n6_state WHERE name = ?"
+        select += " ORDER BY number DESC"
+        return [Generation(*row) for row in self._select(select, self._key)]
+
+    def pickle(self, number: int) -> bytes:
+        """The state of that number.
+
+        Raises:
+            DamagedError: its hash does not match.
+            StateError: there is none.
+        """
+        select = "SELECT pickle, sha256 FROM n6_state WHERE name = ? AND number = ?"
+        for pickle, sha256 in self._select(select, self._key, number):
+            if hashlib.sha256(pickle).hexdigest() != sha256:
+                raise DamagedError(f"{self.where}: state {number} is damaged")
+            return bytes(pickle)
+        raise StateError(f"{self.where}: there is no state {number} (any more)")
+
+    def mark_filed(self, number: int) -> None:
+        """Remember that the state file has the state of that number."""
+        with self._transaction("the state file is newer than the journal knows, which does no harm"):
+            self._execute("UPDATE n6_collector SET filed = ? WHERE name = ?", number, self._key)
+        self.filed = number
+
+    # Outbox
+
+    def backlog(self) -> Backlog:
+        """What waits, in figures."""
+        select = "SELECT COUNT(*), COALESCE(SUM(LENGTH(body)), 0), COUNT(refused), MIN(queued) FROM n6_outbox"
+        for count, size, refused, oldest in self._select(f"{select} WHERE name = ?", self._key):
+            return Backlog(count, int(size), refused, oldest)
+        return Backlog(0, 0, 0, None)
+
+    def waiting(self) -> Iterator[Waiting]:
+        """The messages that wait, oldest first, those that the broker has refused after all others.
+
+        Between two messages no transaction is open. A message that is refused meanwhile comes once more.
+        """
+        for null in ("NULL", "NOT NULL"):
+            last = 0
+            while ids := self._next_batch(null, last):
+                select = f"SELECT {COLUMNS} {WAITING.format(null=null)} AND id <= ? ORDER BY id"
+                for row in self._select(select, self._key, last, ids[-1]):
+                    yield Waiting(*row)._replace(properties=json.loads(row[4]))
+                last = ids[-1]
+
+    def _next_batch(self, null: str, last: int) -> list[int]:
+        """The ids of as many messages behind `last` as are read, or deleted, at once."""
+        select = f"SELECT id, LENGTH(body) {WAITING.format(null=null)} ORDER BY id LIMIT {ROWS_AT_ONCE}"
+        rows = self._select(select, self._key, last)
+        totals = accumulate(size for _, size in rows)
+        return [
+            id
+            for (id, _), total in zip(rows, totals, strict=True)
+            if total <= BYTES_AT_ONCE or id == rows[0][0]
+        ]
+
+    def delivered(self, ids: Sequence[int]) -> None:
+        """Delete those messages: the broker has confirmed them, or they are given up."""
+        if not ids:
+            return
+        with self._transaction("what was delivered just now will be sent again, with the same ids"):
+            self._delete(ids)
+        self._room = None
+        if isinstance(self._engine, SQLite) and not self._select("SELECT 1 FROM n6_outbox LIMIT 1"):
+            self._engine.shrink()
+
+    def _delete(self, ids: Sequence[int]) -> None:
+        for at in range(0, len(ids), ROWS_AT_ONCE):
+            some = ids[at : at + ROWS_AT_ONCE]
+            marks = ", ".join("?" * len(some))
+            delete = f"DELETE FROM n6_outbox WHERE name = ? AND id IN ({marks})"  # noqa: S608 - marks alone
+            self._execute(delete, self._key, *some)
+
+    def refuse(self, id: int, reason: str) -> None:
+        """Keep why the broker has refused that message."""
+        with self._transaction("that a message was refused is not kept"):
+            update = "UPDATE n6_outbox SET refused = ? WHERE name = ? AND id = ?"
+            self._execute(update, reason.replace("\0", " "), self._key, id)
+
+    def prove_deletable(self) -> None:
+        """Return if the first messages could be deleted once they are delivered; nothing is changed."""
+        ids = self._next_batch("NULL", 0) or self._next_batch("NOT NULL", 0)
+        with self._errors("nothing was sent, since every run would send it again"):
+            self._execute(self._engine.begin)
+            try:
+                self._delete(ids)
+            finally:
+                self._engine.roll_back()
+
+    # Runs
+
+    def put_run(self, started: float, record: Mapping[str, Any]) -> None:
+        """Keep the record of the run that began then (seconds since the epoch), in the place of an earlier
+        record of it; the oldest ones beyond `keep_runs` go."""
+        oldest = "SELECT started FROM n6_run WHERE name = ? ORDER BY started DESC LIMIT 1 OFFSET ?"
+        self.open()
+        with self._transaction("the record of this run is not kept"):
+            self._execute("DELETE FROM n6_run WHERE name = ? AND started = ?", self._key, started)
+            self._execute("INSERT INTO n6_run VALUES (?, ?, ?)", self._key, started, json.dumps(dict(record)))
+            for (last,) in self._execute(oldest, self._key, self._keep_runs).fetchall():
+                self._execute("DELETE FROM n6_run WHERE name = ? AND started <= ?", self._key, last)
+
+    def runs(self, last: int | None = None) -> list[dict[str, Any]]:
+        """The records of the runs, or of the last ones, oldest first; `start` is when each began."""
+        select = "SELECT started, record FROM n6_run WHERE name = ? ORDER BY started DESC LIMIT ?"
+        rows = self._select(select, self._key, self._keep_runs if last is None else last)
+        return [{**json.loads(record), "start": started} for started, record in reversed(rows)]
+
+    # Statements
+
+    def _execute(self, sql: str, *values: Any) -> Any:
+        return self._engine.execute(sql, values)
+
+    def _select(self, sql: str, *values: Any) -> list[Any]:
+        """The rows; none where there is no journal yet."""
+        with self._errors("it cannot be read"):
+            try:
+                self._has_tables = self._engine.exists()
+                return list(self._execute(sql, *values).fetchall()) if self._has_tables else []
+            except self._engine.errors as exc:
+                if not self._engine.is_no_table(exc):
+                    raise
+                self._has_tables = False
+                return []
+
+    @contextmanager
+    def _transaction(self, outcome: str) -> Iterator[None]:
+        """A transaction, and how things stand if it fails."""
+        with self._errors(outcome):
+            self._execute(self._engine.begin)
+            try:
+                yield
+                self._is_committing = True
+                self._execute("COMMIT")
+            except BaseException:
+                self._engine.roll_back()
+                raise
+            self._is_committing = False
+
+    @contextmanager
+    def _errors(self, outcome: str) -> Iterator[None]:
+        """Raise what the engine raises as `StateError`, with how things stand and what to do."""
+        try:
+            yield
+        except self._engine.errors as exc:
+            is_lost, is_committing, self._is_committing = self._engine.is_lost(), self._is_committing, False
+            if is_lost and is_committing:
+                outcome = "all of it was saved or nothing, which is not known; the next run finds out"
+            happened, advice = self._engine.explain(exc)
+            kind = CorruptError if self._engine.is_corrupt(exc) else StateError
+            error = kind(f"{self.where}: {happened}; {outcome}; {advice}")
+            if is_lost and self.is_locked:
+                self._ended = self._ended or error  # the lock went with the session
+            elif is_lost:
+                self._close()
+            raise error from exc
+
+    def _close(self) -> None:
+        self._engine.close()
+        self._is_open = False
+
+
+class _Buffer:
+    """Messages until they are committed: in memory, and beyond 16 MiB in a file that has no name."""
+
+    def __init__(self, directory: Path | None) -> None:
+        self._directory = str(directory) if directory else None
+        self._file: Any = None
+        self.clear()
+
+    def clear(self) -> None:
+        if self._file is not None:
+            with suppress(OSError):  # what could not be written is to be forgotten anyway
+                self._file.close()
+        self.count = self.bytes = 0
+        self._file = tempfile.SpooledTemporaryFile(BUFFER_IN_MEMORY, dir=self._directory)  # noqa: SIM115
+
+    def add(self, row: tuple[Any, ...]) -> None:
+        self._file.seek(0, os.SEEK_END)  # `batches` may have ended anywhere
+        self._file.write(marshal.dumps(row))
+        self.count += 1
+        self.bytes += len(row[-1])
+
+    def batches(self) -> Iterator[list[tuple[Any, ...]]]:
+        self._file.seek(0)
+        rows: list[tuple[Any, ...]] = []
+        size = 0
+        for _ in range(self.count):
+            rows.append(marshal.load(self._file))  # noqa: S302 - ours, and nobody else can open it
+            size += len(rows[-1][-1])
+            if len(rows) == ROWS_AT_ONCE or size > BYTES_AT_ONCE:
+                yield rows
+                rows, size = [], 0
+        yield rows

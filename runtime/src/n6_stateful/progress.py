@@ -1,4 +1,4 @@
-"""A line that tells a person at a terminal how far a long run has come."""
+"""A line that shows somebody at a terminal how far a long run has come."""
 
 from __future__ import annotations
 
@@ -10,23 +10,30 @@ FIRST_AFTER_SECONDS = 2.0
 
 
 class Progress:
-    """Shows itself only on a terminal, and only in runs that take a while; under cron it is silent."""
+    """One line on standard error that changes in place; silent under cron, and in short runs.
 
-    def __init__(self) -> None:
-        self._next = time.monotonic() + FIRST_AFTER_SECONDS if sys.stderr.isatty() else float("inf")
-        self._shown = False
+    Args:
+        what: the beginning of the line, such as `delivering`.
+    """
 
-    def show(self, messages: int, size: int) -> None:
-        """Tell the count of messages and of bytes published so far."""
+    def __init__(self, what: str = "") -> None:
+        self._what = what
+        is_terminal = sys.stderr is not None and sys.stderr.isatty()
+        self._next = time.monotonic() + FIRST_AFTER_SECONDS if is_terminal else float("inf")
+        self._is_shown = False
+
+    def show(self, text: str) -> None:
+        """Show `text`, unless the line changed a moment ago."""
         if time.monotonic() < self._next:
             return
         self._next = time.monotonic() + SECONDS_BETWEEN
-        self._shown = True
-        sys.stderr.write(f"\r\x1b[Kpublished {messages:,} messages, {size / 2**20:,.1f} MiB ...")
+        self._is_shown = True
+        sys.stderr.write(f"\r\x1b[K{self._what} {text} ...")
         sys.stderr.flush()
 
     def end(self) -> None:
-        """Take the line away."""
-        if self._shown:
+        """Remove the line."""
+        if self._is_shown:
+            self._is_shown = False
             sys.stderr.write("\r\x1b[K")
             sys.stderr.flush()

@@ -1,32 +1,31 @@
 """The console command of a collector: what `MyCollector.run_script()` does.
 
-Each subcommand is a function that takes the collector class and the parsed arguments, and returns the exit
-code. `parser` knows them all.
+`parser` has every option and subcommand. A subcommand is a function that takes the collector and the parsed
+arguments, and returns the exit code.
 """
 
 from __future__ import annotations
 
-import errno
+import json
 import logging
+import os
 import sys
+from argparse import Namespace
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from datetime import UTC, datetime
+from pkgutil import resolve_name
+from typing import Any
 
 from n6_stateful import settings
-from n6_stateful.command.failures import Failure, failure_of, tell
-from n6_stateful.command.parser import OUTPUT, parse
-from n6_stateful.command.run import run
-from n6_stateful.command.streams import make_streams_safe
-from n6_stateful.config import masked_url_text
+from n6_stateful.collector import AbstractBaseCollector
+from n6_stateful.command.failures import failure_of, report
+from n6_stateful.command.parser import parse
+from n6_stateful.errors import N6StatefulError
 from n6_stateful.interruption import signals_raise
+from n6_stateful.masking import masked_url_text
 
-if TYPE_CHECKING:
-    from argparse import Namespace
-
-    from n6_stateful.collector import AbstractBaseCollector
-
-LOGGER = logging.getLogger(__name__)
 LOG_FORMAT = "%(asctime)s %(levelname)s %(name)s: %(message)s"
+MOST_HELD = 10_000  # lines of a log that --quiet-repeats holds back; with more, all of them are written
 
 
 def command_name(collector_class: type[AbstractBaseCollector]) -> str:
@@ -39,28 +38,50 @@ def main(collector_class: type[AbstractBaseCollector], argv: Sequence[str] | Non
     """Do what the command line says.
 
     Args:
-        collector_class: the collector.
+        collector_class: the collector; gets the parsed arguments as `cmdline_args`, if it has arguments of
+            its own (`get_arg_parser`).
         argv: the arguments; None means those of the process.
 
     Returns:
         The exit code: one of `n6_stateful.errors.EXIT_CODES`. The error was printed on standard error.
     """
-    stdout = make_streams_safe()
     args = parse(command_name(collector_class), collector_class, sys.argv[1:] if argv is None else argv)
+    if not args.handler:
+        args.parser.print_help()
+        return 2
+    _set_up_log(args)
     try:
-        set_up_log(args)
         with settings.use(_settings(args)), signals_raise():
-            code: int = args.handler(collector_class, args)
+            return _handled(collector_class, args)
     except BaseException as exc:
-        return tell(args, failure_of(exc))
-    sys.stdout.flush()
-    # Whoever reads no further (EPIPE) has what he wanted.
-    if stdout and stdout.error and stdout.error.errno != errno.EPIPE:
-        failure = Failure(code or 1, f"standard output cannot be written: {stdout.error.strerror}")
-        if args.handler is not run or args.dry_run:
-            return tell(args, failure)
-        LOGGER.warning(failure.text)
-    return code
+        if isinstance(exc, BrokenPipeError) and _silence_closed_stdout():
+            return 0
+        return report(args, failure_of(exc))
+
+
+def _handled(collector_class: type[AbstractBaseCollector], args: Namespace) -> int:
+    if hasattr(collector_class, "get_arg_parser"):
+        collector_class.cmdline_args = args  # type: ignore[attr-defined]
+    collector: Any = collector_class(**collector_class.get_script_init_kwargs())
+    if args.needed and not hasattr(collector, args.needed):
+        raise N6StatefulError(f"{collector_class.__name__} has no {args.needed}(), which this command needs")
+    try:
+        code: int = resolve_name(f"n6_stateful.command.{args.handler}")(collector, args)
+        sys.stdout.flush()
+        return code
+    finally:
+        if hasattr(collector, "journal"):
+            collector.journal.unlock()
+
+
+def _silence_closed_stdout() -> bool:
+    """Whether nobody reads standard output any more; if so, nothing more is written there."""
+    try:
+        sys.stdout.flush()
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return True
+    return False
 
 
 class MaskingFormatter(logging.Formatter):
@@ -71,24 +92,40 @@ class MaskingFormatter(logging.Formatter):
         return masked_url_text(super().format(record))
 
 
-def set_up_log(args: Namespace) -> None:
-    """Log to standard error, unless something else has been set up."""
-    formatter: logging.Formatter = MaskingFormatter(LOG_FORMAT)
-    if args.log_format == "json":
-        from n6_stateful.command.json_log import MaskingJsonFormatter
+class JsonFormatter(logging.Formatter):
+    """`--log-format json`: one object a line, without secrets."""
 
-        formatter = MaskingJsonFormatter()
-    handler = logging.StreamHandler()
-    handler.setFormatter(formatter)
+    def format(self, record: logging.LogRecord) -> str:
+        """The line."""
+        entry = {"timestamp": datetime.fromtimestamp(record.created, UTC).isoformat()}
+        entry |= {
+            name: getattr(record, name) for name in ("levelname", "name", "exit_code") if name in vars(record)
+        }
+        entry["message"] = masked_url_text(record.getMessage())
+        if record.exc_info:
+            entry["exc_info"] = masked_url_text(self.formatException(record.exc_info))
+        return json.dumps(entry)
+
+
+def _set_up_log(args: Namespace) -> None:
+    """Log to standard error, unless something else has been set up; with `--quiet-repeats` into
+    `args.held_log`, which writes there when it is flushed."""
+    handler: logging.Handler = logging.StreamHandler()
+    handler.setFormatter(JsonFormatter() if args.log_format == "json" else MaskingFormatter(LOG_FORMAT))
+    if args.quiet_repeats:
+        from logging.handlers import MemoryHandler
+
+        handler = args.held_log = MemoryHandler(MOST_HELD, flushLevel=logging.CRITICAL + 1, target=handler)
     logging.basicConfig(level=args.log_level.upper(), handlers=[handler])
 
 
 def _settings(args: Namespace) -> settings.Settings:
-    """What the command line says; where it is silent, what was set before (a test's wishes) stays."""
+    """What the command line says; where it is silent, the settings before (a test's) stay."""
     outer = settings.current()
-    return settings.Settings(
+    return outer._replace(
         config_paths=tuple(args.config) or outer.config_paths,
         output=args.output or outer.output,
-        with_output=OUTPUT in args.options,
-        dry_run=args.dry_run,
+        with_output="--output" in args.takes,
+        dry_run=bool(args.dry_run),
+        limit=args.limit,
     )

@@ -1,18 +1,15 @@
-"""The question before a command does what cannot be undone at once."""
+"""The question before a command changes something."""
 
 from __future__ import annotations
 
 import sys
-from typing import TYPE_CHECKING
+from argparse import Namespace
 
 from n6_stateful.errors import N6StatefulError
 
-if TYPE_CHECKING:
-    from argparse import Namespace
-
 
 def confirm(args: Namespace, question: str) -> None:
-    """Return if `--yes` was given, or if the person at the terminal says so.
+    """Return if `--yes` was given, or whoever is at the terminal agrees.
 
     Raises:
         N6StatefulError: otherwise.
@@ -21,11 +18,8 @@ def confirm(args: Namespace, question: str) -> None:
         return
     if not sys.stdin.isatty():
         raise N6StatefulError(
-            f"nothing was changed: give --yes, as there is no terminal to ask at. {question}"
+            f"nothing was changed; give --yes, as there is no terminal to ask at: {question}"
         )
-    try:
-        answer = input(f"{question} [y/N] ")
-    except EOFError:
-        answer = ""
-    if answer.strip().lower() not in ("y", "yes"):
+    print(question, end=" [y/N] ", flush=True)
+    if sys.stdin.readline().strip().lower() not in ("y", "yes"):
         raise N6StatefulError("nothing was changed")

@@ -1,30 +1,25 @@
-"""The command line: every option and subcommand in one place."""
+"""The command line: one tree of parsers, with every option and subcommand."""
 
 from __future__ import annotations
 
 import argparse
-import sys
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import Any, NoReturn
 
-from n6_stateful.command.check import check
-from n6_stateful.command.run import run
-from n6_stateful.duration import seconds
+from n6_stateful import __version__
+from n6_stateful.collector import AbstractBaseCollector
+from n6_stateful.converters import seconds
 from n6_stateful.errors import EXIT_CODES
 
-if TYPE_CHECKING:
-    from n6_stateful.collector import AbstractBaseCollector
-
-Handler = Callable[[type["AbstractBaseCollector"], argparse.Namespace], int]
+SUBCOMMANDS = ("run", "check", "state", "outbox", "runs", "status")
+OF_RUN = ("--output", "--dry-run", "--limit", "--quiet-repeats")  # these may stand before `run`, too
 
 
 class _Parser(argparse.ArgumentParser):
-    def __init__(self, **kwargs: Any) -> None:
-        super().__init__(formatter_class=argparse.RawDescriptionHelpFormatter, **kwargs)
-
     def error(self, message: str) -> NoReturn:
-        """Without what follows `://`: behind a misspelt option it may be a password."""
+        """Hide what follows `://`: after a misspelt option that may be a password."""
         shown, mark, _ = message.partition("://")
         super().error(shown + mark + ("***" if mark else ""))
 
@@ -36,10 +31,9 @@ def _not_empty(text: str) -> str:
 
 
 def _count(text: str) -> int:
-    count = int(text) if text.isdecimal() else 0
-    if count < 1:
+    if not text.isdecimal() or not int(text):
         raise argparse.ArgumentTypeError("must be a number, 1 or more")
-    return min(count, sys.maxsize)
+    return int(text)
 
 
 def _duration(text: str) -> int:
@@ -49,185 +43,136 @@ def _duration(text: str) -> int:
         raise argparse.ArgumentTypeError(str(exc)) from exc
 
 
-def _option(name: str, **kwargs: Any) -> _Parser:
-    # Without a default, so that no parser overwrites what another has found.
-    parser = _Parser(add_help=False, argument_default=argparse.SUPPRESS)
-    parser.add_argument(name, **kwargs)
-    return parser
-
-
-# These count wherever they stand on the command line.
-CONFIG = _option(
-    "--config",
-    action="append",
-    type=_not_empty,
-    metavar="FILE|DIR",
-    help="read the configuration here (repeatable; default: $N6_CONFIG, else /etc/n6 and ~/.n6)",
-)
-LOG_LEVEL = _option(
-    "--log-level",
-    choices=["debug", "info", "warning", "error"],
-    help="minimum severity to log to standard error (default: info)",
-)
-LOG_FORMAT = _option(
-    "--log-format",
-    choices=["text", "json"],
-    help="how to log: for people, or a JSON object a line (default: text)",
-)
-OUTPUT = _option(
-    "--output",
-    type=_not_empty,
-    metavar="URL",
-    help="the output, whatever the configuration says: amqp://..., amqps://... or spool:PATH",
-)
-DRY_RUN = _option("--dry-run", action="store_true", help="download and show; publish nothing, save nothing")
-DEFAULTS: dict[str, Any] = {
-    "config": [],
-    "log_level": "info",
-    "log_format": "text",
-    "output": None,
-    "dry_run": False,
-}
-
-
 def parse(prog: str, collector_class: type[AbstractBaseCollector], argv: Sequence[str]) -> argparse.Namespace:
-    """The parsed command line; `handler` in it is the function to call.
+    """The parsed command line; `handler` names the function to call, empty for a group of subcommands, and
+    `needed` a method that the collector must have for it.
 
     Raises:
         SystemExit: 2 for wrong usage, 0 for `--help` and `--version`.
     """
-    options = [CONFIG, LOG_LEVEL, LOG_FORMAT, OUTPUT, DRY_RUN]
-    args = argparse.Namespace(**DEFAULTS, prog=prog, handler=run, options=options)
-    usage = "%(prog)s [OPTION ...] [COMMAND ...]"
-    anywhere = _Parser(prog=prog, usage=usage, parents=options, add_help=False, allow_abbrev=False)
-    _, rest = anywhere.parse_known_args(argv, args)
-    parser = _parser(prog, collector_class, options, rest)
-    parser.parse_args(rest, args)
-    for name, option in {"--output": OUTPUT, "--dry-run": DRY_RUN}.items():
-        if getattr(args, name[2:].replace("-", "_")) and option not in args.options:
-            parser.error(f"{name} does not apply to this subcommand")
+    if not {*SUBCOMMANDS, "-h", "--help", "--version"} & set(argv):
+        argv = ["run", *argv]  # an argument of the collector's own may come first
+    args = argparse.Namespace(prog=prog, log_level="info", log_format="text", output=None)
+    args.dry_run = args.quiet_repeats = args.limit = None
+    _tree(prog, collector_class).parse_args(argv, args)
+    args.config = [path for depth in range(3) for path in getattr(args, f"config_{depth}", [])]
+    for name in OF_RUN:
+        if getattr(args, name[2:].replace("-", "_")) and name not in args.takes:
+            args.parser.error(f"{name} does not apply to this subcommand")
+    if args.handler == "run.run" and args.limit and not args.dry_run:
+        args.parser.error("--limit needs --dry-run")
     return args
 
 
-def _parser(
-    prog: str, collector_class: type[AbstractBaseCollector], options: list[_Parser], argv: Sequence[str]
-) -> _Parser:
+def _tree(prog: str, collector_class: type[AbstractBaseCollector]) -> _Parser:
     codes = "\n".join(f"  {code:<4} {meaning}" for code, meaning in EXIT_CODES.items())
     parser = _Parser(
         prog=prog,
-        description=f"Run {collector_class.__name__}, a stateful n6 collector. Without a subcommand: run.",
+        description=f"Run {collector_class.__name__}, an n6 collector. Without a subcommand: run.",
         epilog=f"exit codes:\n{codes}",
-        parents=options,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("--version", action=_Version)
+    version = f"%(prog)s: n6-stateful-runtime {__version__}"
+    parser.add_argument("--version", action="version", version=version)
+    _add_options(parser, 0, OF_RUN)
     commands = parser.add_subparsers(metavar="COMMAND", title="subcommands")
-    _add(commands, "run", run, "collect and publish what is new", OUTPUT, DRY_RUN)
-    _add(commands, "check", check, "try configuration, state, output and metrics; publish nothing", OUTPUT)
-    for name, help, add in (
-        ("runs", "list what the runs did, the newest first", _add_runs),
-        ("status", "tell a monitoring system how it is: one line, exit code 0, 1, 2 or 3", _add_status),
-    ):
-        if name in argv:
-            add(commands, help)
-        else:
-            commands.add_parser(name, help=help)
-    state = commands.add_parser("state", help="look at the state, change it")
-    spool = commands.add_parser("spool", help="look at the spool, send it on")
-    # Each of their parsers takes its time to build, and most runs, cron's, need none of them.
-    if "state" in argv:
-        _add_state_actions(state.add_subparsers(metavar="ACTION", required=True))
-    if "spool" in argv:
-        _add_spool_actions(spool.add_subparsers(metavar="ACTION", required=True))
+    # Without __init__, which may need the arguments. In n6 it is an instance or a class method.
+    own = getattr(collector_class.__new__(collector_class), "get_arg_parser", _Parser)
+    leaf = partial(_leaf, commands, own, "")
+    leaf("run", "run.run", "collect and deliver what is new", *OF_RUN)
+    leaf("check", "run.check", "try configuration, state, output and metrics; publish nothing", "--output")
+    _add_reports(leaf)
+    group = _group(commands, "state", "inspect or change the state")
+    _add_state(partial(_leaf, group, own, "current_state"))
+    group = _group(commands, "outbox", "inspect or deliver the messages that wait")
+    _add_outbox(partial(_leaf, group, own, "send"))
     return parser
 
 
-def _add(commands: Any, name: str, handler: Handler, help: str, *options: _Parser) -> _Parser:
-    """Add a subcommand that takes these options beside those that every one takes."""
-    parents = [CONFIG, LOG_LEVEL, LOG_FORMAT, *options]
-    parser: _Parser = commands.add_parser(name, parents=parents, help=help, description=help)
-    parser.set_defaults(handler=handler, options=options)
-    return parser
+def _add_options(parser: _Parser, depth: int, names: Sequence[str]) -> None:
+    """Add options without defaults, so that a subparser overwrites nothing that stands before it."""
+    add = partial(parser.add_argument, default=argparse.SUPPRESS)
+    help = "read the configuration here (repeatable; default: $N6_CONFIG, else /etc/n6 and ~/.n6)"
+    add("--config", action="append", type=_not_empty, dest=f"config_{depth}", metavar="FILE|DIR", help=help)
+    add("--log-level", choices=["debug", "info", "warning", "error"], help="(default: info)")
+    add("--log-format", choices=["text", "json"], help="JSON: one object a line (default: text)")
+    if "--output" in names:
+        help = "deliver there, whatever the configuration says: amqp://..., amqps://... or outbox:"
+        add("--output", type=_not_empty, metavar="URL", help=help)
+    if "--dry-run" in names:
+        add("--dry-run", action="store_true", help="download and show; publish nothing, save nothing")
+    if "--limit" in names:
+        add("--limit", type=_count, metavar="N", help="show at most N messages (of a dry run)")
+    if "--quiet-repeats" in names:
+        help = "print errors and warnings when the outcome of runs changes, then once a day (for cron)"
+        add("--quiet-repeats", action="store_true", help=help)
+    if "--json" in names:
+        parser.add_argument("--json", action="store_true", help="as JSON")
+    if "--yes" in names:
+        parser.add_argument("--yes", action="store_true", help="do not ask")
 
 
-def _add_runs(commands: Any, help: str) -> None:
-    from n6_stateful.command.runs import runs
-
-    add = _add(commands, "runs", runs, help)
-    add.add_argument("--last", type=_count, metavar="N", help="the last N of them")
-    add.add_argument("--since", type=_duration, metavar="DURATION", help="not those before: 90m, 7d, ...")
-    add.add_argument("--json", action="store_true", help="as JSON, one run a line")
-    add.add_argument("--plot", type=Path, metavar="FILE", help="draw them into FILE (.svg, .png, .pdf)")
+def _group(commands: Any, name: str, help: str) -> Any:
+    parser = commands.add_parser(name, help=help, description=help)
+    _add_options(parser, 1, ())
+    parser.set_defaults(handler="", takes=(), parser=parser)
+    return parser.add_subparsers(metavar="ACTION", title="actions")
 
 
-def _add_status(commands: Any, help: str) -> None:
-    from n6_stateful.command.status import status
-
-    add = _add(commands, "status", status, help, OUTPUT)
-    for name, default, what in (
-        ("--warning", "2h", "WARNING if the last good run was earlier, or a run or a message takes longer"),
-        ("--critical", "6h", "CRITICAL for the same reasons"),
-        ("--no-data", "7d", "WARNING if nothing new has come for so long"),
-    ):
-        text = f"{what} (default: {default})"
-        add.add_argument(name, type=_duration, metavar="DURATION", default=seconds(default), help=text)
-
-
-def _add_state_actions(actions: Any) -> None:
-    from n6_stateful.command import state
-
-    add = _add(actions, "show", state.show, "show the state, where it is, and the generations that are kept")
-    add.add_argument("--json", action="store_true", help="as JSON")
-    add = _add(actions, "reset", state.reset, "start again from the default state; the old one is kept")
-    add.add_argument("--yes", action="store_true", help="do not ask")
-    add = _add(actions, "restore", state.restore, "go back to an earlier generation")
-    add.add_argument(
-        "generation", nargs="?", metavar="GENERATION", help="its number, or the beginning of its id"
+def _leaf(
+    commands: Any, own: Callable[[], Any], needed: str, name: str, handler: str, help: str, *options: str
+) -> Any:
+    """Add a subcommand, and return its `add_argument`. `own` makes a parser of the collector's arguments."""
+    parent = own()
+    for action in parent._actions if name != "run" else ():  # elsewhere none of them is required
+        action.required = False
+        action.nargs = action.nargs if action.option_strings else action.nargs or "?"
+    parser = commands.add_parser(
+        name, help=help, description=help, parents=[parent], conflict_handler="resolve"
     )
-    add.add_argument("--yes", action="store_true", help="do not ask")
-    add = _add(actions, "export", state.export, "write the state to a file")
-    add.add_argument("file", metavar="FILE", help="*.json for JSON, else a pickle; - for standard output")
-    add = _add(actions, "import", state.import_, "take over a state from a file, for instance one of n6's")
-    add.add_argument("file", metavar="FILE", help="a pickle, *.json or n6's *.txt; - for standard input")
-    add.add_argument("--yes", action="store_true", help="do not ask")
-    _add(actions, "edit", state.edit, "edit the state as JSON in $EDITOR")
-    add = _add(actions, "schema", state.schema, "print the SQL that makes the table for states in a database")
-    engines = ("postgresql", "mysql")
-    add.add_argument("engine", nargs="?", choices=engines, help="default: that of [state] url")
+    _add_options(parser, 2, options)
+    parser.set_defaults(handler=handler, needed=needed, takes=options, parser=parser)
+    return parser.add_argument
 
 
-def _add_spool_actions(actions: Any) -> None:
-    from n6_stateful.command import spool
-
-    an_id = "as `list` shows it; its beginning will do"
-    add = _add(actions, "list", spool.list_, "list the messages that wait in the spool", OUTPUT)
-    add.add_argument("--json", action="store_true", help="as JSON, one message a line")
-    add.add_argument("--limit", type=_count, metavar="N", help="at most N messages")
-    help = "write one message's body to standard output, the rest to standard error"
-    add = _add(actions, "show", spool.show, help, OUTPUT)
-    add.add_argument("message_id", metavar="MESSAGE_ID", help=an_id)
-    help = "send the messages on to RabbitMQ, and drop what it has confirmed"
-    add = _add(actions, "forward", spool.forward, help, OUTPUT)
-    add.add_argument(
-        "--to", type=_not_empty, metavar="URL", help="amqp://... or amqps://... (default: as configured)"
-    )
-    help = "take one message out for good, unsent: one that no broker takes, say"
-    add = _add(actions, "drop", spool.drop, help, OUTPUT)
-    add.add_argument("message_id", metavar="MESSAGE_ID", help=an_id)
-    add.add_argument("--yes", action="store_true", help="do not ask")
+def _add_reports(leaf: Any) -> None:
+    add = leaf("runs", "runs.runs", "list what the runs did, the newest first", "--json")
+    add("--last", type=_count, metavar="N", help="the last N of them")
+    add("--since", type=_duration, metavar="DURATION", help="not those before: 90m, 7d, ...")
+    add("--plot", type=Path, metavar="FILE", help="draw them into FILE (.svg, .png, .pdf)")
+    help = "report health to a monitoring system: one line, exit code 0, 1, 2 or 3"
+    add = partial(leaf("status", "runs.status", help), type=_duration, metavar="DURATION")
+    add("--warning", help="if the last good run was earlier, or a run or a message takes longer")
+    add("--critical", help="for the same reasons; both depend on [monitoring] expect_every")
+    add("--no-data", help="warn if nothing new has come for so long (default: 7d)")
 
 
-class _Version(argparse.Action):
-    """`--version`: that of the collector's distribution and that of the runtime."""
+def _add_state(leaf: Any) -> None:
+    leaf("show", "state.show", "show the state, and the generations that are kept", "--json")
+    leaf("reset", "state.reset", "begin again with the default state", "--yes")
+    add = leaf("restore", "state.restore", "go back to the state of an earlier run", "--yes")
+    add("number", nargs="?", type=_count, metavar="NUMBER", help="of a generation (default: the one before)")
+    add = leaf("rewind", "state.rewind", "collect again from a time or a cursor on", "--yes")
+    add("to", type=_not_empty, metavar="TIME|CURSOR", help="as in the state, or ISO 8601")
+    add = leaf("forget", "state.forget", "collect one item again", "--yes")
+    add("key", type=_not_empty, metavar="KEY", help="what item_key() returns for the item")
+    add = leaf("export", "state.export", "write the state to a file")
+    add("file", metavar="FILE", help="*.json for JSON, else a pickle; - for standard output")
+    add = leaf("import", "state.import_", "replace the state by that of a file", "--yes")
+    add("file", metavar="FILE", help="a pickle, *.json or n6's *.txt; - for standard input")
+    leaf("edit", "state.edit", "edit the state as JSON in $EDITOR")
+    add = leaf("schema", "state.schema", "print the SQL that makes the tables of a journal")
+    add("engine", nargs="?", metavar="ENGINE", help="postgresql or mysql (default: that of [journal] url)")
 
-    def __init__(self, option_strings: Sequence[str], dest: str) -> None:
-        super().__init__(option_strings, argparse.SUPPRESS, nargs=0, help="show the versions and exit")
 
-    def __call__(self, parser: argparse.ArgumentParser, *args: Any) -> None:
-        from importlib.metadata import entry_points
-
-        from n6_stateful import __version__
-
-        scripts = entry_points(group="console_scripts", name=parser.prog)
-        own = "".join(f"{script.dist.name} {script.dist.version}, " for script in scripts if script.dist)
-        print(f"{parser.prog}: {own}n6-stateful-runtime {__version__}")
-        parser.exit()
+def _add_outbox(leaf: Any) -> None:
+    leaf("list", "outbox.list_", "list the messages that wait", "--json", "--limit")
+    add = leaf("show", "outbox.show", "print the body of a message, and the rest to standard error")
+    add("id", type=_count, metavar="ID", help="as `outbox list` shows it")
+    add = leaf("deliver", "outbox.deliver", "deliver what waits", "--output")
+    help = "amqp://... or amqps://... (default: as configured)"
+    add("--to", type=_not_empty, metavar="URL", dest="output", default=argparse.SUPPRESS, help=help)
+    add = leaf("drop", "outbox.drop", "remove messages for good, undelivered", "--yes")
+    add("id", nargs="?", type=_count, metavar="ID", help="as `outbox list` shows it")
+    add("--refused", action="store_true", help="all that the broker has refused")
+    add("--all", action="store_true", help="all of them")

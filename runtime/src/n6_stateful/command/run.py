@@ -1,63 +1,125 @@
-"""`run`: what cron calls."""
+"""`run`, which cron calls, and `check`, which tries everything without asking the source."""
 
 from __future__ import annotations
 
+import logging
+import os
 import time
-from typing import TYPE_CHECKING
+from argparse import Namespace
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
 
-from n6_stateful import settings
-from n6_stateful.collector import BaseCollector
-from n6_stateful.command.failures import Failure, failure_of, tell
-from n6_stateful.errors import PublishError
-from n6_stateful.interruption import end_if_forked, raise_if_interrupted
-from n6_stateful.publishing import QueuedBase
-from n6_stateful.record.recording import Recording
-from n6_stateful.state.mixin import CollectorWithStateMixin
-
-if TYPE_CHECKING:
-    from argparse import Namespace
-
-    from n6_stateful.collector import AbstractBaseCollector
+from n6_stateful.command.failures import Failure, failure_of, report
+from n6_stateful.errors import ConfigError, N6StatefulError, PublishError, StateError, StateLockedError
+from n6_stateful.health import Limits, Recorder, counted, data_size
+from n6_stateful.interruption import raise_if_interrupted
 
 
-def run(collector_class: type[AbstractBaseCollector], args: Namespace) -> int:
-    """Run the collector; on success print one closing line."""
+def run(collector: Any, args: Namespace) -> int:
+    """Run the collector, record the run, and print one closing line."""
     started = time.time()
-    recording: Recording | None = None
-    failure: Failure | None = None
-    try:
-        collector = collector_class(**collector_class.get_script_init_kwargs())
-        if isinstance(collector, BaseCollector) and not args.dry_run:
-            recording = Recording(collector, started)
+    failure = Failure(0, "")
+    if args.dry_run or not hasattr(collector, "open_journal"):
         collector.run_handling()
         raise_if_interrupted()  # the collector may have swallowed it
-        print(closing_line(collector, time.time() - started))
-        if isinstance(collector, QueuedBase) and collector.delivery_problem is not None:
-            failure = Failure(PublishError.exit_code, collector.delivery_problem)
+    else:
+        failure = _run_recorded(collector, Recorder(collector, started), args)
+    if failure.exit_code in (0, PublishError.exit_code):
+        print(closing_line(collector, time.time() - started, is_dry=args.dry_run))
+    return failure.exit_code
+
+
+def _run_recorded(collector: Any, recorder: Recorder, args: Namespace) -> Failure:
+    failure = Failure(0, "")
+    logging.getLogger().addHandler(recorder)
+    try:
+        collector.open_journal()
+        recorder.begin()
+        collector.run_handling()
+        raise_if_interrupted()
+    except StateLockedError:
+        raise  # the run in progress has the record
     except BaseException as exc:
-        end_if_forked()
         failure = failure_of(exc)
-    if failure:
-        tell(args, failure)
-    code, text = failure or (0, "")
-    if recording:
-        recording.end(time.time(), code, text)
-    return code
+    finally:
+        logging.getLogger().removeHandler(recorder)
+    is_repeat = args.quiet_repeats and recorder.is_repeat(*failure)
+    recorder.end(*failure, printed=not is_repeat)
+    if is_repeat:
+        args.held_log.buffer.clear()
+    elif failure.exit_code:
+        report(args, failure)
+    return failure
 
 
-def closing_line(collector: AbstractBaseCollector, seconds: float) -> str:
+def closing_line(collector: Any, seconds: float, *, is_dry: bool | None = False) -> str:
     """What a run has done, in one line."""
     parts = []
-    dry_run = settings.current().dry_run
-    if isinstance(collector, QueuedBase):
-        count = collector.published_count
-        what = "would have published" if dry_run else "published"
-        what += f" {count:,} message{'' if count == 1 else 's'}"
-        if count:
-            what += f" ({collector.published_bytes:,} bytes)"
-            what += "" if dry_run else f" to {collector.output_where}"
-        parts.append(what)
-    if isinstance(collector, CollectorWithStateMixin):
-        kept = ", not changed" if dry_run else ""
-        parts.append(f"state generation {collector.state_generation[:8] or 'none'}{kept}")
+    if hasattr(collector, "published_count"):
+        what = "would have collected" if is_dry else "collected"
+        size = f" ({data_size(collector.published_bytes)})" if collector.published_count else ""
+        parts.append(f"{what} {counted(collector.published_count, 'message')}{size}")
+        if not is_dry:
+            waiting = f"{collector.journal.backlog().messages:,} waiting"
+            delivered = f"delivered {collector.delivered_count:,}, {waiting}"
+            parts[0] += (
+                f", {waiting} in the outbox" if collector.outbox_is_destination() else f", {delivered}"
+            )
+    if hasattr(collector, "state_number"):
+        parts.append(f"state {collector.state_number or 'none'}" + (", unchanged" if is_dry else ""))
     return "; ".join([*parts, f"{max(0.0, seconds):.1f} s"])
+
+
+def check(collector: Any, args: Namespace) -> int:
+    """Try the configuration, the state, the output and the metrics, and print a line for each.
+
+    Returns:
+        0, or the exit code of the first that fails; the others are tried all the same.
+    """
+    print("configuration: ok")
+    codes = []
+    if hasattr(collector, "current_state"):
+        codes.append(_try("state", lambda: _state(collector)))
+    if hasattr(collector, "try_output"):
+        codes.append(_try("output", collector.try_output))
+    if options := getattr(collector, "config_full", {}).get("monitoring"):
+        codes.append(_try("metrics", lambda: _metrics(options)))
+    print("source: not asked; `run --dry-run` does")
+    return next(filter(None, codes), 0)
+
+
+def _try(name: str, look: Callable[[], str]) -> int:
+    try:
+        print(f"{name}: ok, {look()}")
+    except N6StatefulError as exc:
+        print(f"{name}: {exc}")
+        return exc.exit_code
+    return 0
+
+
+def _state(collector: Any) -> str:
+    journal, file = collector.journal, collector.state_path
+    state, generation = collector.current_state()
+    collector.check_state(state)
+    if generation:
+        return f"number {generation.number} of {generation.saved} in {journal.where}"
+    if file and file.exists():
+        collector.read_file(file.read_bytes(), str(file))  # it may be damaged
+        return f"the next run imports {file}"
+    directory = next(path for path in journal.path.parents if path.exists())
+    if file and not os.access(directory, os.W_OK | os.X_OK):
+        raise StateError(f"{directory}: this user may not write there; nothing was tried")
+    return f"none yet; the first run makes {journal.where}"
+
+
+def _metrics(options: Any) -> str:
+    Limits.expecting(options["expect_every"])
+    if not options["textfile_dir"]:
+        return "none, as [monitoring] textfile_dir is not set"
+    directory = Path(options["textfile_dir"]).expanduser()
+    if not directory.is_dir() or not os.access(directory, os.W_OK | os.X_OK):
+        raise ConfigError(
+            f"[monitoring] textfile_dir = {directory}: not a directory where this user may write"
+        )
+    return f"in {directory}"

@@ -1,126 +1,121 @@
-"""`state show`, `reset`, `restore`, `export`, `import`, `edit` and `schema`.
+"""`state show`, `reset`, `restore`, `rewind`, `forget`, `export`, `import`, `edit` and `schema`.
 
-Those that change the state take its lock, so they cannot race a run. Those that only look say so when a run
-is in progress; what they read is whole all the same, since a save replaces the state in one step.
+Those that change the state take the lock, so they cannot race a run; they print what changes, and save a new
+generation. Those that only look read what was saved last.
 """
 
 from __future__ import annotations
 
-import io
+import difflib
 import json
 import os
 import pickle
-import pprint
+import shlex
+import shutil
+import subprocess
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
+import tempfile
+from argparse import Namespace
+from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from pprint import pformat
+from typing import Any
 
-from n6_stateful import typed_json
+from n6_stateful.command import typed_json
 from n6_stateful.command.confirm import confirm
-from n6_stateful.command.state_look import look
-from n6_stateful.errors import ConfigError, N6StatefulError, StateError, StateLockedError
-from n6_stateful.extras import needs_extra
-from n6_stateful.state.file import FileStore
-from n6_stateful.state.mixin import CollectorWithStateMixin
-from n6_stateful.state.store import BrokenStateError, Generation, StateStore
+from n6_stateful.errors import N6StatefulError, PublishError, StateError, StateLockedError
+from n6_stateful.health import moved_aside
+from n6_stateful.journal import schema as journal_schema
 
-SHORTEST_ID = 4  # what is shorter is a number
-
-if TYPE_CHECKING:
-    from argparse import Namespace
-
-    from n6_stateful.collector import AbstractBaseCollector
+LONGEST_DIFF = 40  # lines
 
 
-def show(collector_class: type[AbstractBaseCollector], args: Namespace) -> int:
-    """Print the state, even if its classes cannot be imported any more, and list the generations that are
-    kept and the broken ones that were set aside."""
-    collector = _collector(collector_class)
-    store = collector.state_store
-    _note_a_run(store)
-    kept, aside = store.generations(), store.set_aside_names()
-    if not kept and not aside:
-        print("null" if args.json else f"no state yet in {store.where}")
-        return 0
-    problems = [_problem(store, each) for each in kept]
-    kept = [each._replace(problem=str(problem or "")) for each, problem in zip(kept, problems, strict=True)]
-    state = [] if problems[:1] != [None] else [store.read(look)[0]]
+def show(collector: Any, args: Namespace) -> int:
+    """Print the state, the generations that are kept, and journals that were moved aside."""
+    journal, file = collector.journal, collector.state_path
+    _note_a_run(collector)
+    kept, aside = journal.generations(), [str(path) for path in moved_aside(journal)]
+    state, current = collector.current_state()
+    where = journal.where if current else str(file) if file and file.exists() else None
     if args.json:
-        told = {"state": typed_json.dump(state[0], to_look_at=True)} if state else {}
-        generations = [_about(each) for each in kept]
-        current = generations[0] if kept else {}
-        print(json.dumps({**current, **told, "generations": generations, "broken": aside}, indent=2))
+        about = current._asdict() if current else {"number": None, "saved": None}
+        about |= {"where": where, "state": typed_json.dump(state, show=True), "broken": aside}
+        about["generations"] = [generation._asdict() for generation in kept]
+        print(json.dumps(about if where else None, indent=2))
+        return 0
+    for generation in kept:
+        print(f"number {generation.number}  {generation.saved}  {generation.size:,} bytes  {journal.where}")
+    for name in aside:
+        print(f"broken, moved aside: {name}")
+    print("" if current else f"the next run imports {file}" if where else f"no state yet in {journal.where}")
+    print(pformat(state, width=100) if where else "", end="\n" if where else "")
+    return 0
+
+
+def reset(collector: Any, args: Namespace) -> int:
+    """Save the default state."""
+    before = _to_replace(collector)
+    question = "The next run collects everything that the source still has. Begin again?"
+    return _save(collector, before, collector.make_default_state(), args, question)
+
+
+def restore(collector: Any, args: Namespace) -> int:
+    """Save the state of an earlier generation."""
+    before = _to_replace(collector)
+    kept = collector.journal.generations()
+    wanted = [each for each in kept if each.number == args.number] if args.number else kept[1:2]
+    if not wanted:
+        which = f"generation {args.number}" if args.number else "earlier generation"
+        raise N6StatefulError(f"no {which} is kept; nothing was changed; `state show` lists them")
+    state = collector.read_generation(wanted[0].number)
+    question = f"What was collected since {wanted[0].saved} is collected again. Go back to that state?"
+    return _save(collector, before, state, args, question)
+
+
+def rewind(collector: Any, args: Namespace) -> int:
+    """Save a state from which the next run collects again what came after a time or a cursor."""
+    state, before = _locked(collector)
+    if hasattr(collector, "rewound"):
+        state = collector.rewound(state, args.to)
+    elif isinstance(state, dict) and isinstance(state.get("last_utc"), str | datetime | float | int):
+        state["last_utc"] = _as_type_of(state["last_utc"], args.to)
     else:
-        for each in kept:
-            print(_line(each))
-        for name in aside:
-            print(f"broken, set aside: {name}")
-        if state:
-            print()
-            try:
-                pprint.pp(state[0], width=100)
-            except RecursionError:
-                print("(too deep to be shown)")
-    if kept and problems[0]:
-        raise problems[0]
-    return 0
+        raise _no_hook(collector, "rewound(self, state, to)")
+    return _save(collector, before, state, args, f"Collect again from {args.to} on?")
 
 
-def reset(collector_class: type[AbstractBaseCollector], args: Namespace) -> int:
-    """Save the default state as a new generation."""
-    collector = _locked(collector_class)
-    confirm(args, "Everything that the source still shows will be taken again. Start from the default state?")
-    _save(collector, collector.make_default_state())
-    return 0
+def forget(collector: Any, args: Namespace) -> int:
+    """Save a state in which one item is not known, so that the next run collects it again."""
+    state, before = _locked(collector)
+    if not hasattr(collector, "without_item"):
+        raise _no_hook(collector, "without_item(self, state, key)")
+    state = collector.without_item(state, args.key)
+    return _save(collector, before, state, args, f"Collect {args.key} again?")
 
 
-def restore(collector_class: type[AbstractBaseCollector], args: Namespace) -> int:
-    """Save an earlier generation as a new one."""
-    collector = _locked(collector_class)
-    wanted, kept = args.generation, collector.state_store.generations()
-
-    def is_wanted(each: Generation) -> bool:
-        return each.id.startswith(wanted) if len(wanted) >= SHORTEST_ID else str(each.number) == wanted
-
-    found = list(filter(is_wanted, kept)) if wanted else kept[1:2]
-    if len(found) != 1:
-        raise N6StatefulError(
-            ("more than one" if found else "no")
-            + (f" generation has the id or number {wanted}" if wanted else " earlier generation is kept")
-            + "; nothing was changed; `state show` lists them"
-        )
-    with _or_nothing_was_changed():
-        state, generation = collector.read_state(found[0])
-    saved = generation.saved or "then"
-    confirm(args, f"What was taken since {saved} will be taken again. Go back to that state?")
-    _save(collector, state)
-    return 0
-
-
-def export(collector_class: type[AbstractBaseCollector], args: Namespace) -> int:
+def export(collector: Any, args: Namespace) -> int:
     """Write the state to a file, as JSON if its name ends in `.json`, else as a plain pickle."""
-    collector = _collector(collector_class)
-    _note_a_run(collector.state_store)
-    try:
-        state, _ = collector.read_state()
-    except FileNotFoundError:
-        raise StateError(f"there is no state yet in {collector.state_store.where}") from None
-    if args.file.endswith(".json"):
-        data = _as_json(state)
-    else:
-        # An older protocol, without our mark before it, could be taken for a pickle of Python 2.
-        protocol = 3 if collector.pickle_protocol in (0, 1, 2) else collector.pickle_protocol
-        data = pickle.dumps(state, protocol)
+    _note_a_run(collector)
+    if waiting := collector.journal.backlog().messages:
+        waits = (
+            "1 message of this state waits" if waiting == 1 else f"{waiting:,} messages of this state wait"
+        )
+        raise PublishError(f"{waits} in the outbox; nothing was exported; `outbox deliver` first")
+    state, generation = collector.current_state()
+    if generation is None and not (collector.state_path and collector.state_path.exists()):
+        raise StateError(f"there is no state yet in {collector.journal.where}; nothing was exported")
+    # Protocols below 3 would be taken for Python 2's.
+    data = (
+        _as_json(state)
+        if args.file.endswith(".json")
+        else pickle.dumps(state, max(3, collector.pickle_protocol))
+    )
     if args.file == "-":
-        sys.stdout.flush()
         sys.stdout.buffer.write(data)
         sys.stdout.buffer.flush()
         return 0
     try:
-        descriptor = os.open(args.file, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
-        with os.fdopen(descriptor, "wb") as file:
+        with open(args.file, "wb", opener=lambda path, flags: os.open(path, flags, 0o600)) as file:
             file.write(data)
     except OSError as exc:
         raise StateError(f"{args.file}: cannot be written: {exc.strerror}") from exc
@@ -128,165 +123,108 @@ def export(collector_class: type[AbstractBaseCollector], args: Namespace) -> int
     return 0
 
 
-def import_(collector_class: type[AbstractBaseCollector], args: Namespace) -> int:
-    """Save what is in a file as a new generation: JSON, a text of n6's oldest mixins, or a pickle."""
-    collector = _locked(collector_class)
-    with _or_nothing_was_changed():
-        try:
-            data = sys.stdin.buffer.read() if args.file == "-" else Path(args.file).read_bytes()
-        except OSError as exc:
-            raise StateError(f"{args.file}: cannot be read: {exc.strerror}") from exc
-        state = _imported(collector, args.file, data)
-    if args.file != "-":
-        kept = collector.state_store.generations()[:1]
-        replaced = "".join(f" in place of the one of {each.saved or each.where}" for each in kept)
-        shown = pprint.pformat(state, width=100, compact=True)[:2000]
-        confirm(args, f"Take over this state{replaced}?\n{shown}\n")
-    _save(collector, state)
-    return 0
-
-
-def edit(collector_class: type[AbstractBaseCollector], args: Namespace) -> int:
-    """Open the state as JSON in `$EDITOR`, and save what comes back as a new generation."""
-    import shutil
-    import tempfile
-
-    collector = _locked(collector_class)
+def import_(collector: Any, args: Namespace) -> int:
+    """Save what is in a file: JSON, a text of n6's oldest mixins, a pickle, or a state file."""
+    before = _to_replace(collector)
     try:
-        state, _ = collector.read_state()
-    except FileNotFoundError:
-        state = collector.make_default_state()
-    before = _as_json(state)
-    # Editors may replace the file, and leave others beside it.
-    directory = tempfile.mkdtemp(prefix="n6-state-")
-    file = Path(directory, "state.json")
-    try:
-        file.write_bytes(before)
-        _call_editor(file)
-        after = file.read_bytes()
-    except BaseException as exc:
-        shutil.rmtree(directory)
-        if isinstance(exc, OSError):
-            raise StateError(f"nothing was changed: what was edited is gone: {exc.strerror}") from exc
-        raise
-    if after == before:
-        print("nothing was changed")
+        data = sys.stdin.buffer.read() if args.file == "-" else Path(args.file).read_bytes()
+    except OSError as exc:
+        raise StateError(f"{args.file}: cannot be read: {exc.strerror}; nothing was changed") from exc
+    if args.file.endswith(".json"):
+        state = _from_json(data, args.file)
+    elif args.file.endswith(".txt"):
+        state = data.decode("utf-8", "surrogateescape")  # str(state), in n6's oldest mixins
     else:
-        try:
-            with _or_nothing_was_changed():
-                edited = _from_json(after, "what was edited", like=state)
-            _save(collector, edited)
-        except StateError as exc:
-            raise StateError(f"{exc}; it is kept: mend it, then `state import {file}`") from exc
-    shutil.rmtree(directory)
+        state = collector.read_file(data, args.file)
+    return _save(collector, before, state, args, "Import this state?")
+
+
+def edit(collector: Any, args: Namespace) -> int:
+    """Open the state as JSON in `$EDITOR`, and save what comes back; a text that cannot be used is kept."""
+    state, before = _locked(collector)
+    text = _as_json(state)
+    file = Path(tempfile.mkdtemp(prefix="n6-state-"), "state.json")  # editors leave files beside it
+    editor = os.environ.get("VISUAL") or os.environ.get("EDITOR") or "vi"
+    try:
+        file.write_bytes(text)
+        subprocess.run([*shlex.split(editor), str(file)], check=True)
+        edited = file.read_bytes()
+    except (OSError, ValueError, subprocess.CalledProcessError) as exc:
+        raise StateError(f"{editor}: {exc}; nothing was changed; set EDITOR") from exc
+    try:
+        _save(collector, before, state if edited == text else _from_json(edited, "the edited state", state))
+    except StateError as exc:
+        raise StateError(f"{exc}; fix it, then `state import {file}`") from exc
+    shutil.rmtree(file.parent)
     return 0
 
 
-def schema(collector_class: type[AbstractBaseCollector], args: Namespace) -> int:
-    """Print the SQL that makes the database store's table; the database is not asked."""
-    store = None if args.engine else _collector(collector_class).state_store
-    if isinstance(store, FileStore):
-        raise ConfigError(
-            f"the state is a file, {store.where}; set [state] url to keep it in a database, or name an engine"
+def schema(collector: Any, args: Namespace) -> int:
+    """Print the SQL that makes the tables of a journal in a database; the database is not asked."""
+    url = collector.config_full["journal"]["url"]
+    print(journal_schema(args.engine or url.partition(":")[0]), end="")
+    return 0
+
+
+def _note_a_run(collector: Any) -> None:
+    if holder := collector.journal.holder():
+        print(
+            f"note: a run is in progress ({holder}); this is the state that was saved last", file=sys.stderr
         )
+
+
+def _locked(collector: Any) -> tuple[Any, str]:
+    """The state, and the same as text, once the lock is held."""
+    collector.open_journal()
+    state, _ = collector.current_state()
+    return state, pformat(state, width=100)
+
+
+def _to_replace(collector: Any) -> str:
+    """The state that is about to be replaced as text, once the lock is held; it may be unusable."""
     try:
-        from n6_stateful.state.database import ENGINES, GRANT, DatabaseStore
-    except ImportError as exc:
-        raise needs_extra("state schema", "sql", exc) from exc
-    engine = store.engine if isinstance(store, DatabaseStore) else ENGINES[args.engine]
-    print(f"{engine.schema};\n-- for a user of the collectors' own: {GRANT} ...;")
-    return 0
-
-
-def _call_editor(file: Path) -> None:
-    import shlex
-    import subprocess
-
-    wanted = os.environ.get("VISUAL") or os.environ.get("EDITOR") or "vi"
-    with _or_nothing_was_changed():
-        try:
-            code = subprocess.call([*shlex.split(wanted), str(file)])
-        except (OSError, ValueError) as exc:
-            raise StateError(f"{wanted}: cannot be started: {exc}; set EDITOR") from exc
-        if code:
-            raise StateError(f"{wanted} ended with {code}")
-
-
-def _collector(collector_class: type[AbstractBaseCollector]) -> CollectorWithStateMixin:
-    collector = collector_class(**collector_class.get_script_init_kwargs())
-    if not isinstance(collector, CollectorWithStateMixin):
-        raise N6StatefulError(f"{collector_class.__name__} keeps no state")
-    return collector
-
-
-def _locked(collector_class: type[AbstractBaseCollector]) -> CollectorWithStateMixin:
-    collector = _collector(collector_class)
-    with _or_nothing_was_changed():
-        collector.state_store.lock()
-    return collector
-
-
-@contextmanager
-def _or_nothing_was_changed() -> Iterator[None]:
-    try:
-        yield
+        return _locked(collector)[1]
     except StateLockedError:
         raise
     except StateError as exc:
-        raise StateError(f"nothing was changed: {exc}") from exc
+        collector.journal.lock()
+        return f"unusable: {exc}"
 
 
-def _note_a_run(store: StateStore) -> None:
-    if holder := store.holder():
-        print(
-            f"note: a run is in progress ({holder}); this is the state as it was saved last", file=sys.stderr
-        )
+def _save(collector: Any, before: str, state: Any, args: Namespace | None = None, question: str = "") -> int:
+    """Print what changes, ask if there are `args`, and save a new generation."""
+    after = pformat(state, width=100)
+    diff = list(difflib.unified_diff(before.splitlines(), after.splitlines(), n=0, lineterm=""))
+    diff = [line for line in diff[2:] if line[0] in "+-"]  # without file names and positions
+    if not diff and collector.journal.generations():
+        print("nothing was changed")
+        return 0
+    more = [f"... and {len(diff) - LONGEST_DIFF:,} more lines"] if len(diff) > LONGEST_DIFF else []
+    print(*diff[:LONGEST_DIFF], *more, sep="\n")
+    if args:
+        confirm(args, question)
+    print(f"saved the state {collector.save_as_new(state)} in {collector.journal.where}")
+    return 0
 
 
-def _about(generation: Generation) -> dict[str, Any]:
-    about = generation._asdict()
-    return {"generation": about.pop("id"), **about}
+def _no_hook(collector: Any, hook: str) -> N6StatefulError:
+    name = type(collector).__name__
+    return N6StatefulError(f"{name} does not say how; nothing was changed; write {hook}, or `state edit`")
 
 
-def _line(generation: Generation) -> str:
-    number = f"number {generation.number}" if generation.id else "plain pickle"
-    columns = (generation.id, number, generation.saved, f"{generation.size:,} bytes", generation.where)
-    if generation.problem:
-        return f"cannot be used: {generation.problem}"
-    return "  ".join(filter(None, columns))
-
-
-def _problem(store: StateStore, generation: Generation) -> StateError | None:
-    """What is wrong with a generation."""
+def _as_type_of(present: Any, to: str) -> Any:
+    """`to`, a time, as the type that the state has."""
+    if isinstance(present, int | float) and to.isdecimal():
+        return type(present)(to)
     try:
-        # A checksum is enough; what has none is a pickle if it can be read as one.
-        store.read((lambda file: None) if generation.id else look, generation)
-    except StateError as exc:
-        return exc
-    return None
-
-
-def _save(collector: CollectorWithStateMixin, state: Any) -> None:
-    store = collector.state_store
-    # As `load_state` does it: else a broken state would take the place of the good one before it.
-    kept = store.generations()
-    for broken in reversed([each for each in kept if isinstance(_problem(store, each), BrokenStateError)]):
-        print(f"{broken.where} is broken: it was moved to {store.set_aside(broken)}")
-    newest = max((each.number for each in store.generations()), default=0)
-    collector.save_as_new(state, newest + 1)
-    print(f"saved generation {collector.state_generation} in {store.where}")
-
-
-def _imported(collector: CollectorWithStateMixin, name: str, data: bytes) -> Any:
-    if name.endswith(".json"):
-        return _from_json(data, name)
-    if name.endswith(".txt"):
-        # n6's oldest mixins wrote str(state) there.
-        return data.decode("utf-8", "surrogateescape")
-    try:
-        return collector.import_state(name, io.BytesIO(data))
-    except BrokenStateError as exc:
-        raise StateError(f"{exc}; the name of a JSON file must end in .json, that of a text in .txt") from exc
+        moment = datetime.fromisoformat(to)
+    except ValueError as exc:
+        raise N6StatefulError(f"{to}: not a time in ISO 8601; nothing was changed") from exc
+    if isinstance(present, str):
+        return to
+    if isinstance(present, datetime):
+        return moment.replace(tzinfo=present.tzinfo and (moment.tzinfo or present.tzinfo))
+    return type(present)(moment.replace(tzinfo=moment.tzinfo or UTC).timestamp())
 
 
 def _as_json(state: Any) -> bytes:
@@ -295,9 +233,9 @@ def _as_json(state: Any) -> bytes:
 
 def _from_json(data: bytes, name: str, like: Any = None) -> Any:
     try:
-        state = typed_json.load(json.loads(data.decode()))
+        state = typed_json.load(json.loads(data))
     except (ValueError, RecursionError) as exc:
-        raise StateError(f"{name}: is not a state in JSON: {exc}") from exc
+        raise StateError(f"{name}: not a state as JSON: {exc}; nothing was changed") from exc
     if like is not None and type(state) is not type(like):
-        raise StateError(f"{name}: is a {type(state).__name__}, where it was a {type(like).__name__}")
+        raise StateError(f"{name}: {type(state).__name__}, not {type(like).__name__}; nothing was changed")
     return state

@@ -1,37 +1,24 @@
-"""Pictures of what the runs did: a line of bars for a terminal, and a drawing."""
+"""`runs --plot`: the runs as a drawing."""
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 from n6_stateful.errors import ConfigError
 from n6_stateful.extras import needs_extra
-from n6_stateful.record.run import RunRecord
-
-BLOCKS = "▁▂▃▄▅▆▇█"
 
 
-def bars(records: Sequence[RunRecord]) -> str:
-    """A bar a run, as high as its messages; `x` for a failure. What brought anything rises above nothing."""
-    most = max([1, *(each.messages for each in records)])
-    return "".join(
-        "x" if each.exit_code != 0 else BLOCKS[-(-each.messages * (len(BLOCKS) - 1) // most)]
-        for each in records
-    )
-
-
-def plot(records: Sequence[RunRecord], title: str, now: float, file: Path) -> None:
-    """Draw the records into `file`: the messages of good runs, and the failures, over time until `now`.
+def plot(runs: Sequence[Mapping[str, Any]], title: str, now: float, file: Path) -> None:
+    """Draw the runs into `file`: the messages of good runs, and the failures, over time until `now`.
 
     Raises:
         ConfigError: matplotlib is not installed, or cannot write such a file.
-        OSError: the file cannot be written.
     """
-    logging.getLogger("matplotlib").setLevel(logging.WARNING)  # its first run on a machine tells of fonts
+    logging.getLogger("matplotlib").setLevel(logging.WARNING)  # its first run on a machine logs about fonts
     try:
         from matplotlib import dates as untyped_dates
         from matplotlib.figure import Figure
@@ -39,10 +26,10 @@ def plot(records: Sequence[RunRecord], title: str, now: float, file: Path) -> No
     except ImportError as exc:
         raise needs_extra("--plot", "plot", exc) from exc
     dates: Any = untyped_dates  # it has no types
-    good = [each for each in records if each.exit_code == 0]
-    times, messages = [_date(each.start) for each in good], [each.messages for each in good]
-    failed = [_date(each.start) for each in records if each.exit_code != 0]
-    first = min([now - 60, *(each.start for each in records)])
+    good = [run for run in runs if run["outcome"] == "ok"]
+    times, messages = [_date(run["start"]) for run in good], [run["messages"] for run in good]
+    failed = [_date(run["start"]) for run in runs if run["outcome"] not in ("ok", "in progress")]
+    first = min([now - 60, *(run["start"] for run in runs)])
     edge = (now - first) / 50
     figure = Figure(figsize=(9, 3.6), layout="constrained")
     axes = figure.subplots()
@@ -53,16 +40,14 @@ def plot(records: Sequence[RunRecord], title: str, now: float, file: Path) -> No
     axes.set_title(title, loc="left")
     axes.set(xlabel="start of the run (UTC)", xlim=(_date(first - edge), _date(now + edge)))
     axes.set(ylabel="messages of a run", ylim=(0, max([1, *messages]) * 1.05))
-    axes.yaxis.set_major_locator(MaxNLocator(integer=True, steps=[1, 2, 5, 10]))
-    axes.yaxis.set_major_formatter("{x:,.0f}")
+    axes.yaxis.set_major_locator(MaxNLocator(integer=True))
     axes.xaxis.set_major_locator(locator := dates.AutoDateLocator())
     axes.xaxis.set_major_formatter(dates.ConciseDateFormatter(locator))
     axes.spines[["top", "right"]].set_visible(False)
-    axes.grid(axis="y", alpha=0.3)
     try:
         figure.savefig(file, dpi=150)
-    except ValueError as exc:
-        raise ConfigError(f"{file}: {exc}") from exc
+    except (ValueError, OSError) as exc:
+        raise ConfigError(f"{file}: cannot be written: {exc}") from exc
 
 
 def _date(seconds: float) -> Any:

@@ -2,9 +2,9 @@
 
     python examples/demo.py [DIRECTORY] [--remove]
 
-Generates a collector from the template next to this folder, fills in its `_download` from examples/urlhaus,
+Generates a collector from the template next to this folder, fills in its methods from examples/urlhaus,
 installs it in a fresh virtual environment, and runs it three times against a feed that grows meanwhile.
-Every claim that it prints is checked; it ends with exit code 1 at the first one that is not so.
+Checks every claim that it prints, and ends with exit code 1 at the first that is wrong.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ class Run(NamedTuple):
     Attributes:
         message_ids: those of the messages that it published.
         records: the ids of the records in them.
-        state: what it remembers after it, as `state show` prints it.
+        state: what it remembers after it, as JSON.
     """
 
     message_ids: list[str]
@@ -63,18 +63,19 @@ class Collector(NamedTuple):
         """What the command prints, given `argv`."""
         return do([self.command, "--config", "etc", "--log-level", "warning", *argv], self.project)
 
-    def message_ids(self) -> list[str]:
-        """The ids of the messages in the spool."""
-        lines = self.call("spool", "list", "--json").splitlines()
-        return [json.loads(line)["properties"]["message_id"] for line in lines]
+    def messages(self) -> dict[str, str]:
+        """The messages in the outbox: their numbers there, by their message ids."""
+        waiting = map(json.loads, self.call("outbox", "list", "--json").splitlines())
+        return {message["message_id"]: str(message["id"]) for message in waiting}
 
     def run(self) -> Run:
-        """Run it, and look at what it has put into the spool."""
-        before = set(self.message_ids())
+        """Run it, and read what it has put into the outbox."""
+        before = self.messages()
         self.call()
-        new = [each for each in self.message_ids() if each not in before]
-        records = [record for each in new for record in fields_of(self.call("spool", "show", each), 0)]
-        return Run(new, records, self.call("state", "show").partition("\n\n")[2])
+        new = {name: number for name, number in self.messages().items() if name not in before}
+        bodies = [self.call("outbox", "show", number) for number in new.values()]
+        records = [record for body in bodies for record in fields_of(body, 0)]
+        return Run(list(new), records, json.dumps(json.loads(self.call("state", "show", "--json"))["state"]))
 
 
 def main() -> None:
@@ -84,7 +85,7 @@ def main() -> None:
     parser.add_argument("--remove", action="store_true", help="leave nothing behind")
     args = parser.parse_args()
     if args.directory and args.directory.exists():
-        parser.error(f"{args.directory} is there already; name one that is not")
+        parser.error(f"{args.directory} exists; name a new directory")
     if args.directory:
         args.directory.mkdir(parents=True)
     directory = (args.directory or Path(tempfile.mkdtemp(prefix="n6-stateful-demo-"))).resolve()
@@ -94,26 +95,26 @@ def main() -> None:
         if args.remove:
             shutil.rmtree(directory)
     if args.remove:
-        print("\nAll of it is removed again, as you asked.")
+        print("\nEverything is removed again.")
         return
     print(
         f"\nIt is all still there. Look around:\n"
         f"   cd {collector.project}\n"
         f"   {collector.command.relative_to(collector.project)} --config etc state show\n"
-        f"   {collector.command.relative_to(collector.project)} --config etc spool list\n"
+        f"   {collector.command.relative_to(collector.project)} --config etc outbox list\n"
         "(The feed is gone: a run now ends with one clear error, and exit code 66.)"
     )
 
 
 def demo(directory: Path) -> Collector:
-    """Do the main job in `directory`, and tell of it."""
+    """Do the main job in `directory`, and print each step."""
     file = directory / "feed.csv"
     file.write_bytes(feed(0, 1200))
     with serving(file) as server:
         print(
-            "A collector takes what is new at a source, hands it on, and remembers what it has taken.\n"
-            "Here is one from its first line to its third run; the source is a server on this machine that\n"
-            f"shows what abuse.ch URLhaus would, with invented records: {server.url}"
+            "A collector fetches what is new at a source, publishes it, and remembers how far it got. Here\n"
+            "is one from its first line to its third run. The source is a server on this machine, with a\n"
+            f"feed like that of abuse.ch URLhaus and invented records: {server.url}"
         )
         answers = " \\\n       ".join(f"{name}={value}" for name, value in ANSWERS.items())
         say("1. Generate it from the template", f"cookiecutter n6-stateful --no-input {answers}")
@@ -121,16 +122,16 @@ def demo(directory: Path) -> Collector:
         count = sum(path.is_file() for path in project.rglob("*"))
         print(f"   {count} files: a package, its tests, its configuration, its deployment, and the runtime")
 
-        say("2. Say what a row's time is, and what tells it from others")
+        say("2. Write what a row's time is, and what identifies a row")
         fill_in(project)
         print(
-            "   src/my_urlhaus/collector.py has the three methods of examples/urlhaus/collector.py now,\n"
-            "   and tests/test_collector.py has rows as they really are"
+            "   src/my_urlhaus/collector.py now has the three methods of examples/urlhaus/collector.py,\n"
+            "   and tests/test_collector.py has real rows"
         )
 
         say("3. Install it in a virtual environment", "pip install ./vendor/n6-stateful-runtime -e .")
         collector = install(project)
-        print(f"   this makes the command {collector.command.name}")
+        print(f"   this installs the command {collector.command.name}")
 
         say("4. Run it, as cron would, three times", f"{collector.command.name} --config etc")
         runs = [
@@ -143,56 +144,55 @@ def demo(directory: Path) -> Collector:
     say("5. What it remembers for the next run", f"{collector.command.name} --config etc state show")
     print(indented(collector.call("state", "show")))
 
-    say("6. Where the messages lie", f"{collector.command.name} --config etc spool list")
-    print(indented(collector.call("spool", "list")))
+    say("6. The messages", f"{collector.command.name} --config etc outbox list")
+    print(indented(collector.call("outbox", "list")))
     print(
-        "   The spool is one SQLite file, and there because no broker is configured. With RabbitMQ in the\n"
-        f"   configuration messages go there; `{collector.command.name} spool forward` sends on these, too."
+        "   They wait in the outbox, a part of the collector's journal, since no broker is configured.\n"
+        f"   `{collector.command.name} outbox deliver --to amqp://...` sends them to RabbitMQ."
     )
 
-    say("7. Is all of this so?")
+    say("7. Is all of this true?")
     check_all(runs, file.read_text())
-    check("the spool holds what was published, and no more", len(collector.message_ids()) == 2)
+    check("the outbox has what was published, and nothing else", len(collector.messages()) == 2)
     return collector
 
 
 def show_run(what: str, collector: Collector, server: FeedServer) -> Run:
-    """Run the collector, and tell what it did."""
+    """Run the collector, and print what it did."""
     answered = len(server.answers)
     done = collector.run()
     answers = ", ".join(map(str, server.answers[answered:]))
     print(
         f"   {what} (the source answered {answers}): {len(done.records):,} records published,\n"
         f"      in {len(done.message_ids)} message{'' if len(done.message_ids) == 1 else 's'}; "
-        f"now it remembers all up to {remembered(done)}"
+        f"it remembers everything up to {remembered(done)}"
     )
     return done
 
 
 def remembered(done: Run) -> str:
-    """The newest time that the state names after a run."""
-    # At the beginning of the state, not in what it promises: that is not saved yet.
-    found = re.search(r"^\{'newest_row_time': '([^']+)'", done.state, re.MULTILINE)
-    if found is None:
-        raise SystemExit(f"\nNOT SO: the state names the newest time: {done.state}")
-    return found[1]
+    """The newest time in the state after a run."""
+    newest = (json.loads(done.state) or {}).get("newest_row_time")
+    if newest is None:
+        raise SystemExit(f"\nWRONG: the state has the newest time: {done.state}")
+    return str(newest)
 
 
 def check_all(runs: Sequence[Run], in_feed: str) -> None:
-    """End the demo if the runs did not do what it tells."""
+    """End the demo if the runs did not do what it claims."""
     published = [record for run in runs for record in run.records]
-    message_ids = [each for run in runs for each in run.message_ids]
+    message_ids = [name for run in runs for name in run.message_ids]
     check("the first run published all 1,200 records", len(runs[0].records) == 1200)
     check("the second run published none", runs[1].records == runs[1].message_ids == [])
-    check("and left what it remembers as it was", runs[1].state == runs[0].state)
+    check("and left the state unchanged", runs[1].state == runs[0].state)
     check("the third run published the 60 new ones", len(runs[2].records) == 60)
-    check("no record came twice, and no message id", all(map(are_unique, (published, message_ids))))
+    check("no record was published twice, and no message id", all(map(are_unique, (published, message_ids))))
     check("each record of the feed was published", set(published) == set(fields_of(in_feed, 0)))
     check("it remembers the newest time", remembered(runs[2]) == max(fields_of(in_feed, 1)))
 
 
 def are_unique(names: Sequence[str]) -> bool:
-    """Whether no name comes twice."""
+    """Whether no name occurs twice."""
     return len(names) == len(set(names))
 
 
@@ -206,14 +206,14 @@ def generate(directory: Path, url: str) -> Path:
     argv = [sys.executable, "-m", "cookiecutter", "--config-file", str(config), "--no-input"]
     do([*argv, EXAMPLES.parent, *answers], directory, TMPDIR=str(temporary))
     project = directory / ANSWERS["collector_name"]
-    # State and spool stay in the demo's directory; the development configuration has the user's home.
+    # The journal stays in the demo's directory; the generated configuration has the user's home.
     for settings in (project / "etc").glob("*.conf"):
         settings.write_text(settings.read_text().replace("~/.n6cache", f"{directory}/n6cache"))
     return project
 
 
 def fill_in(project: Path) -> None:
-    """Do what examples/README.md says, with examples/urlhaus."""
+    """Do with examples/urlhaus what examples/README.md says."""
     example = (EXAMPLES / "urlhaus/collector.py").read_text()
     path = project / f"src/{ANSWERS['collector_name']}/collector.py"
     generated = path.read_text()
@@ -250,9 +250,9 @@ def fields_of(text: str, column: int) -> list[str]:
 
 
 def do(argv: Sequence[str | Path], directory: Path, **environment: str) -> str:
-    """What a command prints that is run in `directory`; end the demo if it fails."""
+    """The output of a command, run in `directory`; end the demo if it fails."""
     env = {name: value for name, value in os.environ.items() if name != "N6_CONFIG"} | environment
-    for name in ("no_proxy", "NO_PROXY"):  # whatever proxy there is, it is not for this machine's own server
+    for name in ("no_proxy", "NO_PROXY"):  # a proxy cannot reach this machine's own server
         env[name] = ",".join(filter(None, ["127.0.0.1", env.get(name)]))
     done = subprocess.run(argv, cwd=directory, env=env, capture_output=True, text=True)
     if done.returncode:
@@ -264,12 +264,12 @@ def do(argv: Sequence[str | Path], directory: Path, **environment: str) -> str:
 def check(claim: str, holds: bool) -> None:
     """Print the claim; end the demo if it does not hold."""
     if not holds:
-        raise SystemExit(f"\nNOT SO: {claim}")
+        raise SystemExit(f"\nWRONG: {claim}")
     print(f"   yes: {claim}")
 
 
 def say(what: str, command: str = "") -> None:
-    """A heading, and the command that does it."""
+    """Print a heading, and the command that does it."""
     print(f"\n{what}" + (f"\n   $ {command}" if command else ""))
 
 

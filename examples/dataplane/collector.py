@@ -1,7 +1,8 @@
 """A finished collector of dataplane.org's reports: fields between `|`, sorted by AS number.
 
-Many records share a time, and one can come late; a report covers a week, so what is older cannot come. The
-records of that week are remembered by their digests, and those that are new go out as one message.
+Many records share a time, and one can arrive late; a report covers a week, so none arrives later than that.
+The records of that week are remembered by their digests, and those that are new become one message. Times are
+UTC.
 """
 
 from __future__ import annotations

@@ -2,9 +2,9 @@
 
     python examples/dataplane/make_feed.py [SIGHTINGS] > feed.txt
 
-The real ones (https://dataplane.org/, for instance sshclient.txt): `#` lines that tell the week covered, then
+The real ones (https://dataplane.org/, for instance sshclient.txt): `#` lines with the week covered, then
 `ASN  |  ASname  |  ipaddr  |  lastseen  |  category`, sorted by ASN, and `#` lines with totals. An address
-stands there once, with the time when it was last seen; many share a time. Addresses and AS numbers are those
+is listed once, with the time when it was last seen; many share a time. Addresses and AS numbers are those
 set aside for documentation.
 """
 

@@ -1,13 +1,15 @@
-"""A finished collector of a MISP feed: `manifest.json` tells each event's uuid and when it was last changed.
+"""A finished collector of a MISP feed: `manifest.json` lists the events, and when each was last changed.
 
-An event goes out as a message of its own, and again whenever its timestamp has changed. Only what is new is
-downloaded. The format: https://www.misp-project.org/feeds/
+An event becomes a message of its own, and again when its timestamp has changed. Only what is new is
+downloaded; an event that cannot be downloaded is tried again in the next run. The format:
+https://www.misp-project.org/feeds/
 """
 
 from __future__ import annotations
 
 from typing import Any
 
+from n6_stateful import SourceError
 from n6_stateful.bases import BaseDownloadingCollector, BaseSeenItemsCollector
 
 
@@ -21,7 +23,9 @@ class MispCollector(BaseDownloadingCollector, BaseSeenItemsCollector):
     """
 
     def obtain_items(self) -> list[tuple[str, Any]]:
-        manifest: dict[str, Any] = self.download_json(f"{self.config['url']}/manifest.json")
+        manifest = self.download_json(f"{self.config['url']}/manifest.json") or {}  # PHP's empty object is []
+        if not isinstance(manifest, dict):
+            raise SourceError(f"manifest.json: expected events by their uuids, got {manifest!r:.60}")
         return sorted(manifest.items(), key=lambda item: int(item[1]["timestamp"]))
 
     def item_key(self, item: tuple[str, Any]) -> str:

@@ -1,7 +1,7 @@
-"""A finished collector of Shadowserver's report mails: the subject says which report, a link where it is.
+"""A finished collector of Shadowserver's report mails: the subject names the report, a link leads to it.
 
-Each mail makes a message with the report's CSV, on a channel of its own for each kind of report. postfix
-hands a mail over with a line like this in an alias file:
+Each mail makes a message with the report's CSV; each kind of report has its own channel. In postfix a line
+like this in an alias file starts the collector:
 
     n6-shadowserver: "|n6collector_shadowserver --config /etc/n6"
 """
@@ -23,7 +23,7 @@ class ShadowserverCollector(BaseDownloadingCollector, BaseSimpleEmailCollector):
     config_spec = """
         [shadowserver]
         source :: str
-        ; what is not below it is not downloaded, whatever a mail says
+        ; nothing else is downloaded, whatever a mail says
         url = https://dl.shadowserver.org/ :: str
     """
 

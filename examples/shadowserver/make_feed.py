@@ -1,4 +1,4 @@
-"""Makes a report of Shadowserver's and the mail that tells where it is, with invented records.
+"""Makes a report of Shadowserver's and the mail that links to it, with invented records.
 
     python examples/shadowserver/make_feed.py DIRECTORY URL [NUMBER]
 
@@ -32,7 +32,7 @@ def report(number: int) -> bytes:
 
 
 def mail(number: int, url: str) -> bytes:
-    """The mail that tells of report `number`, which is below `url`."""
+    """The mail about report `number`, which is below `url`."""
     message = EmailMessage()
     message["From"] = "Shadowserver Reports <autoreports@shadowserver.example>"
     message["To"] = "reports@csirt.example"

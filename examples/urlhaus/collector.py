@@ -1,9 +1,8 @@
 """A finished collector of abuse.ch URLhaus' CSV export: `#` lines, then quoted CSV, newest first.
 
-A row bears the time when it was added; while a URL is online, the other fields of its row change, so it is
-the id that tells one from another. What is new goes out as one message. The source:
-https://urlhaus.abuse.ch/api/ (at most one download in five minutes, and with the `auth-key` that you get
-there in the URL).
+A row has the time when it was added, in UTC. While a URL is online, other fields of its row change, so a row
+is identified by its id. What is new becomes one message. The source: https://urlhaus.abuse.ch/api/ (at most
+one download in five minutes, and with the `auth-key` that you get there in the URL).
 """
 
 from __future__ import annotations

@@ -48,7 +48,7 @@ def record(number: int, end: int) -> str:
 
 def header(updated: datetime) -> list[str]:
     """The `#` lines."""
-    told = [
+    lines = [
         "abuse.ch URLhaus Database Dump (CSV - recent URLs only)",
         f"Last updated: {updated:{TIME}} (UTC)",
         "",
@@ -56,7 +56,7 @@ def header(updated: datetime) -> list[str]:
     ]
     return [
         "#" * 64,
-        *(f"# {line:<60} #" for line in told),
+        *(f"# {line:<60} #" for line in lines),
         "#" * 64,
         "#",
         "# id,dateadded,url,url_status,last_online,threat,tags,urlhaus_link,reporter",

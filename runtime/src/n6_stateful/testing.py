@@ -1,4 +1,4 @@
-"""What a collector's tests stand on: a pytest plugin with one fixture, `make_collector_harness`.
+"""A pytest plugin for a collector's tests, with one fixture: `make_collector_harness`.
 
     def test_publishes_what_is_new(make_collector_harness):
         harness = make_collector_harness(MyFeedCollector)
@@ -6,36 +6,38 @@
         assert [message.body for message in result.messages] == [b"a record"]
         assert harness.state == {"last_utc": "2026-01-01"}
 
-Everything but the network is real: configuration, state file, exit codes. The messages stay in memory.
+Everything but the network is real: configuration, journal, state file, exit codes. Instead of a broker a file
+gets the messages.
 """
 
 from __future__ import annotations
 
 import io
+import itertools
 import os
 import pickle
-import ssl
-from collections.abc import Callable, Sequence
-from contextlib import redirect_stderr, redirect_stdout
+import warnings
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import redirect_stderr, redirect_stdout, suppress
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
+from tempfile import mkdtemp
+from typing import Any, NamedTuple, Protocol
 
 import pytest
 
 from n6_stateful import bases, settings
-from n6_stateful.bases.emails import TRY_AGAIN
+from n6_stateful.broker import configured_broker, output_specs
 from n6_stateful.collector import BaseCollector
 from n6_stateful.command import main
+from n6_stateful.config import ConfigFiles, load
 from n6_stateful.download import Download
 from n6_stateful.errors import NothingNew, PublishError, SourceError
-from n6_stateful.message import Exchange, Message, Undelivered
-from n6_stateful.state.mixin import CollectorWithStateMixin
+from n6_stateful.journal import Journal, journals_in
+from n6_stateful.message import Message
+from n6_stateful.state import CollectorWithStateMixin
 
-if TYPE_CHECKING:
-    from n6_stateful.output.base import Output
-
-
-# The shapes, and where what the source has is put.
+# The shapes, and the method that gets what the source has.
 PLACES: Sequence[tuple[type[BaseCollector], str]] = (
     (bases.BaseSimpleEmailCollector, "raw_email_msg"),
     (bases.BasePagedCollector, "download_page"),
@@ -44,7 +46,10 @@ PLACES: Sequence[tuple[type[BaseCollector], str]] = (
     (bases.BaseSimpleCollector, "obtain_data_body"),
     (bases.BaseDownloadingListCollector, "obtain_data_body"),
 )
-
+# Between two of these calls a run leaves no traces.
+COMMIT = (Journal, "commit")
+CALLS = (COMMIT, (Journal, "waiting"), (Journal, "delivered"), (os, "rename"), (Journal, "mark_filed"))
+CRASHED = 86  # exit code of a process that was made to crash
 MOST_LATE_ROWS = 20
 
 
@@ -52,9 +57,9 @@ class RunResult(NamedTuple):
     """What one run of the command did.
 
     Attributes:
-        messages: what arrived at the output, in order.
+        messages: what was delivered, in order.
         exit_code: the command's.
-        text: what it printed on standard output and standard error.
+        text: what it printed on standard output and standard error; empty if it was to crash.
         crashed: whether it was made to crash.
     """
 
@@ -74,81 +79,29 @@ class RunResult(NamedTuple):
         return [message.properties["message_id"] for message in self.messages]
 
 
-class MemoryOutput:
-    """An output that keeps what has arrived in `delivered`.
-
-    Args:
-        fails: whether it refuses what it is given, as a broker does that nacks it.
-    """
-
-    where = "memory"
-    problem: str | None = None
-
-    def __init__(self, *, fails: bool = False) -> None:
-        self.delivered: list[Message] = []
-        self._pending: list[Message] = []
-        self._fails = fails
-
-    def open(self, exchanges: Sequence[Exchange], owner: str, generations: Sequence[str]) -> None:
-        """Begin with nothing on its way."""
-        self._pending = []
-
-    def publish(self, message: Message) -> None:
-        """Take one message on its way."""
-        self._pending.append(message)
-
-    def flush(self) -> None:
-        """Let what is on its way arrive, or fail."""
-        if self._fails and self._pending:
-            raise PublishError(
-                "the output refused the messages (as the test asked)",
-                [
-                    Undelivered(m.routing_key, m.properties["message_id"], len(m.body), "refused")
-                    for m in self._pending
-                ],
-            )
-        self.delivered += self._pending
-        self._pending = []
-
-    def close(self) -> None:
-        """`flush`."""
-        self.flush()
-
-    def abort(self) -> None:
-        """Lose what is on its way."""
-        self._pending = []
-
-    def check(self, exchanges: Sequence[Exchange]) -> None:
-        """It can always be opened."""
-
-
-class _Crash(BaseException):
-    """Ends a run as a kill would: nothing catches it."""
-
-
+@dataclass
 class CollectorHarness:
-    """Runs one collector class, again and again, over one state.
+    """Runs one collector class, again and again, over one journal.
 
     Args:
         collector_class: the collector.
         config_paths: configuration files or directories, as `--config` takes them.
-        directory: where the state goes.
+        directory: for the journal, the state file, and what was delivered.
+        options: of the collector's section, in place of the configured ones.
     """
 
-    def __init__(
-        self, collector_class: type[BaseCollector], config_paths: Sequence[Path], directory: Path
-    ) -> None:
-        self._collector_class = collector_class
-        self._directory = directory
-        self._cache_dir = directory / "cache"
-        self._options: dict[str, Any] = {"cache_dir": self._cache_dir}
-        self._config_paths = tuple(map(str, config_paths))
+    collector_class: type[BaseCollector]
+    config_paths: Sequence[Path]
+    directory: Path
+    options: Mapping[str, Any] = field(default_factory=dict)
 
     @property
     def state(self) -> Any:
-        """The state as the last run left it; None if there is none."""
-        files = list(self._cache_dir.glob("*.pickle"))
-        return pickle.loads(files[0].read_bytes()) if files else None
+        """The state that was saved last; None if there is none."""
+        for journal in journals_in(self.directory / "cache"):
+            for generation in journal.generations():
+                return pickle.loads(journal.pickle(generation.number))
+        return None
 
     def run(
         self,
@@ -161,166 +114,171 @@ class CollectorHarness:
         """Run the collector's command once.
 
         Args:
-            source: what the source has, put in the place of the method that gets it there: for `_download` a
+            source: what the source has, in place of the method that gets it there: for `_download` a
                 `Download`, which is handed over if it is newer than what the state knows; for the shapes see
                 `n6_stateful.bases`. An exception is raised instead; a function takes the method's place, with
                 its arguments; None means nothing new; `...` leaves the method as it is.
-            fail_delivery: whether the output refuses the messages.
-            crash_before_save: at which save of the state, counted from 1 once something was published, the
-                process dies, when all that was published has arrived; 0 for none.
+            fail_delivery: whether the broker refuses the messages, so that they wait in the outbox.
+            crash_before_save: the process dies before it commits for that time, counted from 1; 0 for never.
             argv: the command line.
         """
-        output = MemoryOutput(fails=fail_delivery)
-        members = _stubs(self._collector_class, source)
         if crash_before_save:
-            members["save_state"] = self._crash_at(crash_before_save)
-        return self._run(members, output, argv)._replace(messages=output.delivered)
+            return self._crash(source, crash_before_save, [COMMIT])
+        result = self._run(self._members(source, fail_delivery), argv)
+        return result._replace(messages=list(self._take_delivered()))
 
     def run_against_rabbitmq(self, url: str, source: Any = None) -> RunResult:
         """Run the collector's command once, publishing to RabbitMQ, and read back what has arrived.
 
-        It publishes to an exchange of its own, which is removed again: what n6 takes is not touched. What
-        has arrived is read by another client than pika: py-amqp (`amqp`), which must be installed.
+        It publishes to an exchange of its own, which is removed again: n6 sees nothing of it.
 
         Args:
             url: the broker, `amqp://...` or `amqps://...` (with the system's certificate authorities).
             source: as `run` takes it.
         """
-        import amqp
-
-        from n6_stateful.output.broker import broker_of_url
+        import pika
 
         name = f"n6-stateful-test-{os.urandom(8).hex()}"
-        broker = broker_of_url(
-            url, {"ssl_ca_certs": "", "ssl_certfile": "", "ssl_keyfile": "", "heartbeat": 0}
-        )
-        tls = broker.tls is not None and {"cert_reqs": ssl.CERT_REQUIRED, "server_hostname": broker.host}
-        place = f"{broker.host}:{broker.port}"
-        with amqp.Connection(
-            place, broker.user, broker.password, virtual_host=broker.vhost, ssl=tls
-        ) as connection:
+        files = ConfigFiles.from_text("[output]\nheartbeat = 0")
+        broker = configured_broker(load(output_specs(files, url), files), url)
+        assert broker is not None, url
+        with pika.BlockingConnection(broker.parameters(name, timeout=15)) as connection:
             channel = connection.channel()
-            channel.auto_decode = False  # bodies are bytes, whatever their encoding
-            channel.exchange_declare(name, "topic", durable=True, auto_delete=False)
+            channel.exchange_declare(name, "topic", durable=True)
             try:
                 channel.queue_declare(name, exclusive=True)
                 channel.queue_bind(name, name, "#")
-                members = _stubs(self._collector_class, source) | {"output_queue": {"exchange": name}}
-                result = self._run(members, url, ())
-                while (got := channel.basic_get(name, no_ack=True)) is not None:
-                    properties = dict(got.properties)
-                    if "application_headers" in properties:  # py-amqp's name for it
-                        properties["headers"] = properties.pop("application_headers")
-                    routing_key = got.delivery_info["routing_key"]
-                    result.messages.append(Message(name, routing_key, got.body, properties, ""))
+                stubs = _stubs(self.collector_class, source)
+                result = self._run(stubs | {"output_queue": {"exchange": name}}, output=url)
+                while (got := channel.basic_get(name, auto_ack=True))[0]:
+                    properties = {key: value for key, value in vars(got[1]).items() if value is not None}
+                    result.messages.append(Message(name, got[0].routing_key, got[2], properties))
             finally:
                 channel.exchange_delete(name)
         return result
 
     def assert_stateful_contract(self, source: Any, later: Any) -> None:
-        """Assert what every stateful collector owes, from no state on; it may save in the middle of a run.
+        """Assert what every collector owes, each time from no state on: wherever a run crashes, nothing is
+        lost, and copies share a message id; the same data is published once; newer data is published.
 
-        A collector without a state, as that of a mail, owes no more than that the same gets the same ids. One
-        of rows also owes that with `late_by` each row of `later` counts, once, if it comes after all others,
-        be it older or as old as they are.
+        Without a state, as for mails, the same data is published again, with the same ids. A collector of
+        rows also owes that with `late_by` each row of `later` counts, once, if it comes after all others,
+        older than they are or as old.
 
         Args:
             source: what the source has at first, as `run` takes it.
             later: what it has later: the same and more, or something else.
         """
-        refused = self.run(source, fail_delivery=True)
-        # A collector of mails asks for the mail to be delivered again.
-        assert refused.exit_code in (PublishError.exit_code, TRY_AGAIN), refused.text
-        crashed = self.run(source, crash_before_save=1)
-        assert crashed.messages, f"nothing was published, or what was refused is lost: {crashed.text}"
-        repeated = self.run(source)
-        assert repeated.exit_code == 0, repeated.text
-        assert repeated.message_ids[: len(crashed.messages)] == crashed.message_ids, (
-            "what was published before a crash is lost, or has another message id after it"
-        )
-        again = self.run(source)
-        assert again.exit_code == 0, again.text
-        if issubclass(self._collector_class, CollectorWithStateMixin):
+        whole, refused = self._beside(), self._beside()
+        first = _checked(whole.run(source))
+        assert first.messages, f"the collector makes nothing of the sample data: replace it\n{first.text}"
+        # 0 for a mail: it is safe in the outbox, so that the mail server need not bring it again.
+        assert refused.run(source, fail_delivery=True).exit_code in (0, PublishError.exit_code)
+        _assert_same(first, _checked(refused.run(source)).messages)
+        for number in itertools.count(1):
+            harness = self._beside()
+            crashed = harness._crash(source, number, CALLS)
+            if not crashed.crashed:
+                break
+            _assert_same(first, crashed.messages + _checked(harness.run(source)).messages)
+        again = _checked(whole.run(source))
+        if issubclass(self.collector_class, CollectorWithStateMixin):
             assert not again.messages, "the same data was published twice"
         else:
-            assert again.message_ids == repeated.message_ids, "the same data has another message id"
-        newer = self.run(later)
-        assert newer.exit_code == 0, newer.text
+            _assert_same(first, again.messages)
+        newer = _checked(whole.run(later))
         assert newer.messages, "newer data was not published"
-        assert not set(newer.message_ids) & set(repeated.message_ids), "new data has an old message id"
-        if issubclass(self._collector_class, bases.BaseTimeOrderedRowsCollector) and isinstance(later, bytes):
+        assert not set(newer.message_ids) & set(first.message_ids), "new data has an old message id"
+        if issubclass(self.collector_class, bases.BaseTimeOrderedRowsCollector) and isinstance(later, bytes):
             self._assert_late_rows(later)
 
     def _assert_late_rows(self, later: bytes) -> None:
         rows = later.split(b"\n")
-        published = b"\n".join(self._with_late_rows("all").run(later).bodies).split(b"\n")
+        any_time = {"late_by": 36_500 * 86_400}
+        published = b"\n".join(self._beside(**any_time).run(later).bodies).split(b"\n")
         for number, row in enumerate(rows[:MOST_LATE_ROWS]):
             if row not in published or rows.count(row) > 1:
                 continue  # a comment, say, or a collector that publishes something else than the rows
-            harness = self._with_late_rows(f"without-{number}")
+            harness = self._beside(**any_time)
             result = harness.run(b"\n".join(rows[:number] + rows[number + 1 :]))
             if "get_window_begin" in result.text:
                 return  # its times are of a kind that `late_by` does not know
             assert harness.run(later).bodies == [row], f"not what came late, and that once: {row!r}"
             assert not harness.run(later).messages, f"what came late was published twice: {row!r}"
 
-    def _with_late_rows(self, name: str) -> CollectorHarness:
-        """A harness beside this one, whose collector takes rows however late they come."""
-        harness = CollectorHarness(self._collector_class, (), self._directory / name)
-        harness._config_paths = self._config_paths
-        harness._options["late_by"] = 36_500 * 86_400
-        return harness
+    def _beside(self, **options: Any) -> CollectorHarness:
+        """A harness like this one, with a new journal and these options."""
+        return replace(self, directory=Path(mkdtemp(dir=self.directory)), options=options)
 
-    def _crash_at(self, number: int) -> Callable[[Any, Any], None]:
-        saves = 0
+    def _members(self, source: Any, fail_delivery: bool = False) -> dict[str, Any]:
+        """The methods for the source and for the delivery, replaced."""
 
-        def save_state(collector: Any, state: Any) -> None:
-            nonlocal saves
-            if collector.published_count:
-                saves += 1
-                if saves == number:
-                    collector.flush_output()  # what was published has arrived by then, as with the real one
-                    raise _Crash
-            self._collector_class.save_state(collector, state)  # type: ignore[attr-defined]
+        def send(collector: BaseCollector, journal: Journal) -> int:
+            waiting = list(journal.waiting())
+            if fail_delivery and waiting:
+                raise PublishError(f"the broker refused the messages, as the test asked; {len(waiting)} wait")
+            half = len(waiting) // 2 + 1
+            for batch in waiting[:half], waiting[half:]:
+                with (self.directory / "delivered").open("ab") as file:
+                    for row in batch:
+                        properties = row.properties | {"message_id": row.message_id}
+                        pickle.dump(Message(row.exchange, row.routing_key, row.body, properties), file)
+                journal.delivered([row.id for row in batch])
+            return len(waiting)
 
-        return save_state
+        delivery = {"send": send, "try_output": lambda collector: "a file"}
+        return _stubs(self.collector_class, source) | delivery
 
-    def _run(self, members: dict[str, Any], output: Output | str, argv: Sequence[str]) -> RunResult:
-        """Run the command of the collector class with these members in place of its own."""
-        original = self._collector_class
-        collectors: list[BaseCollector] = []
+    def _take_delivered(self) -> Iterator[Message]:
+        with suppress(FileNotFoundError, EOFError), (self.directory / "delivered").open("rb") as file:
+            Path(file.name).unlink()
+            while True:
+                yield pickle.load(file)
 
-        def remember(collector: BaseCollector, **kwargs: Any) -> None:
-            original.__init__(collector, **kwargs)
-            collectors.append(collector)
-
-        def configure(collector: BaseCollector) -> None:
-            original.set_configuration(collector)
-            collector.config.update(self._options)
-
-        members |= {
-            "__init__": remember,
-            "set_configuration": configure,
-            "__module__": original.__module__,
-            "__qualname__": original.__qualname__,
-        }
-        text = io.StringIO()
-        crashed = False
-        code = 0
-        with (
-            settings.use(settings.Settings(config_paths=self._config_paths, output=output)),
-            redirect_stdout(text),
-            redirect_stderr(text),
-        ):
+    def _crash(self, source: Any, number: int, calls: Sequence[tuple[Any, str]]) -> RunResult:
+        """Run the command in a child process that ends before the number-th of these calls."""
+        with warnings.catch_warnings(action="ignore", category=DeprecationWarning):  # about other threads
+            child = os.fork()
+        if not child:
             try:
-                code = main(type(original.__name__, (original,), members), list(argv))
-            except _Crash:
-                crashed = True
+                _crash_at(number, calls)
+                self._run(self._members(source))
             finally:
-                for collector in collectors:
-                    if isinstance(collector, CollectorWithStateMixin):
-                        collector.close_state()
-        return RunResult([], code, text.getvalue(), crashed)
+                os._exit(0)
+        exit_code = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+        return RunResult(list(self._take_delivered()), exit_code, "", exit_code == CRASHED)
+
+    def _run(
+        self, members: dict[str, Any], argv: Sequence[str] = (), output: str = "amqp://a-file/"
+    ) -> RunResult:
+        """Run the command of the collector class with these members in place of its own."""
+        original = self.collector_class
+
+        def set_configuration(collector: BaseCollector) -> None:
+            original.set_configuration(collector)
+            collector.config.update(self.options, cache_dir=self.directory / "cache")
+            collector.config_full["journal"].update(url="", url_file="")
+            collector.config_full["monitoring"].update(textfile_dir="")
+
+        members |= {"set_configuration": set_configuration, "__module__": original.__module__}
+        members["__qualname__"] = original.__qualname__
+        wanted = settings.Settings(config_paths=tuple(map(str, self.config_paths)), output=output)
+        text = io.StringIO()
+        with settings.use(wanted), redirect_stdout(text), redirect_stderr(text):
+            exit_code = main(type(original.__name__, (original,), members), list(argv))
+        return RunResult([], exit_code, text.getvalue())
+
+
+def _checked(result: RunResult) -> RunResult:
+    assert result.exit_code == 0, result.text
+    return result
+
+
+def _assert_same(first: RunResult, messages: Sequence[Message]) -> None:
+    """The same as in a run without trouble, some perhaps more than once."""
+    arrived = RunResult(list(messages), 0, "")
+    assert set(arrived.bodies) == set(first.bodies), "a crash or a failure loses messages, or adds some"
+    assert set(arrived.message_ids) == set(first.message_ids), "the same data has another message id"
 
 
 def _stubs(cls: type[BaseCollector], source: Any) -> dict[str, Any]:
@@ -355,6 +313,22 @@ def _page(pages: Sequence[Sequence[Any]], cursor: Any) -> bases.Page:
     return bases.Page([], cursor, False)
 
 
+def _crash_at(number: int, calls: Sequence[tuple[Any, str]]) -> None:
+    """From now on this process ends before the number-th of these calls."""
+    count = itertools.count(1)
+
+    def crashing(call: Any) -> Any:
+        def wrapper(*args: Any, **kwargs: Any) -> Any:
+            if next(count) == number:
+                os._exit(CRASHED)
+            return call(*args, **kwargs)
+
+        return wrapper
+
+    for owner, name in calls:
+        setattr(owner, name, crashing(getattr(owner, name)))
+
+
 class MakeCollectorHarness(Protocol):
     """The type of the fixture `make_collector_harness`."""
 
@@ -368,13 +342,12 @@ class MakeCollectorHarness(Protocol):
 def make_collector_harness(request: pytest.FixtureRequest, tmp_path: Path) -> MakeCollectorHarness:
     """Makes a `CollectorHarness` for a collector class.
 
-    Its configuration is `config_text`; by default what the project has in `etc/NN_*.conf`.
+    Its configuration is `config_text`; by default the project's `etc/NN_*.conf`.
     """
 
     def make(collector_class: type[BaseCollector], config_text: str | None = None) -> CollectorHarness:
-        if config_text is None:
-            path = request.config.rootpath / "etc"
-        else:
+        path = request.config.rootpath / "etc"
+        if config_text is not None:
             path = tmp_path / "10_test.conf"
             path.write_text(config_text)
         return CollectorHarness(collector_class, [path], tmp_path)

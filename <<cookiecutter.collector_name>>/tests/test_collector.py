@@ -17,12 +17,12 @@ from <<cookiecutter.collector_name>>.collector import <<cookiecutter.collector_n
 CONFIG = Path(__file__).parents[1].joinpath("etc/60_<<cookiecutter.collector_name>>.conf").read_text()
 
 <% if cookiecutter.shape == "download" %>
-# What `_download` returns at first, and later; the messages of the first. (test_download.py tests `_download`.)
+# What `_download` returns at first, and later; the messages of the first. test_download.py tests `_download`.
 OLD = Download(b"one record\n", time_utc="2026-01-01T00:00:00")
 NEW = Download(b"a newer record\n", time_utc="2026-01-02T00:00:00")
 BODIES = [b"one record\n"]
 <% elif cookiecutter.shape == "rows" %>
-# The file of the source at first, and later; the messages of each: its new rows, oldest first, without comments.
+# The file of the source at first, and later; the messages of each: its new rows, oldest first, no comments.
 OLD = b"2026-01-01 00:00:00,one row\n"
 NEW = OLD + b"2026-01-02 00:00:00,a newer row\n"
 BODIES = [b"2026-01-01 00:00:00,one row"]
@@ -32,6 +32,11 @@ NEWER = [b"2026-01-02 00:00:00,a newer row"]
 OLD = ["an item", "another item"]
 NEW = ["another item", "a new item"]
 BODIES = [b"an item", b"another item"]
+<% elif cookiecutter.shape == "feed" %>
+# The fields of the feed's entries at first, and later; the messages of the first. (test_download.py has a feed.)
+OLD = [{"id": "1", "title": "One"}, {"id": "2", "title": "Two"}]
+NEW = [*OLD, {"id": "3", "title": "Three"}]
+BODIES = [b'{"id": "1", "title": "One"}', b'{"id": "2", "title": "Two"}']
 <% elif cookiecutter.shape == "pages" %>
 # The records of the source's pages at first, and later; the messages of the first. (test_download.py tests
 # `download_page`.)

@@ -1,4 +1,4 @@
-"""Behind a proxy that inspects TLS: tox installs from an index that only the system's store vouches for."""
+"""Behind a proxy that inspects TLS, tox installs from an index that only the system's store trusts."""
 
 from __future__ import annotations
 
@@ -20,10 +20,13 @@ import pytest
 from tests.template.conftest import ROOT, Bake, Done, do, run
 
 STORE = Path("/etc/ssl/certs")
-pytestmark = pytest.mark.skipif(
-    shutil.which("openssl") is None or not (STORE / "ca-certificates.crt").exists(),
-    reason="openssl, or the system's store of certificates, is not there",
-)
+pytestmark = [
+    pytest.mark.sweep,
+    pytest.mark.skipif(
+        shutil.which("openssl") is None or not (STORE / "ca-certificates.crt").exists(),
+        reason="needs openssl and the system's store of certificates",
+    ),
+]
 
 
 class Quiet(SimpleHTTPRequestHandler):
@@ -33,7 +36,7 @@ class Quiet(SimpleHTTPRequestHandler):
 
 @pytest.fixture
 def authority(tmp_path: Path) -> Path:
-    """A store of certificates that knows one authority, and beside it what a server needs."""
+    """A store of certificates with one authority, and beside it the key and certificate of a server."""
     store = tmp_path / "store"
     store.mkdir()
     for what in (
@@ -87,11 +90,11 @@ def index(authority: Path, tmp_path: Path) -> Iterator[str]:
 
 
 def with_store(store: Path, *argv: str | Path, cwd: Path, env: dict[str, str]) -> Done:
-    """Run it where `store` is the system's store of certificates."""
+    """Run a command where `store` is the system's store of certificates."""
     namespace = ["unshare", "--mount"] if os.geteuid() == 0 else ["unshare", "--mount", "--map-root-user"]
     if run(*namespace, "mount", "--bind", store, STORE, cwd=cwd).returncode:
         pytest.skip("this user may not mount, not even in a namespace of its own")
-    # What the tox that runs this test has set must not pass for what the project sets.
+    # The tox that runs this test sets these, too; the project has to set them by itself.
     unset = "-u SSL_CERT_FILE -u SSL_CERT_DIR -u UV_SYSTEM_CERTS -u UV_NATIVE_TLS"
     script = f'mount --bind "$0" "$1" && shift && exec env {unset} "$@"'
     return run(*namespace, "sh", "-c", script, store, STORE, *argv, cwd=cwd, env=env)

@@ -1,4 +1,4 @@
-"""The demo: it does the main job as a user would, and fails when what it claims is not so."""
+"""The demo does the main job as a user would, and fails when a claim of its is wrong."""
 
 from __future__ import annotations
 
@@ -8,59 +8,53 @@ from pathlib import Path
 
 import pytest
 
-from tests.template.conftest import ROOT, run
+from tests.template.conftest import NOT_OURS, ROOT, Project, replace, run
 
 
-def test_main_job(
-    tmp_path: Path,
-) -> None:
-    """The demo does the main job, and leaves a project whose tests, lint and types are green."""
-    done = run(sys.executable, ROOT / "examples/demo.py", tmp_path / "demo", cwd=tmp_path)
+def test_main_job(tmp_path: Path) -> None:
+    """The demo does the main job, and leaves nothing behind when asked."""
+    done = run(
+        sys.executable, ROOT / "examples/demo.py", "--remove", cwd=tmp_path, env={"TMPDIR": str(tmp_path)}
+    )
     assert done.returncode == 0, done.stdout + done.stderr
-    assert "1,200 records published" in done.stdout
-    assert "0 records published" in done.stdout
-    assert "60 records published" in done.stdout
-    project = tmp_path / "demo/my_urlhaus"
-    assert f"cd {project}" in done.stdout
-    done = run(sys.executable, "-m", "tox", "run", cwd=project)
-    assert done.returncode == 0, done.stdout + done.stderr
-
-
-def test_nothing_left(tmp_path: Path) -> None:
-    """The demo leaves nothing behind when asked."""
-    env = {"TMPDIR": str(tmp_path)}
-    done = run(sys.executable, ROOT / "examples/demo.py", "--remove", cwd=tmp_path, env=env)
-    assert done.returncode == 0, done.stdout + done.stderr
+    for records in ("1,200", "0", "60"):
+        assert f": {records} records published" in done.stdout
     assert not list(tmp_path.iterdir())
 
 
+@pytest.mark.sweep
+def test_project(tmp_path: Path) -> None:
+    """Without `--remove` it leaves a project whose tests, style and types are green."""
+    done = run(sys.executable, ROOT / "examples/demo.py", tmp_path / "demo", cwd=tmp_path)
+    assert f"cd {tmp_path}/demo/my_urlhaus" in done.stdout, done.stdout + done.stderr
+    Project(tmp_path / "demo/my_urlhaus").tox()
+
+
+@pytest.mark.sweep
 @pytest.mark.parametrize(
     ("file", "text", "instead", "claim"),
     [
         (
-            "runtime/src/n6_stateful/bases/rows.py",
-            "            if row_time < begin:",
-            "            if False:",
-            "the third run published the 60 new ones",
+            "state.py",
+            "def save_state(self, state: Any) -> None:",
+            "def save_state(self, state: Any) -> None:\n        return",
+            "the state has the newest time",
         ),
         (
-            "runtime/src/n6_stateful/bases/shape.py",
-            "self.save_state(self.state)",
-            "pass",
-            "the state names the newest time",
+            "bases/rows.py",
+            "        super().start_publishing()",
+            "        super().start_publishing()",
+            "each record",
         ),
     ],
-    ids=["takes all again", "does not remember"],
+    ids=["does not remember", "publishes again"],
 )
-def test_claim_not_so(tmp_path: Path, file: str, text: str, instead: str, claim: str) -> None:
-    """The demo fails when what it claims is not so."""
+def test_wrong_claim(file: str, text: str, instead: str, claim: str, tmp_path: Path) -> None:
+    """The demo fails when what it claims is wrong."""
     checkout = tmp_path / "checkout"
-    not_copied = shutil.ignore_patterns(".git", ".tox", "venv", ".venv", "*cache*", ".hypothesis")
-    shutil.copytree(ROOT, checkout, ignore=not_copied)
-    code = (checkout / file).read_text()
-    assert code.count(text) == 1
-    (checkout / file).write_text(code.replace(text, instead))
+    shutil.copytree(ROOT, checkout, ignore=shutil.ignore_patterns(*NOT_OURS, ".hypothesis"))
+    replace(checkout / "runtime/src/n6_stateful" / file, (text, instead))
     done = run(sys.executable, checkout / "examples/demo.py", tmp_path / "demo", cwd=tmp_path)
     assert done.returncode == 1
-    assert f"NOT SO: {claim}" in done.stderr
+    assert f"WRONG: {claim}" in done.stderr
     assert "Traceback" not in done.stderr

@@ -115,7 +115,7 @@ def expected_files(answers: Answers, name: str) -> set[str]:
     }[answers["scheduler"]]
     if answers["license"] != "none":
         files.add("LICENSE")
-    if answers["shape"] in ("download", "pages"):
+    if answers["shape"] in ("download", "pages", "feed"):
         files.add("tests/test_download.py")
     return files
 

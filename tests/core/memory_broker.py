@@ -39,7 +39,7 @@ class MemoryBroker:
             if self.is_down:
                 raise PublishError("memory: is down", unreachable=True)
             if row.body in self.refuses:
-                journal.refuse(row.id, "refused")
+                journal.refuse({row.id: "refused"})
                 continue
             properties = row.properties | {"message_id": row.message_id}
             self.delivered.append(Message(row.exchange, row.routing_key, row.body, properties))

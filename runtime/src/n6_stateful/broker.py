@@ -198,7 +198,7 @@ def _broker_of_url(url: str, options: Mapping[str, Any]) -> Broker:
         raise ConfigError(f"the output's URL names no host; it must be {FORM}")
     if parts.query or parts.fragment:
         raise ConfigError(
-            f"the output's URL goes on after the virtual host; it must be {FORM}, and options belong in [output]"
+            f"the output's URL goes on after the virtual host; it must be {FORM}; options belong in [output]"
         )
     tls = _tls(options) if parts.scheme == "amqps" else None
     if user is None and not (tls and tls["ssl_certfile"]):
@@ -211,16 +211,14 @@ def _broker_of_url(url: str, options: Mapping[str, Any]) -> Broker:
 def _broker_of_section(section: Mapping[str, Any]) -> Broker:
     """The broker of n6's `[rabbitmq]` section, read as n6 reads it."""
     tls = _tls(section) if section["ssl"] else None
-    user: str | None = "guest"  # RabbitMQ's own default, which works from localhost only
-    password = "guest"
     if section["password_auth"]:
         user, password = section["username"], section["password"]
         if not user or not password:
             raise ConfigError("[rabbitmq] password_auth is on: username and password are needed")
         if tls:  # n6 shows its certificate only to log in with it
             tls |= {"ssl_certfile": "", "ssl_keyfile": ""}
-    elif tls and tls["ssl_certfile"]:
-        user = None
+    else:  # RabbitMQ's own default works from localhost only
+        user, password = None if tls and tls["ssl_certfile"] else "guest", "guest"
     host, port, vhost = section["host"], section["port"], section.get("vhost", "/")
     return _checked(Broker(host, port, vhost, user, password, tls, section["heartbeat_interval"]))
 

@@ -11,12 +11,11 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from functools import lru_cache, wraps
 from itertools import takewhile
-from typing import Any, NamedTuple
+from typing import Any
 
 from pika import BasicProperties, SelectConnection
 from pika.adapters.select_connection import IOLoop
 from pika.adapters.utils.selector_ioloop_adapter import SelectorIOServicesAdapter
-from pika.exceptions import AMQPHeartbeatTimeout, ChannelClosed, ChannelClosedByBroker, ConnectionClosed
 from pika.frame import Body, Header, Method
 from pika.spec import Basic
 
@@ -30,36 +29,35 @@ LOGGER = logging.getLogger(__name__)
 TICK_SECONDS = 0.1
 CLOSE_SECONDS = 5.0
 DELETED_AT_ONCE = 500
-MOST_CLOSED = 30  # connections that the broker may close on messages, in one delivery
-MOST_REASONS = 3  # in an error's text
 WRITTEN_AT_ONCE = 1 << 17
-OVERHEAD = 8  # bytes of a frame that are not its content
+FRAME_OVERHEAD = 8
+REFILLED_AT = 0.8  # of a window
+MOST_CLOSED = 30  # connections that the broker closes on messages, in one delivery
+MOST_REASONS = 3  # in the text of an error
 NO_WAY = (403, 404)  # no right to write to the exchange, or to that routing key there; no such exchange
+
+Options = Mapping[str, Any]
+Show = Callable[[int, int], None] | None
 
 
 def deliver(
-    journal: Journal,
-    broker: Broker,
-    exchanges: Sequence[Exchange],
-    options: Mapping[str, Any],
-    *,
-    show: Callable[[int, int], None] | None = None,
+    journal: Journal, broker: Broker, exchanges: Sequence[Exchange], options: Options, *, show: Show = None
 ) -> int:
     """Send what waits in the outbox, and delete what the broker confirms.
 
     Args:
-        journal: open; nobody else may be delivering from it.
+        journal: nobody else may be delivering from it.
         broker: where to.
         exchanges: to declare (or, with `declare = false`, to look for) before anything is sent.
         options: the section `[output]`.
-        show: called now and then with the number of messages confirmed and to be delivered.
+        show: called now and then with the number of messages confirmed, and to be delivered.
 
     Returns:
         The number of messages delivered.
 
     Raises:
         PublishError: some of them still wait; the text says how many, why, and what to do.
-        StateError: the outbox cannot be changed; what was sent until then may be sent again.
+        StateError: the outbox cannot be changed; what was sent just now is sent again.
         ConfigError: a TLS file cannot be loaded.
     """
     total = journal.backlog().messages
@@ -67,49 +65,30 @@ def deliver(
         return 0
     journal.prove_deletable()
     outbox = _Outbox(journal, options["window_messages"], lambda count: show(count, total) if show else None)
-    parameters = broker.parameters(f"n6-stateful {journal.name}", options["connect_timeout"])
     try:
         while not outbox.is_empty:
-            _Connection(broker.where, parameters, exchanges, options, outbox).run()
+            _Connection(broker, journal.name, exchanges, options, outbox).run()
     except PublishError as exc:
         waiting = journal.backlog().messages
-        what, them = ("1 message waits", "it") if waiting == 1 else (f"{waiting:,} messages wait", "them")
-        raise PublishError(
-            f"{exc}; {what} in the outbox, nothing is lost; the next run sends {them}",
-            unreachable=exc.unreachable,
-            delivered=outbox.delivered,
-        ) from exc
+        how_many, them = ("1 message waits", "it") if waiting == 1 else (f"{waiting:,} messages wait", "them")
+        text = f"{exc}; {how_many} in the outbox, nothing is lost; the next run sends {them}"
+        raise PublishError(text, unreachable=exc.unreachable, delivered=outbox.delivered) from exc
     finally:
-        if outbox.unroutable:
-            LOGGER.warning(
-                "%s: no queue took %d messages, which are lost (unroutable = warn)",
-                broker.where,
-                outbox.unroutable,
-            )
+        if outbox.lost:
+            LOGGER.warning("%s: no queue took %d messages (unroutable = warn)", broker.where, outbox.lost)
     if outbox.refused:
         raise PublishError(f"{broker.where} {outbox.refusals()}", delivered=outbox.delivered)
     return outbox.delivered
 
 
-def try_broker(broker: Broker, exchanges: Sequence[Exchange], options: Mapping[str, Any]) -> None:
+def try_broker(broker: Broker, exchanges: Sequence[Exchange], options: Options) -> None:
     """Connect, declare the exchanges (or look for them), and close; nothing is sent.
 
     Raises:
         PublishError: one of these failed.
         ConfigError: a TLS file cannot be loaded.
     """
-    parameters = broker.parameters("n6-stateful check", options["connect_timeout"])
-    _Connection(broker.where, parameters, exchanges, options, _Outbox(None, 1, lambda count: None)).run()
-
-
-class _Sent(NamedTuple):
-    """A message on its way. A returned one comes with everything but its id."""
-
-    message_id: str
-    exchange: str
-    routing_key: str
-    size: int
-    id: int
+    _Connection(broker, "check", exchanges, options, _Outbox(None, 1, lambda count: None)).run()
 
 
 class _Outbox:
@@ -118,7 +97,7 @@ class _Outbox:
     Attributes:
         is_empty: whether everything was tried.
         delivered: how many messages were confirmed, and deleted.
-        unroutable: how many of these no queue took.
+        lost: how many of these no queue took.
         closed: how many connections the broker has closed on a message.
         refused: the messages that it did not take, with the reason.
     """
@@ -126,12 +105,12 @@ class _Outbox:
     def __init__(self, journal: Journal | None, window: int, show: Callable[[int], object]) -> None:
         self._journal, self._window, self._show = journal, window, show
         self.is_empty = False
-        self.delivered = self.unroutable = self.closed = 0
+        self.delivered = self.lost = self.closed = 0
         self.refused: dict[int, str] = {}
         self._suspects: set[int] = set()  # the broker closed the last connection on one of them
         self._no_way: dict[tuple[str, str], str] = {}  # exchanges and routing keys, with the reason
         self._confirmed: list[int] = []
-        self._unwritten: list[int] = []  # of those that were refused
+        self._set_aside: dict[int, str] = {}
 
     @property
     def window(self) -> int:
@@ -144,58 +123,55 @@ class _Outbox:
             if message.id in self.refused:
                 continue
             if reason := self._no_way.get((message.exchange, message.routing_key)):
-                self.refuse(message.id, reason)
+                self.refuse(message, reason)
             else:
                 yield message
 
-    def confirm(self, id: int) -> None:
-        """The broker has a message."""
-        self._suspects.discard(id)
-        self._confirmed.append(id)
-        if len(self._confirmed) >= DELETED_AT_ONCE:
-            self.write()
+    def confirm(self, message: Waiting) -> None:
+        """The broker has it."""
+        self._suspects.discard(message.id)
+        self._confirmed.append(message.id)
 
-    def refuse(self, id: int, reason: str) -> None:
-        """The broker does not take a message."""
-        self._suspects.discard(id)
-        self.refused[id] = reason
-        self._unwritten.append(id)
+    def refuse(self, message: Waiting, reason: str) -> None:
+        """The broker does not take it."""
+        self._suspects.discard(message.id)
+        self.refused[message.id] = self._set_aside[message.id] = reason
 
-    def blame(self, sent: Sequence[_Sent], reason: str, code: int) -> None:
-        """The broker has closed a connection on one of these messages."""
+    def blame(self, messages: Sequence[Waiting], code: int, reason: str) -> None:
+        """The broker has closed a connection on one of them."""
         self.closed += 1
-        if len(sent) > 1:
-            self._suspects = {message.id for message in sent}
-        else:
-            self.refuse(sent[0].id, reason)
-            self._suspects = set()
+        self._suspects = {message.id for message in messages}
+        if len(messages) == 1:
+            self.refuse(messages[0], reason)
             if code in NO_WAY:
-                self._no_way[sent[0].exchange, sent[0].routing_key] = reason
+                self._no_way[messages[0].exchange, messages[0].routing_key] = reason
 
-    def write(self) -> None:
-        """Bring the journal up to date."""
-        if self._journal and self._confirmed:
-            self._journal.delivered(self._confirmed)
-            self.delivered += len(self._confirmed)
-            self._confirmed = []
-        while self._journal and self._unwritten:
-            self._journal.refuse(self._unwritten[-1], self.refused[self._unwritten[-1]])
-            self._unwritten.pop()
+    def write(self, at_least: int = 1) -> None:
+        """Bring the journal up to date, if so many messages are confirmed or refused."""
+        if not self._journal or len(self._confirmed) + len(self._set_aside) < at_least:
+            return
+        self._journal.delivered(self._confirmed)
+        self.delivered += len(self._confirmed)
+        self._confirmed = []
+        if self._set_aside:
+            self._journal.refuse(self._set_aside)
+            self._set_aside = {}
         self._show(self.delivered)
 
     def refusals(self) -> str:
         """What was refused, and what to do."""
         reasons = list(dict.fromkeys(self.refused.values()))
         shown = "; ".join(reasons[:MOST_REASONS]) + ("; ..." if len(reasons) > MOST_REASONS else "")
-        if len(self.refused) == 1:
-            what, how = "1 message", "it stays in the outbox and is tried again"
-        else:
-            what, how = f"{len(self.refused):,} messages", "they stay in the outbox and are tried again"
-        return f"refused {what} ({shown}); {how} by every run; fix the cause, or `outbox drop`"
+        count = len(self.refused)
+        many, stay = ("1 message", "it stays") if count == 1 else (f"{count:,} messages", "they stay")
+        return (
+            f"refused {many} ({shown}); {stay} in the outbox, to be tried again by every run; "
+            "fix the cause, or `outbox drop`"
+        )
 
 
-class _Services(SelectorIOServicesAdapter):  # type: ignore[misc] # pika has no types for us
-    """pika's loop and its socket, which it lets us write to."""
+class _Services(SelectorIOServicesAdapter):  # type: ignore[misc,unused-ignore] # older pikas have no types
+    """pika's access to sockets; it keeps the transport, for many messages in one write."""
 
     transport: Any = None
 
@@ -203,8 +179,7 @@ class _Services(SelectorIOServicesAdapter):  # type: ignore[misc] # pika has no 
         """Called by pika when the socket is connected."""
 
         def done(result: Any) -> None:
-            if isinstance(result, tuple):
-                self.transport = result[0]
+            self.transport = result[0] if isinstance(result, tuple) else None
             on_done(result)
 
         return super().create_streaming_connection(*args, on_done=done, **kwargs)
@@ -228,47 +203,38 @@ class _Connection:
     """One connection; its methods stand in the order in which they are called."""
 
     def __init__(
-        self,
-        where: str,
-        parameters: Any,
-        exchanges: Sequence[Exchange],
-        options: Mapping[str, Any],
-        outbox: _Outbox,
+        self, broker: Broker, name: str, exchanges: Sequence[Exchange], options: Options, outbox: _Outbox
     ) -> None:
-        self._where, self._parameters, self._options, self._outbox = where, parameters, options, outbox
+        self._broker, self._name, self._options, self._outbox = broker, name, options, outbox
         self._exchanges = list(exchanges)
         self._waiting = outbox.waiting()
+        self._next: Waiting | None = None
         self.loop = IOLoop()
-        self.failure: Exception | None = None
         self._services = _Services(self.loop)
         self._connection: Any = None
         self._channel: Any = None
+        self.failure: Exception | None = None
         self._declaring = self._alarm = ""
-        self._is_ready = self._is_finished = self._is_blamed = self._is_closed = False
-        self._moved, self._unwritten = time.monotonic(), 0
-        self._next: Waiting | None = None
-        self._last_tag = self._bytes = 0
-        self._on_way: dict[int, _Sent] = {}  # by delivery tag
+        self._is_ready = self._has_ended = False
+        self._moved = time.monotonic()
+        self._unwritten = self._last_tag = self._bytes = 0
+        self._on_way: dict[int, Waiting] = {}  # by delivery tag
         self._returned: dict[int, str] = {}
         self._buffer = bytearray()
 
     def run(self) -> None:
-        """Send until nothing is left, or until the broker closes the connection on a message.
+        """Send until the outbox is empty, or the broker closes the connection on a message.
 
         Raises:
             PublishError: the connection could not be made, or it broke.
         """
-        # pika logs each error that it hands to us, too, with a traceback.
+        # pika logs every error that it hands to us, too, with a traceback.
         debug = LOGGER.isEnabledFor(logging.DEBUG)
         logging.getLogger("pika").setLevel(logging.DEBUG if debug else logging.CRITICAL + 1)
+        parameters = self._broker.parameters(f"n6-stateful {self._name}", self._options["connect_timeout"])
         try:
-            self._connection = SelectConnection(
-                self._parameters,
-                on_open_callback=self._on_open,
-                on_open_error_callback=self._on_closed,
-                on_close_callback=self._on_closed,
-                custom_ioloop=self._services,
-            )
+            ended = self._on_closed
+            self._connection = SelectConnection(parameters, self._on_open, ended, ended, self._services)
             self._on_tick()
             self.loop.start()
         except Exception as exc:  # what is not AMQP ends in any of pika's errors, or of Python's
@@ -290,16 +256,15 @@ class _Connection:
     def _on_tick(self) -> None:
         """Bring the journal up to date, and look whether there was progress."""
         self._outbox.write()
-        now = time.monotonic()
         unwritten = self._services.transport.get_write_buffer_size() if self._is_ready else 0
         if unwritten != self._unwritten:
-            self._moved, self._unwritten = now, unwritten
+            self._moved, self._unwritten = time.monotonic(), unwritten
         option = "progress_timeout" if self._is_ready else "connect_timeout"
-        seconds = CLOSE_SECONDS if self._is_finished else self._options[option]
-        if now - self._moved < seconds:
+        seconds = CLOSE_SECONDS if self._outbox.is_empty else self._options[option]
+        if time.monotonic() - self._moved < seconds:
             self.loop.call_later(min(TICK_SECONDS, seconds), self._on_tick)
-        elif self._is_finished:
-            LOGGER.info("%s has confirmed everything, but does not close the connection", self._where)
+        elif self._outbox.is_empty:
+            LOGGER.info("%s has confirmed everything, but does not close the connection", self._broker.where)
             self.loop.stop()
         else:
             what = "no progress for" if self._is_ready else "no connection: not ready within"
@@ -308,13 +273,13 @@ class _Connection:
 
     @_callback
     def _on_open(self, connection: Any) -> None:
-        connection.add_on_connection_blocked_callback(self._on_blocked)
-        connection.add_on_connection_unblocked_callback(self._on_unblocked)
+        connection.add_on_connection_blocked_callback(self._on_alarm)
+        connection.add_on_connection_unblocked_callback(self._on_alarm)
         connection.channel(on_open_callback=self._on_channel)
 
     @_callback
     def _on_channel(self, channel: Any) -> None:
-        channel.add_on_close_callback(self._on_channel_closed)
+        channel.add_on_close_callback(self._on_closed)
         channel.add_on_return_callback(self._on_return)
         self._channel = channel
         self._declare()
@@ -324,148 +289,131 @@ class _Connection:
         """Declare the next exchange; after the last one, ask for confirmations."""
         if self._exchanges:
             self._declaring, kind = self._exchanges.pop(0)
-            # What is declared passively must exist, and needs no rights.
-            passive = not self._options["declare"]
-            self._channel.exchange_declare(
-                self._declaring, kind, durable=True, passive=passive, callback=self._declare
-            )
+            passive = not self._options["declare"]  # it must exist, and declaring it needs no rights
+            self._channel.exchange_declare(self._declaring, kind, passive, True, callback=self._declare)
         else:
             self._channel.confirm_delivery(self._on_confirmation, callback=self._on_ready)
 
     @_callback
     def _on_ready(self, frame: Any) -> None:
-        LOGGER.info("connected to %s", self._where)
-        self._is_ready = True
-        self._moved = time.monotonic()
+        LOGGER.info("connected to %s", self._broker.where)
+        self._is_ready, self._moved = True, time.monotonic()
         self._send()
 
     def _send(self) -> None:
-        """Fill the window; close when nothing is left."""
+        """Fill the window; close the connection if there is nothing left."""
         most = self._options["window_bytes"]
         while len(self._on_way) < self._outbox.window and self._bytes < most:
-            self._next = self._next or next(self._waiting, None)
-            if self._next is None or (self._on_way and self._bytes + self._next.size > most):
+            message = self._next or next(self._waiting, None)
+            self._next = None
+            if message is None:
                 break
-            message, self._next = self._next, None
+            oldest = next(iter(self._on_way.values()), message)
+            # What was refused before waits for the rest, which a closed connection would have sent again.
+            if self._on_way and (
+                self._bytes + message.size > most or (message.refused and not oldest.refused)
+            ):
+                self._next = message
+                break
             try:
                 self._publish(message)
-            except (
-                Exception
-            ) as exc:  # pika's encoding raises anything; `checked_properties` knows the usual cases
-                self._outbox.refuse(message.id, f"AMQP cannot hold it: {exc}")
+            except Exception as exc:  # pika's encoding raises anything
+                self._outbox.refuse(message, f"AMQP cannot hold it: {exc}")
         self._write(b"", 1)
-        if not self._on_way and not self._is_finished:
-            self._outbox.is_empty = self._is_finished = True
+        if not self._on_way and not self._outbox.is_empty:
             self._outbox.write()
-            self._moved = time.monotonic()
+            self._outbox.is_empty, self._moved = True, time.monotonic()
             self._connection.close()
 
     def _publish(self, message: Waiting) -> None:
         """As pika's `basic_publish`, which takes three writes for each small message."""
-        number, body = self._channel.channel_number, message.body
+        channel, body = self._channel.channel_number, message.body
         properties = BasicProperties(message_id=message.message_id, **message.properties)
-        head = _publish_frame(number, message.exchange, message.routing_key)
-        head += Header(number, len(body), properties).marshal()
+        head = _publish_frame(channel, message.exchange, message.routing_key)
+        head += Header(channel, len(body), properties).marshal()
         self._last_tag += 1
-        self._on_way[self._last_tag] = _Sent(
-            message.message_id, message.exchange, message.routing_key, len(body), message.id
-        )
+        self._on_way[self._last_tag] = message
         self._bytes += len(body)
         self._write(head)
-        longest = self._connection.params.frame_max - OVERHEAD
-        for start in range(0, len(body), longest):
-            self._write(Body(number, body[start : start + longest]).marshal())
+        most = self._connection.params.frame_max - FRAME_OVERHEAD
+        for start in range(0, len(body), most):
+            self._write(Body(channel, body[start : start + most]).marshal())
 
-    def _write(self, frame: bytes, at_once: int = WRITTEN_AT_ONCE) -> None:
-        self._buffer += frame
-        if len(self._buffer) >= at_once:
+    def _write(self, frames: bytes, at_least: int = WRITTEN_AT_ONCE) -> None:
+        self._buffer += frames
+        if len(self._buffer) >= at_least:
             self._services.transport.write(bytes(self._buffer))
             self._buffer.clear()
 
     @_callback
     def _on_return(self, channel: Any, method: Any, properties: Any, body: bytes) -> None:
-        """No queue takes a message; it is confirmed all the same, later."""
+        """No queue takes a message; that comes before its confirmation, and without its tag."""
         if self._options["unroutable"] == "warn":
-            self._outbox.unroutable += 1
+            self._outbox.lost += 1
             return
-        returned = (properties.message_id, method.exchange, method.routing_key, len(body))
-        for tag, sent in self._on_way.items():
-            if sent[:4] == returned and tag not in self._returned:
-                self._returned[tag] = (
-                    f"{method.reply_text}: bind a queue to the exchange {method.exchange!r} "
-                    f"for the routing key {method.routing_key!r}"
-                )
+        returned = properties.message_id, method.exchange, method.routing_key, body
+        for tag, message in self._on_way.items():
+            if (*message[1:4], message.body) == returned and tag not in self._returned:
+                where = f"the exchange {method.exchange!r} for the routing key {method.routing_key!r}"
+                self._returned[tag] = f"{method.reply_text}: bind a queue to {where}"
                 break
 
     @_callback
     def _on_confirmation(self, frame: Any) -> None:
         last, multiple = frame.method.delivery_tag, frame.method.multiple
         for tag in list(takewhile(lambda tag: tag <= last, self._on_way)) if multiple else (last,):
-            sent = self._on_way.pop(tag)
-            self._bytes -= sent.size
+            message = self._on_way.pop(tag)
+            self._bytes -= message.size
             reason = self._returned.pop(tag, "")
             if not reason and isinstance(frame.method, Basic.Nack):
                 reason = "nacked: a queue is full, or could not store it"
             if reason:
-                self._outbox.refuse(sent.id, reason)
+                self._outbox.refuse(message, reason)
             else:
-                self._outbox.confirm(sent.id)
+                self._outbox.confirm(message)
         self._moved = time.monotonic()
-        # Half a window at a time: many small messages are one write.
-        if (
-            len(self._on_way) <= self._outbox.window // 2
-            and self._bytes <= self._options["window_bytes"] // 2
-        ):
+        # Not one by one: several messages are one write, and the broker is busy while the journal is written.
+        window = self._outbox.window, self._options["window_bytes"]
+        if len(self._on_way) <= REFILLED_AT * window[0] and self._bytes <= REFILLED_AT * window[1]:
             self._send()
+        self._outbox.write(DELETED_AT_ONCE)
 
     @_callback
-    def _on_blocked(self, connection: Any, frame: Any) -> None:
-        self._alarm = frame.method.reason
-        LOGGER.warning("%s takes nothing for now: an alarm: %s", self._where, self._alarm)
+    def _on_alarm(self, connection: Any, frame: Any) -> None:
+        self._alarm = getattr(frame.method, "reason", "")
+        LOGGER.warning(
+            "%s: %s", self._broker.where, f"alarm: {self._alarm}" if self._alarm else "no alarm any more"
+        )
 
     @_callback
-    def _on_unblocked(self, connection: Any, frame: Any) -> None:
-        self._alarm = ""
-        LOGGER.info("%s: the alarm is over", self._where)
-
-    @_callback
-    def _on_channel_closed(self, channel: Any, exc: Exception) -> None:
-        if isinstance(exc, ChannelClosedByBroker):
-            self._closed_on(exc)
-            self._connection.close()
-
-    @_callback
-    def _on_closed(self, connection: Any, exc: Exception) -> None:
-        self._is_closed = True
+    def _on_closed(self, closed: Any, exc: Exception) -> None:
+        """The channel or the connection has ended, or there is none."""
+        if self._outbox.is_empty and closed is self._channel:
+            return
         self.loop.stop()
-        if not self._is_finished and not self._is_blamed:
-            self._closed_on(exc)
-
-    def _closed_on(self, exc: Exception) -> None:
-        """The broker has closed the channel or the connection, or it broke."""
-        exc = _cause(exc)
-        reason, code = _described(exc), getattr(exc, "reply_code", 0)
+        if self._outbox.is_empty or self._has_ended:
+            return
+        self._has_ended = True
+        code, reason = _described(exc)
         if self._on_way and (400 <= code < 500 or 501 <= code <= 505):
-            self._is_blamed = True
-            self._outbox.blame(list(self._on_way.values()), reason, code)
+            self._outbox.blame(list(self._on_way.values()), code, reason)
             if self._outbox.closed == MOST_CLOSED:
-                raise PublishError(f"{self._where} closed {MOST_CLOSED} connections on messages ({reason})")
+                text = f"closed {MOST_CLOSED} connections on messages, the last time with {reason}"
+                raise PublishError(f"{self._broker.where} {text}")
         elif self._declaring and code and not self._is_ready:
-            raise PublishError(f"{self._where}: the exchange {self._declaring!r} cannot be used: {reason}")
+            text = f"the exchange {self._declaring!r} cannot be used: {reason}"
+            raise PublishError(f"{self._broker.where}: {text}")
         else:
             raise self._problem(reason if self._channel else f"no connection: {reason}")
 
     def _problem(self, text: str) -> PublishError:
-        return PublishError(f"{self._where}: {text}", unreachable=True)
+        return PublishError(f"{self._broker.where}: {text}", unreachable=True)
 
     def _hang_up(self) -> None:
-        """Break the connection if it is still there: no farewell in the middle of a message."""
+        """End what is left of the connection; no farewell, which would have to wait for half a message."""
         with suppress(Exception):
-            if self._connection and not self._is_closed:
-                if self._services.transport:
-                    self._services.transport.abort()
-                else:
-                    self._connection.close()
+            if self._connection and not self._connection.is_closed:
+                (self._services.transport.abort if self._services.transport else self._connection.close)()
                 self.loop.call_later(1, self.loop.stop)
                 self.loop.start()
         self.loop.close()
@@ -477,21 +425,14 @@ def _publish_frame(channel: int, exchange: str, routing_key: str) -> bytes:
     return frame
 
 
-def _cause(exc: BaseException) -> BaseException:
-    """What happened; pika wraps that several times, and in several ways."""
-    while True:
-        inside = [getattr(exc, "exception", None), *getattr(exc, "exceptions", ()), *exc.args]
-        causes = [inner for inner in inside if isinstance(inner, BaseException)]
-        if not causes:
-            return exc
+def _described(exc: BaseException) -> tuple[int, str]:
+    """The broker's reply code, 0 if it did not reply, and what happened; pika wraps that several times."""
+    causes: list[Any] = [exc]
+    while causes:
         exc = causes[-1]
-
-
-def _described(exc: BaseException) -> str:
-    if isinstance(exc, AMQPHeartbeatTimeout):
-        return "nothing was heard from the broker for longer than a heartbeat"
-    if isinstance(exc, ChannelClosed | ConnectionClosed):
-        return f"{exc.reply_code} {exc.reply_text}"
-    if isinstance(exc, OSError) and exc.strerror:
-        return exc.strerror
-    return str(exc) or type(exc).__name__
+        inside = [getattr(exc, "exception", None), *getattr(exc, "exceptions", ()), *exc.args]
+        causes = [cause for cause in inside if isinstance(cause, BaseException)]
+    code = getattr(exc, "reply_code", 0)
+    if code:
+        return code, f"{code} {getattr(exc, 'reply_text', '')}"
+    return 0, getattr(exc, "strerror", "") or str(exc) or type(exc).__name__

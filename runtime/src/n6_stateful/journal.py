@@ -23,9 +23,10 @@ import tempfile
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
+from io import BytesIO
 from itertools import accumulate
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import IO, TYPE_CHECKING, Any, NamedTuple
 
 from n6_stateful.errors import CollectorError, PublishError, StateError, StateLockedError
 from n6_stateful.message import Message
@@ -43,6 +44,7 @@ directory = ~/.n6cache :: path
 outbox_max_mib = 4096 :: int
 keep_runs = 1000 :: int
 """
+UNREADABLE = "it cannot be read"
 NOTHING = "nothing was saved or published"
 DEFAULTS = {"url": "", "url_file": "", "timeout": 30.0, "outbox_max_mib": 4096, "keep_runs": 1000}
 
@@ -51,11 +53,9 @@ ROWS_AT_ONCE = 500
 BYTES_AT_ONCE = 4 << 20
 BUFFER_IN_MEMORY = 16 << 20
 
-# Large columns are the last ones: SQLite reads a row from its beginning.
+# Large columns are the last ones: SQLite reads a row from its beginning. n6_collector is the last table: where
+# there is one, the others are there, though MariaDB makes each in a transaction of its own.
 TABLES = """{first}
-CREATE TABLE IF NOT EXISTS n6_collector (
-    name VARCHAR(255) PRIMARY KEY, id VARCHAR(32) NOT NULL, newest BIGINT NOT NULL, filed BIGINT NOT NULL,
-    url VARCHAR(255) NOT NULL){options};
 CREATE TABLE IF NOT EXISTS n6_state (
     name VARCHAR(255), number BIGINT, run VARCHAR(32) NOT NULL, saved VARCHAR(20) NOT NULL,
     sha256 VARCHAR(64) NOT NULL, pickle {blob} NOT NULL, PRIMARY KEY (name, number)){options};
@@ -65,7 +65,10 @@ CREATE TABLE IF NOT EXISTS n6_outbox (
     refused {text}, body {blob} NOT NULL){options};
 CREATE INDEX IF NOT EXISTS n6_outbox_name ON n6_outbox (name, id);
 CREATE TABLE IF NOT EXISTS n6_run (
-    name VARCHAR(255), started DOUBLE PRECISION, record {text} NOT NULL, PRIMARY KEY (name, started)){options}
+    name VARCHAR(255), started DOUBLE PRECISION, record {text} NOT NULL, PRIMARY KEY (name, started)){options};
+CREATE TABLE IF NOT EXISTS n6_collector (
+    name VARCHAR(255) PRIMARY KEY, id VARCHAR(32) NOT NULL, newest BIGINT NOT NULL, filed BIGINT NOT NULL,
+    url VARCHAR(255) NOT NULL){options}
 """
 TABLE_NAMES = ("n6_collector", "n6_state", "n6_outbox", "n6_run")
 INSERT_MESSAGE = (
@@ -471,20 +474,19 @@ class Journal:
             last = 0
             while ids := self._next_batch(null, last):
                 select = f"SELECT {COLUMNS} {WAITING.format(null=null)} AND id <= ? ORDER BY id"
-                for row in self._select(select, self._key, last, ids[-1]):
-                    yield Waiting(*row)._replace(properties=json.loads(row[4]))
+                rows = self._select(select, self._key, last, ids[-1])
+                with self._errors(UNREADABLE):
+                    batch = [Waiting(*row)._replace(properties=json.loads(row[4])) for row in rows]
+                yield from batch
                 last = ids[-1]
 
     def _next_batch(self, null: str, last: int) -> list[int]:
         """The ids of as many messages behind `last` as are read, or deleted, at once."""
         select = f"SELECT id, LENGTH(body) {WAITING.format(null=null)} ORDER BY id LIMIT {ROWS_AT_ONCE}"
         rows = self._select(select, self._key, last)
-        totals = accumulate(size for _, size in rows)
-        return [
-            id
-            for (id, _), total in zip(rows, totals, strict=True)
-            if total <= BYTES_AT_ONCE or id == rows[0][0]
-        ]
+        with self._errors(UNREADABLE):
+            fitting = sum(total <= BYTES_AT_ONCE for total in accumulate(size for _, size in rows))
+        return [id for id, _ in rows[: max(1, fitting)]]
 
     def delivered(self, ids: Sequence[int]) -> None:
         """Delete those messages: the broker has confirmed them, or they are given up."""
@@ -503,11 +505,11 @@ class Journal:
             delete = f"DELETE FROM n6_outbox WHERE name = ? AND id IN ({marks})"  # noqa: S608 - marks alone
             self._execute(delete, self._key, *some)
 
-    def refuse(self, id: int, reason: str) -> None:
-        """Keep why the broker has refused that message."""
-        with self._transaction("that a message was refused is not kept"):
-            update = "UPDATE n6_outbox SET refused = ? WHERE name = ? AND id = ?"
-            self._execute(update, reason.replace("\0", " "), self._key, id)
+    def refuse(self, reasons: Mapping[int, str]) -> None:
+        """Keep why the broker has refused those messages, by their ids."""
+        rows = [(reason.replace("\0", " "), self._key, id) for id, reason in reasons.items()]
+        with self._transaction("that messages were refused is not kept"):
+            self._engine.execute_many("UPDATE n6_outbox SET refused = ? WHERE name = ? AND id = ?", rows)
 
     def prove_deletable(self) -> None:
         """Return if the first messages could be deleted once they are delivered; nothing is changed."""
@@ -536,7 +538,8 @@ class Journal:
         """The records of the runs, or of the last ones, oldest first; `start` is when each began."""
         select = "SELECT started, record FROM n6_run WHERE name = ? ORDER BY started DESC LIMIT ?"
         rows = self._select(select, self._key, self._keep_runs if last is None else last)
-        return [{**json.loads(record), "start": started} for started, record in reversed(rows)]
+        with self._errors(UNREADABLE):
+            return [{**json.loads(record), "start": started} for started, record in reversed(rows)]
 
     # Statements
 
@@ -545,7 +548,7 @@ class Journal:
 
     def _select(self, sql: str, *values: Any) -> list[Any]:
         """The rows; none where there is no journal yet."""
-        with self._errors("it cannot be read"):
+        with self._errors(UNREADABLE):
             try:
                 self._has_tables = self._engine.exists()
                 return list(self._execute(sql, *values).fetchall()) if self._has_tables else []
@@ -596,18 +599,21 @@ class _Buffer:
     """Messages until they are committed: in memory, and beyond 16 MiB in a file that has no name."""
 
     def __init__(self, directory: Path | None) -> None:
-        self._directory = str(directory) if directory else None
-        self._file: Any = None
-        self.clear()
+        self._directory = directory
+        self._file: IO[bytes] = BytesIO()
+        self.count = self.bytes = 0
 
     def clear(self) -> None:
-        if self._file is not None:
-            with suppress(OSError):  # what could not be written is to be forgotten anyway
-                self._file.close()
+        with suppress(OSError):  # what could not be written is to be forgotten anyway
+            self._file.close()
+        self._file = BytesIO()
         self.count = self.bytes = 0
-        self._file = tempfile.SpooledTemporaryFile(BUFFER_IN_MEMORY, dir=self._directory)  # noqa: SIM115
 
     def add(self, row: tuple[Any, ...]) -> None:
+        if isinstance(self._file, BytesIO) and self._file.seek(0, os.SEEK_END) > BUFFER_IN_MEMORY:
+            file = tempfile.TemporaryFile(dir=self._directory)  # noqa: SIM115
+            file.write(self._file.getbuffer())
+            self._file = file
         self._file.seek(0, os.SEEK_END)  # `batches` may have ended anywhere
         self._file.write(marshal.dumps(row))
         self.count += 1

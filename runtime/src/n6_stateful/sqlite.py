@@ -57,7 +57,7 @@ class SQLite:
         "text": "TEXT",
         "options": "",
     }
-    errors = (sqlite3.Error, OSError)
+    errors = (sqlite3.Error, OSError, ValueError, TypeError)  # the last two of a damaged row
     largest = 999_000_000
     limit = "1 GB is SQLite's limit"
 
@@ -140,6 +140,8 @@ class SQLite:
     def explain(self, exc: Exception) -> tuple[str, str]:
         """What happened, and what to do."""
         happened = f"{exc.strerror} ({exc.filename})" if isinstance(exc, OSError) else str(exc)
+        if isinstance(exc, ValueError | TypeError):
+            return f"a row in it is damaged ({exc})", "move the file away to go on from the state file"
         return happened, _ADVICE.get(
             _code(exc), "see that its disk works, and run as the user whose file it is"
         )

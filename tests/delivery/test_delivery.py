@@ -1,0 +1,326 @@
+"""What reaches a real RabbitMQ, in which order, and what stays in the outbox."""
+
+from __future__ import annotations
+
+import logging
+import os
+import signal
+import sqlite3
+from typing import Any
+from urllib.parse import urlsplit
+
+import pytest
+
+from n6_stateful.delivery import MOST_CLOSED, deliver, try_broker
+from n6_stateful.errors import PublishError, StateError, Terminated
+from n6_stateful.interruption import signals_raise
+from n6_stateful.message import Exchange
+from tests.delivery.conftest import Outbox, RabbitMQ, options
+from tests.delivery.proxy import FROM_BROKER, Proxy
+
+CLOSE_OK = 12  # bytes
+
+
+def numbers(count: int) -> list[bytes]:
+    return [b"%d" % number for number in range(count)]
+
+
+class TestArrives:
+    """What the broker takes."""
+
+    def test_on_the_wire(self, broker: RabbitMQ, outbox: Outbox) -> None:
+        """Another library reads exactly the body and the properties that were published, from a durable
+        exchange."""
+        properties: dict[str, Any] = {
+            "timestamp": 1_700_000_000,
+            "type": "file",
+            "content_type": "text/csv",
+            "priority": 3,
+            "headers": {"meta": {"mail_time": "2026-01-01", "number": 7, "none": None, "list": [True, "ä"]}},
+        }
+        outbox.put(broker, b"x", routing_key="my-source.ä", **properties)
+        outbox.fail(broker)  # no queue yet: the exchange is made now
+        broker.bind()  # for an exchange with other arguments, the broker would refuse this
+        assert outbox.deliver(broker) == 1
+        (message,) = broker.receive()
+        assert message[:2] == (broker.exchange, "my-source.ä")
+        properties |= {"message_id": f"{1:032x}", "delivery_mode": 2}
+        assert message.properties == properties | {"application_headers": properties.pop("headers")}
+        assert message.body == b"x"
+
+    @pytest.mark.parametrize("kind", ["classic", "quorum"])
+    def test_order(self, kind: str, broker: RabbitMQ, outbox: Outbox) -> None:
+        """Thousands of messages arrive in order, each once, and the outbox is empty."""
+        broker.bind(**{"x-queue-type": kind})
+        outbox.put(broker, *numbers(5_000))
+        assert outbox.deliver(broker) == 5_000
+        assert broker.bodies() == numbers(5_000)
+        assert outbox.waiting() == []
+        assert outbox.deliver(broker) == 0
+
+    def test_bodies_of_all_sizes(self, broker: RabbitMQ, outbox: Outbox) -> None:
+        """Bodies from a byte to 20 MB arrive whole, about the largest frame and beyond the window, too."""
+        broker.bind()
+        sizes = [1, 20_000_000, *range(131_050, 131_080), 262_128, 2_000_000]
+        bodies = [(bytes(range(256)) * (size // 256 + 1))[:size] for size in sizes]
+        outbox.put(broker, *bodies)
+        assert outbox.deliver(broker, window_bytes=1_000_000) == len(bodies)
+        assert broker.bodies() == bodies
+
+    def test_several_exchanges(self, broker: RabbitMQ, outbox: Outbox) -> None:
+        """Every message goes to its own exchange."""
+        broker.bind()
+        exchanges = [Exchange("amq.topic", "topic"), Exchange(broker.exchange, "topic")]
+        broker.channel.queue_bind(broker.queue, "amq.topic", broker.queue)
+        outbox.put(broker, b"1", exchange="amq.topic", routing_key=broker.queue)
+        outbox.put(broker, b"2")
+        assert outbox.deliver(broker, exchanges=exchanges) == 2
+        assert [message.exchange for message in broker.receive()] == ["amq.topic", broker.exchange]
+
+    def test_existing_exchange(self, broker: RabbitMQ, outbox: Outbox) -> None:
+        """With declare = false an exchange is only looked for."""
+        outbox.put(broker, b"1")
+        error = outbox.fail(broker, declare="false")
+        assert f"the exchange '{broker.exchange}' cannot be used: 404 NOT_FOUND" in str(error)
+        broker.bind()
+        assert outbox.deliver(broker, declare="false") == 1
+
+    def test_progress(self, broker: RabbitMQ, outbox: Outbox) -> None:
+        """Whoever waits is shown how far it is."""
+        broker.bind()
+        outbox.put(broker, *numbers(2_000))
+        shown: list[tuple[int, int]] = []
+        place, section = options(broker.url)
+        deliver(outbox.journal, place, [], section, show=lambda *figures: shown.append(figures))
+        assert shown[-1] == (2_000, 2_000)
+        assert shown == sorted(shown)
+
+    @pytest.mark.parametrize(
+        ("window", "most"),
+        [({"window_messages": 5}, 5), ({"window_bytes": 2_500}, 2), ({"window_bytes": 10}, 1)],
+        ids=["messages", "bytes", "one larger than that"],
+    )
+    def test_window(self, window: dict[str, int], most: int, broker: RabbitMQ, outbox: Outbox) -> None:
+        """No more than the window is on its way unconfirmed."""
+        broker.bind()
+        with Proxy(broker.url) as proxy:
+            try_broker(options(proxy.url)[0], [Exchange(broker.exchange, "topic")], options(proxy.url)[1])
+        ready = proxy.forwarded[FROM_BROKER] - 2 * CLOSE_OK
+        outbox.put(broker, *[b"x" * 1_000] * 10)
+        with Proxy(broker.url, "deaf", (FROM_BROKER, ready)) as proxy:
+            outbox.fail(broker, proxy.url, **window)
+        assert len(broker.receive()) == most
+
+
+class TestRefused:
+    """What the broker refuses stays, with the reason, and holds up nothing."""
+
+    def test_returned(self, broker: RabbitMQ, outbox: Outbox) -> None:
+        """1,500 messages that no queue takes wait for one; what comes later overtakes them."""
+        broker.bind("good")
+        lost = outbox.put(broker, *numbers(1_500), routing_key="lost")
+        outbox.put(broker, b"good", routing_key="good")
+        error = outbox.fail(broker)
+        assert (error.delivered, error.unreachable) == (1, False)
+        assert "refused 1,500 messages (NO_ROUTE: bind a queue to the exchange" in str(error)
+        assert "`outbox drop`" in str(error)
+        assert broker.bodies() == [b"good"]
+        assert outbox.waiting() == lost
+        assert set(outbox.refused()) == set(lost)
+
+        broker.bind("lost")
+        outbox.put(broker, b"later", routing_key="good")
+        assert outbox.deliver(broker) == 1_501
+        assert broker.bodies() == [b"later", *numbers(1_500)]
+
+    def test_equal_ids(self, broker: RabbitMQ, outbox: Outbox) -> None:
+        """Of messages that share an id, those stay that were returned."""
+        broker.bind("good")
+        for body, key in [(b"1", "good"), (b"2", "lost"), (b"3", "good"), (b"4", "lost"), (b"4", "lost")]:
+            outbox.put(broker, body, routing_key=key, message_id="1" * 32)
+        assert outbox.fail(broker).delivered == 2
+        assert broker.bodies() == [b"1", b"3"]
+        waiting = [(message.body, bool(message.refused)) for message in outbox.journal.waiting()]
+        assert waiting == [(b"2", True), (b"4", True), (b"4", True)]
+
+    def test_returned_with_a_warning(
+        self, broker: RabbitMQ, outbox: Outbox, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        """With unroutable = warn such messages count as delivered, and there is one warning."""
+        broker.bind("good")
+        outbox.put(broker, *numbers(20))
+        assert outbox.deliver(broker, unroutable="warn") == 20
+        assert outbox.waiting() == []
+        warnings = [record.message for record in caplog.records if record.levelno >= logging.WARNING]
+        assert len(warnings) == 1
+        assert "no queue took 20 messages" in warnings[0]
+
+    @pytest.mark.parametrize("kind", ["classic", "quorum"])
+    def test_full_queue(self, kind: str, broker: RabbitMQ, outbox: Outbox) -> None:
+        """What a full queue does not take stays, and nothing else."""
+        broker.bind(**{"x-queue-type": kind, "x-max-length": 3, "x-overflow": "reject-publish"})
+        # A quorum queue's limit is a soft one.
+        ids = outbox.put(broker, *numbers(3_000))
+        error = outbox.fail(broker)
+        assert "nacked: a queue is full" in str(error)
+        arrived = [message.properties["message_id"] for message in broker.receive()]
+        assert len(arrived) == error.delivered >= 3
+        assert outbox.waiting() == [message_id for message_id in ids if message_id not in set(arrived)]
+        assert set(outbox.refused()) == set(outbox.waiting())
+
+    def test_closed(self, broker: RabbitMQ, outbox: Outbox) -> None:
+        """So do messages on which it closes channel or connection, and those that AMQP cannot hold."""
+        broker.bind()
+        changes: dict[int, tuple[str, dict[str, Any]]] = {
+            0: ("404 NOT_FOUND", {"exchange": "n6-stateful-no-such-exchange"}),
+            123: ("406 PRECONDITION_FAILED", {"user_id": "somebody-else"}),
+            200: ("501 FRAME_ERROR", {"headers": {"large": "x" * 200_000}}),
+            250: ("AMQP cannot hold it", {"routing_key": "r" * 300}),
+            299: ("406 PRECONDITION_FAILED", {"expiration": "1h"}),
+        }
+        ids = [
+            outbox.put(broker, body, **changes.get(number, ("", {}))[1])[0]
+            for number, body in enumerate(numbers(300))
+        ]
+        error = outbox.fail(broker)
+        assert (error.delivered, error.unreachable) == (295, False)
+        assert "refused 5 messages" in str(error)
+        reasons = outbox.refused()
+        assert list(reasons) == outbox.waiting() == [ids[number] for number in changes]
+        for number, (reason, _) in changes.items():
+            assert reason in reasons[ids[number]]
+        others = [body for number, body in enumerate(numbers(300)) if number not in changes]
+        assert list(dict.fromkeys(broker.bodies())) == others  # some come twice: what was on its way
+
+        outbox.put(broker, b"later")
+        assert outbox.fail(broker).delivered == 1
+        assert broker.bodies() == [b"later"]
+        assert outbox.refused() == reasons
+
+    @pytest.mark.parametrize(
+        ("exchange", "reason"),
+        [("n6-stateful-no-such-exchange", "404 NOT_FOUND"), ("amq.rabbitmq.trace", "403 ACCESS_REFUSED")],
+    )
+    def test_no_way(self, exchange: str, reason: str, broker: RabbitMQ, outbox: Outbox) -> None:
+        """400 messages to where nothing may be sent cost a few connections."""
+        broker.bind()
+        outbox.put(broker, b"first")
+        bad = outbox.put(broker, *numbers(400), exchange=exchange)
+        outbox.put(broker, b"last")
+        for arrived in ([b"first", b"last"], []):
+            with Proxy(broker.url) as proxy:
+                assert outbox.fail(broker, proxy.url).delivered == len(arrived)
+            assert proxy.connections <= 3
+            assert list(dict.fromkeys(broker.bodies())) == arrived
+            assert outbox.waiting() == bad
+            assert all(reason in text for text in outbox.refused().values())
+
+    def test_most_connections(self, broker: RabbitMQ, outbox: Outbox) -> None:
+        """Where every message costs connections, a run gives up; the next one goes on behind them."""
+        broker.bind()
+        bad = outbox.put(broker, *numbers(MOST_CLOSED // 2), user_id="somebody-else")
+        outbox.put(broker, b"good")
+        with Proxy(broker.url) as proxy:
+            error = outbox.fail(broker, proxy.url)
+        assert proxy.connections == MOST_CLOSED
+        assert f"closed {MOST_CLOSED} connections on messages, the last time with 406" in str(error)
+        outbox.fail(broker)
+        assert broker.bodies() == [b"good"]
+        assert outbox.waiting() == bad
+
+
+class TestNothingSent:
+    """What is wrong before the first message marks none of them."""
+
+    @pytest.mark.parametrize(
+        ("name", "kind", "reason"),
+        [
+            ("amq.direct", "fanout", "406 PRECONDITION_FAILED"),
+            ("amq.n6-stateful-test", "topic", "403 ACCESS_REFUSED"),
+            ("n6-stateful-test-odd", "no-such-type", "503 COMMAND_INVALID"),
+        ],
+        ids=["of another type", "reserved", "of no type"],
+    )
+    def test_exchange(self, name: str, kind: str, reason: str, broker: RabbitMQ, outbox: Outbox) -> None:
+        """An exchange that cannot be declared is one clear error, and everything waits."""
+        broker.bind()
+        ids = outbox.put(broker, *numbers(2))
+        error = outbox.fail(broker, exchanges=[Exchange(name, kind), Exchange(broker.exchange, "topic")])
+        assert not error.unreachable
+        assert f"the exchange '{name}' cannot be used: {reason}" in str(error)
+        assert "2 messages wait in the outbox, nothing is lost; the next run sends them" in str(error)
+        assert outbox.waiting() == ids
+        assert not outbox.refused()
+
+    def test_login(self, broker: RabbitMQ, outbox: Outbox, caplog: pytest.LogCaptureFixture) -> None:
+        """A refused login is one clear error; neither it nor the debug log has the password."""
+        caplog.set_level(logging.DEBUG)
+        outbox.put(broker, b"x")
+        parts = urlsplit(broker.url)
+        url = parts._replace(netloc=f"guest:wr0ng-s3cret@{parts.hostname}:{parts.port or 5672}").geturl()
+        error = outbox.fail(broker, url)
+        assert error.unreachable
+        assert "no connection: ConnectionClosedByBroker: (403) 'ACCESS_REFUSED" in str(error)
+        assert "1 message waits" in str(error)
+        assert any(record.name.startswith("pika") for record in caplog.records)
+        assert "wr0ng-s3cret" not in str(error) + caplog.text
+
+    def test_virtual_host(self, broker: RabbitMQ, outbox: Outbox) -> None:
+        """So is a virtual host that does not exist."""
+        outbox.put(broker, b"x")
+        assert "no-such-vhost" in str(outbox.fail(broker, broker.on_vhost("no-such-vhost")))
+
+    def test_check(self, broker: RabbitMQ) -> None:
+        """`check` finds such problems without a message."""
+        broker.bind()
+        place, section = options(broker.url)
+        try_broker(place, [Exchange(broker.exchange, "topic")], section)
+        with pytest.raises(PublishError, match="cannot be used: 406"):
+            try_broker(place, [Exchange(broker.exchange, "fanout")], section)
+        with pytest.raises(PublishError, match=r"amqp://127.0.0.1:9/: no connection: Connection refused$"):
+            try_broker(options("amqp://127.0.0.1:9/")[0], [], section)
+        with pytest.raises(PublishError, match="no connection") as caught:
+            try_broker(options("amqp://no-such-host.invalid/")[0], [], section)
+        assert caught.value.unreachable
+
+
+class TestInterrupted:
+    """What ends a delivery from within is reported as what it is, and what was confirmed is deleted."""
+
+    @pytest.mark.parametrize(
+        ("number", "error"), [(signal.SIGINT, KeyboardInterrupt), (signal.SIGTERM, Terminated)]
+    )
+    def test_signal(self, number: int, error: type[BaseException], broker: RabbitMQ, outbox: Outbox) -> None:
+        """A signal ends it at once; the next run sends the rest."""
+        broker.bind()
+        outbox.put(broker, *numbers(5_000))
+        place, section = options(broker.url)
+        with signals_raise(), pytest.raises(error):
+            deliver(outbox.journal, place, [], section, show=lambda *figures: os.kill(os.getpid(), number))
+        left = len(outbox.waiting())
+        assert 0 < left < 5_000
+        assert outbox.deliver(broker) == left
+        assert list(dict.fromkeys(broker.bodies())) == numbers(5_000)
+
+    def test_locked_journal(self, broker: RabbitMQ, outbox: Outbox) -> None:
+        """A journal that cannot be changed is a StateError; a delivery that begins with one sends nothing."""
+        broker.bind()
+        outbox.put(broker, *numbers(5_000))
+        outbox.journal._engine.execute("PRAGMA busy_timeout = 0")
+        place, section = options(broker.url)
+        other = sqlite3.connect(outbox.journal.path, isolation_level=None)
+        with pytest.raises(StateError, match="locked"):
+            deliver(
+                outbox.journal,
+                place,
+                [],
+                section,
+                show=lambda *figures: other.in_transaction or other.execute("BEGIN IMMEDIATE"),
+            )
+        assert set(numbers(500)) <= set(broker.bodies())
+        with pytest.raises(StateError, match="nothing was sent"):
+            outbox.deliver(broker)
+        assert broker.bodies() == []
+        other.close()
+        left = len(outbox.waiting())
+        assert outbox.deliver(broker) == left <= 4_500

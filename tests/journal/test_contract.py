@@ -1,0 +1,451 @@
+"""What every journal promises, in SQLite, PostgreSQL and MariaDB."""
+
+from __future__ import annotations
+
+import os
+import signal
+import time
+from typing import Any
+
+import pytest
+
+from n6_stateful.errors import CollectorError, PublishError, StateError, StateLockedError
+from n6_stateful.journal import Backlog, DamagedError, Journal
+from tests.journal.conftest import MakeJournal
+from tests.journal.helpers import (
+    ENDED,
+    end_at_statement,
+    ids,
+    in_child,
+    lock_when_free,
+    message,
+    numbers,
+    put,
+    states,
+)
+
+
+def alter(journal: Journal, sql: str, *values: Any) -> None:
+    """Change something behind the journal's back, through its session."""
+    journal._engine.execute(sql, values)
+
+
+class TestHead:
+    def test_nothing_there(self, make_journal: MakeJournal) -> None:
+        """Where there is no journal, reading finds nothing and makes nothing."""
+        journal = make_journal("Nobody")
+        assert not journal.exists()
+        assert (journal.generations(), journal.runs(), list(journal.waiting())) == ([], [], [])
+        assert (journal.backlog(), journal.holder()) == (Backlog(0, 0, 0, None), None)
+        assert not journal.exists()
+        assert not journal.path.parent.exists()
+
+    def test_made_once(self, make_journal: MakeJournal) -> None:
+        """A journal has one random id from its first `open` on."""
+        first, second, other = make_journal(), make_journal(), make_journal("D")
+        first.open("digest")
+        first.open("ignored")
+        second.lock()
+        other.open()
+        assert (first.id, first.newest, first.filed, first.url) == (second.id, 0, 0, "digest")
+        assert len(first.id) == 32
+        assert first.id != other.id
+        second.set_url("new")
+        second.mark_filed(3)
+        reader = make_journal()
+        assert reader.exists()
+        assert (reader.url, reader.filed) == ("new", 3)
+
+    def test_names_are_apart(self, make_journal: MakeJournal) -> None:
+        """A name with other capitals, or with another one's wildcards in it, is another collector's."""
+        journals = [make_journal(name) for name in ("Feed", "FEED", "F_ed", "F%d", "Fèed")]
+        for number, journal in enumerate(journals):
+            journal.lock()
+            put(journal, number)
+            journal.commit(b"%d" % number)
+            journal.put_run(number, {})
+        assert [numbers(journal) for journal in journals] == [[0], [1], [2], [3], [4]]
+        assert [states(journal) for journal in journals] == [[b"0"], [b"1"], [b"2"], [b"3"], [b"4"]]
+        journals[0].delivered(ids(journals[1]))
+        assert numbers(journals[1]) == [1]
+        assert [len(journal.runs()) for journal in journals] == [1] * 5
+
+
+class TestCommit:
+    def test_together(self, journal: Journal, make_journal: MakeJournal) -> None:
+        """Messages and state are there after the commit, for everybody, and not before."""
+        reader = make_journal()
+        put(journal, 1, 2)
+        assert (numbers(reader), states(reader), journal.buffered) == ([], [], 2)
+        assert journal.commit(b"state") == 1
+        assert (numbers(reader), states(reader), journal.buffered) == ([1, 2], [b"state"], 0)
+
+    @pytest.mark.parametrize("before", [True, False])
+    def test_ended_at_each_statement(self, make_journal: MakeJournal, before: bool) -> None:
+        """Wherever a process ends, a commit has happened as a whole or not at all."""
+        journal = make_journal()
+        journal.lock()
+        put(journal, 0)
+        journal.commit(b"0")
+        journal.unlock()
+
+        def work() -> None:
+            child = make_journal()
+            lock_when_free(child)
+            put(child, last + 1, last + 2)
+            end_at_statement(child, at, before=before)
+            child.commit(b"%d" % (last + 2))
+
+        outcomes, last, code = [], 0, ENDED
+        for at in range(1, 20):  # noqa: B007 - `work` does
+            code = in_child(work)
+            assert code in (0, ENDED)
+            lock_when_free(journal)
+            arrived = numbers(journal)
+            assert states(journal)[0] == b"%d" % arrived[-1]
+            assert arrived == list(range(arrived[-1] + 1))
+            outcomes.append(arrived[-1] > last)
+            last = arrived[-1]
+            journal.unlock()
+            if code == 0:
+                break
+        # BEGIN, fence, messages, look, state, COMMIT; the last but one round ends at the COMMIT.
+        assert code == 0
+        assert len(outcomes) == 7
+        assert outcomes == [False] * (6 if before else 5) + [True] * (1 if before else 2)
+
+    def test_exact(self, journal: Journal) -> None:
+        """What was put comes out again, to the byte, in its order, whatever it holds."""
+        headers = {"text": "zażółć 🦆 \0 ' \\ % ?", "list": [1, None, True, {"a": -(2**63)}]}
+        sent = [
+            message(1, bytes(range(256)) * 100, headers=headers, delivery_mode=2),
+            message(2, b""),
+            message(2, b"the same id")._replace(exchange="é" * 127, routing_key="#" * 255),
+            message(3, b"\0" * 3_000_000, headers={"long": "x" * 120_000}),
+        ]
+        for one in sent:
+            journal.put(one)
+        begin = time.time()
+        journal.commit()
+        received = list(journal.waiting())
+        for one, waiting in zip(sent, received, strict=True):
+            assert (waiting.exchange, waiting.routing_key, waiting.body) == one[:3]
+            assert {"message_id": waiting.message_id, **waiting.properties} == one.properties
+            assert (waiting.size, waiting.refused) == (len(one.body), None)
+            assert begin - 60 < waiting.queued <= begin
+
+    def test_numbers(self, journal: Journal, make_journal: MakeJournal) -> None:
+        """Commits are counted, with or without a state, and never backwards."""
+        assert [journal.commit(), journal.commit(b"2"), journal.commit(at_least=9)] == [1, 2, 9]
+        assert journal.commit(b"10", at_least=5) == 10
+        assert [generation.number for generation in journal.generations()] == [10, 2]
+        reader = make_journal()
+        assert reader.exists()
+        assert reader.newest == journal.newest == 10
+
+    def test_fails(self, journal: Journal) -> None:
+        """A commit that fails changes nothing; the next one commits all of it."""
+        put(journal, 1)
+        journal.commit(b"old")
+        put(journal, *range(2, 1_500))
+        engine: Any = journal._engine
+        whole = engine.execute_many
+
+        def fail(sql: str, rows: Any) -> None:
+            whole(sql, rows)
+            engine.execute("INSERT INTO n6_no_such_table VALUES (1)")
+
+        engine.execute_many = fail
+        with pytest.raises(StateError, match="nothing was saved or published"):
+            journal.commit(b"new")
+        assert (numbers(journal), states(journal)) == ([1], [b"old"])
+        engine.execute_many = whole
+        put(journal, 1_500)
+        assert journal.commit(b"newer") == 2
+        assert (numbers(journal), states(journal)[0]) == (list(range(1, 1_501)), b"newer")
+
+    @pytest.mark.parametrize("count", [1, 25])
+    def test_overtaken(self, journal: Journal, make_journal: MakeJournal, count: int) -> None:
+        """A run that was overtaken saves and publishes nothing more, however often others have saved."""
+        put(journal, 1)
+        journal.commit(b"mine")
+        put(journal, 2)
+        other = make_journal()
+        for _ in range(count):
+            put(other, 100)
+            other.commit(b"theirs")
+        for _ in range(2):
+            with pytest.raises(StateError, match="another run has taken over"):
+                journal.commit(b"late")
+        with pytest.raises(StateError, match="another run has taken over"):
+            put(journal, 3)
+        assert numbers(journal) == [1] + [100] * count
+        assert states(journal)[0] == b"theirs"
+
+    def test_without_the_lock(self, make_journal: MakeJournal) -> None:
+        """Parallel mails commit side by side, and the one that then has the lock goes on counting."""
+        one, two = make_journal(), make_journal()
+        one.open()
+        put(two, 1)
+        put(one, 2)
+        assert [two.commit(), one.commit(), two.commit()] == [1, 2, 3]
+        assert one.try_lock()
+        put(one, 3)
+        assert one.commit() == 4
+        assert numbers(two) == [1, 2, 3]
+
+    def test_discard(self, journal: Journal, make_journal: MakeJournal) -> None:
+        """What was discarded, or was left when the lock was given back, is never committed."""
+        put(journal, 1)
+        journal.discard()
+        put(journal, 2)
+        journal.unlock()
+        lock_when_free(journal)
+        put(journal, 3)
+        journal.commit()
+        assert numbers(journal) == [3]
+
+
+class TestBuffer:
+    def test_large(self, journal: Journal, monkeypatch: pytest.MonkeyPatch) -> None:
+        """What does not fit into memory comes out in its order, also after a commit that failed half-way."""
+        sizes = [0, 7_000_000, 5, 6_000_000, 8_000_000, 3_000_000, 1]
+        for number, size in enumerate(sizes[:-1]):
+            journal.put(message(number, b"%d" % number * size))
+        engine: Any = journal._engine
+        monkeypatch.setattr(engine, "execute_many", lambda sql, rows: engine.execute("nonsense"))
+        with pytest.raises(StateError):
+            journal.commit()
+        monkeypatch.undo()
+        journal.put(message(6, b"6" * sizes[-1]))
+        journal.commit()
+        for waiting, size in zip(journal.waiting(), sizes, strict=True):
+            assert waiting.body == waiting.message_id[-1:].encode() * size
+
+    def test_limit(self, make_journal: MakeJournal) -> None:
+        """Beyond `outbox_max_mib` nothing is taken, and the error names the limit; smaller ones still fit."""
+        journal = make_journal(outbox_max_mib=1)
+        journal.lock()
+        journal.put(message(1, bytes(600_000)))
+        with pytest.raises(
+            PublishError, match=r"exceed 1 MiB \(outbox_max_mib\).* save in between"
+        ) as caught:
+            journal.put(message(2, bytes(600_000)))
+        assert caught.value.exit_code == 69
+        put(journal, 3)
+        journal.commit()
+        assert numbers(journal) == [1, 3]
+        journal.delivered(ids(journal))
+        journal.put(message(4, bytes(1 << 20)))
+
+    def test_too_large(self, journal: Journal) -> None:
+        """What the database cannot hold is refused before anything is sent, and the limit is named."""
+        largest = journal._engine.largest = min(journal._engine.largest, 2_000_000)
+        with pytest.raises(CollectorError, match=r"2,000,001 bytes is larger than the database takes"):
+            journal.put(message(1, bytes(largest + 1)))
+        with pytest.raises(StateError, match=r"2,000,001 bytes is larger than the database takes"):
+            journal.commit(bytes(largest + 1))
+        put(journal, 2)
+        assert journal.commit(bytes(largest)) == 1
+
+
+class TestStates:
+    def test_one_a_run(self, journal: Journal) -> None:
+        """A save replaces the newest state of the same run, and only that one."""
+        for run, pickle in [("a", b"1"), ("a", b"2"), ("b", b"3"), ("a", b"4"), ("", b"5"), ("", b"6")]:
+            journal.commit(pickle, run=run)
+        assert states(journal) == [b"6", b"5", b"4", b"3", b"2"]
+        assert [generation.run for generation in journal.generations()][2:] == ["a", "b", "a"]
+
+    def test_last_ten(self, journal: Journal) -> None:
+        """The states of the last ten runs are kept, however often each has saved."""
+        for run in range(15):
+            for save in range(run % 3 + 1):
+                journal.commit(b"%d %d" % (run, save), run=str(run))
+        assert states(journal) == [b"%d %d" % (run, run % 3) for run in range(14, 4, -1)]
+
+    def test_large(self, journal: Journal) -> None:
+        """A state is what was saved, and described by its size, its hash and when it was saved."""
+        pickle = os.urandom(1_000_000) * 3 + b"\0'\\" * 1_000
+        journal.commit(pickle, run="r")
+        (generation,) = journal.generations()
+        assert journal.pickle(1) == pickle
+        assert (generation.number, generation.run, generation.size) == (1, "r", len(pickle))
+        assert generation.saved.startswith("20")
+        assert generation.saved.endswith("Z")
+
+    def test_damaged(self, journal: Journal) -> None:
+        """A state that is not what was saved is an error of its own; those before it can be read."""
+        journal.commit(b"old")
+        journal.commit(b"new")
+        alter(journal, "UPDATE n6_state SET pickle = ? WHERE name = ? AND number = 2", b"neW", journal._key)
+        with pytest.raises(DamagedError, match="state 2 is damaged"):
+            journal.pickle(2)
+        assert journal.pickle(1) == b"old"
+        with pytest.raises(StateError, match="there is no state 3"):
+            journal.pickle(3)
+
+
+class TestOutbox:
+    def test_order(self, journal: Journal) -> None:
+        """The oldest come first, those that were refused after all others, each with its reason."""
+        put(journal, *range(1_100))
+        journal.commit()
+        every = ids(journal)
+        for number in (700, 3):
+            journal.refuse({every[number]: f"no queue for {number}"})
+        expected = [number for number in range(1_100) if number not in (3, 700)]
+        assert numbers(journal) == [*expected, 3, 700]
+        assert [waiting.refused for waiting in journal.waiting()][-2:] == [
+            "no queue for 3",
+            "no queue for 700",
+        ]
+        assert journal.backlog()[:3] == (1_100, sum(len(f"body {number}") for number in range(1_100)), 2)
+
+    def test_changed_meanwhile(self, journal: Journal, make_journal: MakeJournal) -> None:
+        """While the messages are read, some are delivered, refused and added; none is left out."""
+        other = make_journal()
+        put(journal, *range(1_200))
+        journal.commit()
+        seen: list[int] = []
+        confirmed: list[int] = []
+        for waiting in journal.waiting():
+            number = int(waiting.message_id, 16)
+            if number % 100 != 99 or number in seen:
+                confirmed.append(waiting.id)
+            elif number < 1_200:
+                journal.refuse({waiting.id: "full"})
+                journal.delivered(confirmed)
+                put(other, 2_000 + number)
+                other.commit()
+            seen.append(number)
+        refused = list(range(99, 1_200, 100))
+        assert seen == [*range(1_200), *(2_000 + number for number in refused), *refused]
+
+    def test_batches(self, journal: Journal) -> None:
+        """Large messages are read a few at a time."""
+        for number in range(7):
+            journal.put(message(number, bytes(1_500_000)))
+        journal.commit()
+        engine: Any = journal._engine
+        whole, most = engine.execute, 0
+
+        def counting(sql: str, values: Any = ()) -> Any:
+            nonlocal most
+            cursor = whole(sql, values)
+            if ", body" in sql:
+                rows = cursor.fetchall()
+                most = max(most, len(rows))
+                return type("Rows", (), {"fetchall": lambda self: rows})()
+            return cursor
+
+        engine.execute = counting
+        assert numbers(journal) == list(range(7))
+        assert most == 2
+
+    def test_exact_ids(self, journal: Journal, make_journal: MakeJournal) -> None:
+        """Delivered messages are deleted, and none that came in between."""
+        other = make_journal()
+        put(journal, *range(1_500))
+        journal.commit()
+        some = ids(journal)[::2]
+        put(other, 5_000)
+        other.commit()
+        journal.delivered(some)
+        assert numbers(journal) == [*range(1, 1_500, 2), 5_000]
+        journal.delivered(ids(journal))
+        journal.delivered([])
+        assert journal.backlog() == Backlog(0, 0, 0, None)
+
+    def test_prove_deletable(self, journal: Journal) -> None:
+        """Trying to delete what will be delivered changes nothing, and fails where it cannot be deleted."""
+        journal.prove_deletable()
+        put(journal, *range(600))
+        journal.commit()
+        journal.prove_deletable()
+        assert numbers(journal) == list(range(600))
+        journal._delete = lambda ids: journal._execute("nonsense")  # type: ignore[method-assign]
+        with pytest.raises(StateError, match="nothing was sent"):
+            journal.prove_deletable()
+
+    def test_no_transaction_stays_open(self, journal: Journal, make_journal: MakeJournal) -> None:
+        """While a run reads its outbox, others write, and a run writes while others read."""
+        put(journal, *range(3))
+        journal.commit()
+        other = make_journal(timeout=1)
+        mine, theirs = journal.waiting(), other.waiting()
+        next(mine), next(theirs)
+        other.put_run(1.0, {})
+        journal.put_run(2.0, {})
+        assert len(list(mine)) == len(list(theirs)) == 2
+
+
+class TestRuns:
+    def test_records(self, journal: Journal) -> None:
+        """The records come out as they went in, oldest first; a run's later one replaces the earlier."""
+        start = 1_700_000_000.123456
+        journal.put_run(start, {"outcome": "in progress"})
+        journal.put_run(start + 1, {"error": "🦆"})
+        journal.put_run(start, {"outcome": "ok", "newest": None})
+        assert journal.runs() == [
+            {"start": start, "outcome": "ok", "newest": None},
+            {"start": start + 1, "error": "🦆"},
+        ]
+        assert [record["start"] for record in journal.runs(1)] == [start + 1]
+
+    def test_pruned(self, make_journal: MakeJournal) -> None:
+        """Only the last `keep_runs` are kept."""
+        journal = make_journal(keep_runs=3)
+        for start in (5, 1, 2, 4, 3, 6, 6):
+            journal.put_run(start, {})
+        assert [record["start"] for record in journal.runs()] == [4, 5, 6]
+
+
+class TestLock:
+    def test_second_run(self, journal: Journal, make_journal: MakeJournal) -> None:
+        """A second run is told who is in its way, and that nothing was done; what is there it can read."""
+        second = make_journal()
+        journal.lock()
+        with pytest.raises(
+            StateLockedError, match=r"another run is in progress \(.*nothing was done"
+        ) as caught:
+            second.lock()
+        assert caught.value.exit_code == 75
+        assert str(journal.holder()) in str(caught.value)
+        assert not second.try_lock()
+        assert second.exists()
+
+    def test_unlocked(self, journal: Journal, make_journal: MakeJournal) -> None:
+        """A lock that was given back is there for others, who go on from the last commit."""
+        second = make_journal()
+        second.open()
+        put(journal, 1)
+        journal.commit()
+        journal.unlock()
+        lock_when_free(second)
+        assert second.commit() == 2
+
+    def test_killed(self, make_journal: MakeJournal) -> None:
+        """The lock of a process that was killed is free; nobody has to clean up."""
+        journal = make_journal()
+        read, write = os.pipe()
+
+        def hold() -> None:
+            make_journal().lock()
+            os.write(write, b"locked")
+            signal.pause()
+
+        pid = os.fork()
+        if not pid:
+            try:
+                hold()
+            finally:
+                os._exit(1)
+        assert os.read(read, 10) == b"locked"
+        assert not journal.try_lock()
+        assert journal.holder()
+        os.kill(pid, signal.SIGKILL)
+        os.waitpid(pid, 0)
+        lock_when_free(journal)
+        os.close(read)
+        os.close(write)

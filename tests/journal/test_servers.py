@@ -1,0 +1,308 @@
+"""The journal in PostgreSQL and MariaDB: lost sessions, many runs at once, rights, limits and URLs."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from n6_stateful.errors import CollectorError, ConfigError, StateError
+from n6_stateful.journal import DEFAULTS, TABLE_NAMES, Journal, configured_journal, schema
+from tests.journal.conftest import MakeDatabase, MakeJournal
+from tests.journal.helpers import at_once, lock_when_free, message, numbers, put, states
+from tests.journal.servers import ENGINES, Proxy, end_sessions, execute
+
+
+@pytest.fixture(params=ENGINES)
+def engine(request: pytest.FixtureRequest) -> str:
+    return str(request.param)
+
+
+@pytest.fixture
+def new_database(engine: str, make_database: MakeDatabase) -> str:
+    """The URL of a database of the test's own, without any table."""
+    return make_database(engine)
+
+
+def with_login(url: str, login: str) -> str:
+    return f"{url.partition('//')[0]}//{login}@{url.partition('@')[2]}"
+
+
+class TestSession:
+    @pytest.mark.parametrize("saves", [0, 30])
+    def test_lost(self, new_database: str, make_journal: MakeJournal, saves: int) -> None:
+        """A run whose session has ended saves and publishes nothing more, whatever others have done since."""
+        journal, other = make_journal(url=new_database), make_journal(url=new_database)
+        journal.lock()
+        journal.commit(b"mine")
+        put(journal, 1)
+        end_sessions(new_database)
+        lock_when_free(other)
+        for save in range(saves):
+            put(other, 100 + save)
+            other.commit(b"theirs %d" % save)
+        with pytest.raises(StateError, match="nothing was saved or published") as caught:
+            journal.commit(b"late")
+        with pytest.raises(StateError) as again:
+            journal.commit(b"late")
+        assert again.value is caught.value
+        other.commit()
+        assert numbers(other) == list(range(100, 100 + saves))
+        assert states(other)[0] == (b"theirs %d" % (saves - 1) if saves else b"mine")
+
+    def test_lost_without_the_lock(self, new_database: str, make_journal: MakeJournal) -> None:
+        """A mail's commit fails when the session has ended, and can be tried again."""
+        journal = make_journal(url=new_database)
+        journal.open()
+        put(journal, 1)
+        end_sessions(new_database)
+        with pytest.raises(StateError, match="nothing was saved or published"):
+            journal.commit()
+        assert (journal.commit(), numbers(journal)) == (1, [1])
+
+    @pytest.mark.parametrize("how", ["lose", "answer"])
+    def test_lost_in_a_commit(self, url: str, make_journal: MakeJournal, how: str) -> None:
+        """A COMMIT without an answer is an error that says so; it has happened as a whole or not at all."""
+        reader = make_journal()
+        with Proxy(url, b"COMMIT", how) as proxy:
+            reader.open()
+            journal = make_journal(url=proxy.url)
+            journal.lock()
+            put(journal, 1, 2)
+            with pytest.raises(StateError, match="all of it was saved or nothing, which is not known"):
+                journal.commit(b"state")
+            with pytest.raises(StateError, match="all of it was saved or nothing"):
+                journal.commit(b"state")
+        lock_when_free(reader)
+        assert (numbers(reader), states(reader)) in [([], []), ([1, 2], [b"state"])]
+        assert numbers(reader) == [1, 2] or how == "lose"
+
+    def test_silent_server(self, url: str, make_journal: MakeJournal) -> None:
+        """A server that does not answer for `timeout` seconds ends the commit, and nothing was saved."""
+        make_journal().open()
+        with Proxy(url, b"UPDATE n6_collector", "deaf") as proxy:
+            journal = make_journal(url=proxy.url, timeout=1)
+            journal.lock()
+            put(journal, 1)
+            with pytest.raises(StateError, match="nothing was saved or published"):
+                journal.commit(b"state")
+        assert numbers(make_journal()) == []
+
+    def test_idle(self, new_database: str, make_journal: MakeJournal) -> None:
+        """While a collector collects, and reads what waits, its session is in no transaction."""
+        journal = make_journal(url=new_database)
+        journal.lock()
+        put(journal, *range(600))
+        journal.commit(b"state")
+        journal.prove_deletable()
+        waiting = journal.waiting()
+        next(waiting)
+        journal.runs(), journal.generations(), journal.backlog()
+        if new_database.startswith("postgresql"):
+            ours = "datname = current_database() AND pid <> pg_backend_pid()"
+            select = f"SELECT state FROM pg_stat_activity WHERE {ours}"  # noqa: S608
+            assert execute(new_database, select) == [("idle",)]
+        else:
+            select = "SELECT trx_mysql_thread_id FROM information_schema.innodb_trx"
+            sessions = execute(
+                new_database, "SELECT id FROM information_schema.processlist WHERE db = DATABASE()"
+            )
+            assert not {*execute(new_database, select)} & {*sessions}
+
+
+class TestManyRuns:
+    def test_fifty_at_once(self, new_database: str, make_journal: MakeJournal) -> None:
+        """Of fifty first runs at once one makes the tables and runs, and the others end with 75."""
+        assert at_once(50, lambda: make_journal(url=new_database).lock()) == [75] * 49 + [0]
+
+    def test_collectors_at_once(self, new_database: str, make_journal: MakeJournal) -> None:
+        """Collectors may make the tables, commit and deliver at the same time, each its own."""
+        journals = [make_journal(f"C{number}", url=new_database) for number in range(8)]
+
+        def run(journal: Journal) -> None:
+            journal.lock()
+            for number in range(10):
+                put(journal, *range(number * 10, number * 10 + 10))
+                journal.commit(b"%d" % number)
+                ids = [waiting.id for waiting in journal.waiting()]
+                journal.delivered(ids[:5])
+
+        threads = [threading.Thread(target=run, args=(journal,)) for journal in journals]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        for journal in journals:
+            assert len(numbers(journal)) == 50
+            assert numbers(journal) == list(range(50, 100))
+            assert states(journal)[0] == b"9"
+
+
+class TestRights:
+    @pytest.fixture
+    def stranger(self, engine: str, new_database: str) -> Iterator[str]:
+        """The URL of a user who may connect and nothing else."""
+        user = "n6_stranger" if engine == "postgresql" else "n6_stranger@'%%'"
+        if engine == "postgresql":
+            execute(new_database, "CREATE ROLE n6_stranger LOGIN PASSWORD 's3cret'")
+            execute(new_database, "REVOKE CREATE ON SCHEMA public FROM PUBLIC")
+        else:
+            execute(new_database, "CREATE USER n6_stranger@'%' IDENTIFIED BY 's3cret'")
+            database = new_database.rpartition("/")[2]
+            execute(new_database, f"GRANT CREATE TEMPORARY TABLES ON {database}.* TO n6_stranger@'%'")
+        yield with_login(new_database, "n6_stranger:s3cret")
+        end_sessions(new_database)
+        if engine == "postgresql":
+            execute(new_database, "DROP OWNED BY n6_stranger")
+        execute(new_database, f"DROP USER {user.replace('%%', '%')}")
+
+    def test_schema(self, engine: str, new_database: str, stranger: str, make_journal: MakeJournal) -> None:
+        """A user who may not make the tables is told of `state schema`; what that prints is all he needs."""
+        journal = make_journal(url=stranger)
+        with pytest.raises(StateError, match="denied") as caught:
+            journal.lock()
+        assert "state schema" in str(caught.value) or engine == "mariadb"
+        assert "s3cret" not in str(caught.value)
+        printed = schema("postgresql" if engine == "postgresql" else "mysql")
+        execute(
+            new_database,
+            *printed.replace("collector@", "n6_stranger@")
+            .replace("TO collector;", "TO n6_stranger;")
+            .strip("\n;")
+            .split(";"),
+        )
+        lock_when_free(journal)
+        put(journal, 1)
+        journal.commit(b"state")
+        journal.put_run(1.0, {})
+        (waiting,) = journal.waiting()
+        journal.refuse({waiting.id: "why"})
+        journal.prove_deletable()
+        journal.delivered([waiting.id])
+        assert states(journal) == [b"state"]
+        assert printed.count("CREATE TABLE") == printed.count("GRANT") == len(TABLE_NAMES)
+
+    def test_read_only(self, new_database: str, stranger: str, make_journal: MakeJournal) -> None:
+        """A user who may only read can look at everything, and commits nothing."""
+        journal = make_journal(url=new_database)
+        journal.lock()
+        put(journal, 1)
+        journal.commit(b"state")
+        user = "n6_stranger" if new_database.startswith("postgresql") else "n6_stranger@'%'"
+        execute(new_database, *(f"GRANT SELECT ON {table} TO {user}" for table in TABLE_NAMES))
+        reader = make_journal(url=stranger)
+        assert reader.exists()
+        assert (numbers(reader), states(reader), reader.runs()) == ([1], [b"state"], [])
+        with pytest.raises(StateError, match="denied"):
+            reader.commit(b"new")
+
+
+class TestLimits:
+    def test_packet(self, url: str, engine: str, make_journal: MakeJournal) -> None:
+        """The largest message and state that are taken arrive, even if each byte is sent as two."""
+        if engine == "postgresql":
+            pytest.skip("its limit is beyond what a test should send")
+        journal = make_journal()
+        journal.lock()
+        largest = journal._engine.largest
+        for number, byte in enumerate((b"\0", b"x")):
+            journal.put(message(number, byte * (largest - 2)))
+        journal.commit(b"\0" * largest)
+        assert [waiting.size for waiting in journal.waiting()] == [largest - 2] * 2
+        assert states(journal) == [b"\0" * largest]
+        with pytest.raises(CollectorError, match="half of its max_allowed_packet is"):
+            journal.put(message(2, bytes(largest)))
+        with pytest.raises(StateError, match="half of its max_allowed_packet is"):
+            journal.commit(bytes(largest + 1))
+
+    def test_long_name(self, url: str, tmp_path: Path) -> None:
+        """A name that the tables do not hold is refused, rather than cut."""
+        with pytest.raises(ConfigError, match="at most 255 characters"):
+            configured_journal({**DEFAULTS, "url": url}, tmp_path / ("x" * 256))
+
+
+class TestUrl:
+    def test_file(self, url: str, make_journal: MakeJournal, tmp_path: Path) -> None:
+        """The URL may be in a file of its own, which must be there."""
+        (tmp_path / "secret").write_text(f"{url}\n")
+        journal = make_journal(url="", url_file=str(tmp_path / "secret"))
+        journal.lock()
+        assert not journal.is_file
+        assert make_journal().exists()
+        with pytest.raises(ConfigError, match="url_file: cannot be read"):
+            make_journal(url="", url_file=str(tmp_path / "missing"))
+
+    @pytest.mark.parametrize(
+        "wrong",
+        [
+            *("nonsense", "postgresql", "oracle://u:secret@h/d", "postgresql://u:secret@h:x/d", "://"),
+            *("postgresql://u:secret@h/", "mysql://u:hun@secret@h/d", "postgresql://u:p@ss/secret@h/d"),
+            *("mysql://u:secret?x@h/d", "mysql://u:12#secret@h/d"),
+        ],
+    )
+    def test_wrong(self, tmp_path: Path, wrong: str) -> None:
+        """What is no URL is an error that shows how one looks, and nothing of the password."""
+        (tmp_path / "file").write_text(wrong)
+        for options in ({"url": wrong}, {"url_file": str(tmp_path / "file")}):
+            with pytest.raises(
+                ConfigError, match="must be postgresql://USER:PASSWORD@HOST/DATABASE"
+            ) as caught:
+                configured_journal({**DEFAULTS, **options}, tmp_path / "C.sqlite")
+            assert "secret" not in str(caught.value)
+            assert "hun" not in str(caught.value)
+
+    def test_escaped(self, tmp_path: Path) -> None:
+        """Nobody is shown the login, and escaped characters reach the driver as they are meant."""
+        journal = configured_journal(
+            {**DEFAULTS, "url": "mysql://me%40:p%2Fw%40@h:1/d"}, tmp_path / "C.sqlite"
+        )
+        assert journal.where == "mysql h:1/d C"
+        engine: Any = journal._engine
+        assert engine._login == {"host": "h", "port": 1, "user": "me@", "password": "p/w@"}
+
+    def test_nobody_there(self, url: str, make_journal: MakeJournal) -> None:
+        """A server that is not there is named, and so is what to look at."""
+        away = with_login(url, "u:s3cret").rpartition(":")[0] + ":1/d"
+        with pytest.raises(StateError, match=r":1/d .*refused.*see that the database runs") as caught:
+            make_journal(url=away).lock()
+        assert "s3cret" not in str(caught.value)
+
+    def test_driver_options(self, url: str, engine: str, make_journal: MakeJournal) -> None:
+        """What follows the ? goes to the driver, TLS among it; an option that it does not know is named."""
+        tls = "sslmode=verify-full&sslrootcert" if engine == "postgresql" else "ssl_ca"
+        with pytest.raises(StateError, match=r"No such file|does not exist|not support SSL"):
+            make_journal(url=f"{url}?{tls}=/nonexistent.pem").lock()
+        with pytest.raises(ConfigError, match="nonsense"):
+            make_journal(url=f"{url}?nonsense=1").lock()
+        setting = (
+            "options=-c%20lock_timeout%3D7777"
+            if engine == "postgresql"
+            else "program_name=n6&local_infile=true"
+        )
+        journal = make_journal(url=f"{url}?{setting}&connect_timeout=3")
+        journal.lock()
+        if engine == "postgresql":
+            show = "SELECT current_setting('lock_timeout'), current_setting('synchronous_commit')"
+            assert journal._engine.execute(show).fetchone() == ("7777ms", "on")
+
+    @pytest.mark.parametrize("module", ["psycopg", "pymysql"])
+    def test_missing_extra(self, module: str, tmp_path: Path) -> None:
+        """Without the driver, one line names the extra; without a URL, no driver is imported."""
+        scheme = "postgresql" if module == "psycopg" else "mysql"
+        code = (
+            "import sys; from pathlib import Path; from n6_stateful.journal import *\n"
+            "configured_journal(DEFAULTS, Path('/nowhere/C.sqlite'))\n"
+            f"assert not {{'psycopg', 'pymysql', 'n6_stateful.databases'}} & set(sys.modules)\n"
+            f"sys.modules[{module!r}] = None\n"
+            f"configured_journal({{**DEFAULTS, 'url': '{scheme}://u:s3cret@h/d'}}, Path('/nowhere/C.sqlite'))"
+        )
+        done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+        last = done.stderr.splitlines()[-1]
+        assert "ConfigError: [journal] url needs" in last
+        assert "sql" in last
+        assert "s3cret" not in done.stderr

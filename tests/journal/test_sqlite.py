@@ -1,0 +1,342 @@
+"""The journal as a file: whose it is, how large, and what becomes of it on a bad disk."""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import resource
+import shutil
+import sqlite3
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from n6_stateful.errors import PublishError, StateError
+from n6_stateful.journal import CorruptError, Journal, journals_in
+from tests.journal.conftest import MakeJournal
+from tests.journal.helpers import (
+    ENDED,
+    at_once,
+    end_at_statement,
+    ids,
+    in_child,
+    message,
+    numbers,
+    put,
+    states,
+)
+
+NOBODY = 65534
+as_root = pytest.mark.skipif(os.geteuid() != 0, reason="only root can be another user")
+
+
+@pytest.fixture
+def engine() -> str:
+    return "sqlite"
+
+
+@contextmanager
+def largest_file(size: int) -> Iterator[None]:
+    """No file may grow beyond that size, bytes, as on a full disk."""
+    old = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, old[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, old)
+
+
+class TestFile:
+    def test_private(self, make_journal: MakeJournal) -> None:
+        """Directory, file and lock are for this user alone, whatever the umask."""
+        umask = os.umask(0)
+        try:
+            journal = make_journal()
+            journal.lock()
+        finally:
+            os.umask(umask)
+        modes = {
+            path.name.rpartition(".")[2]: path.stat().st_mode & 0o777
+            for path in journal.path.parent.iterdir()
+        }
+        assert modes == {"sqlite": 0o600, "lock": 0o600}
+        assert journal.path.parent.stat().st_mode & 0o777 == 0o700
+
+    def test_single_file(self, journal: Journal) -> None:
+        """At rest there is one file and its lock; its commits survive a power cut, and it shrinks again."""
+        for number in range(40):
+            journal.put(message(number, bytes(1 << 20)))
+        assert {path.suffix for path in journal.path.parent.iterdir()} == {".sqlite", ".lock"}
+        journal.commit(b"state")
+        assert {path.suffix for path in journal.path.parent.iterdir()} == {".sqlite", ".lock"}
+        names = ("page_size", "auto_vacuum", "synchronous", "secure_delete", "journal_mode")
+        values = [journal._engine.execute(f"PRAGMA {name}").fetchone()[0] for name in names]
+        assert values == [16384, 2, 3, 0, "delete"]
+        assert journal.path.stat().st_size > 40 << 20
+        journal.delivered(ids(journal))
+        assert journal.path.stat().st_size < 1 << 20
+        assert states(journal) == [b"state"]
+
+    def test_renamed(self, journal: Journal, make_journal: MakeJournal) -> None:
+        """A file that was renamed, or copied elsewhere, keeps what is in it."""
+        put(journal, 1)
+        journal.commit(b"state")
+        other = make_journal("Renamed")
+        shutil.copy(journal.path, other.path)
+        assert (numbers(other), states(other), other.exists()) == ([1], [b"state"], True)
+        assert other.id == journal.id
+
+    @pytest.mark.parametrize("mode", [0o620, 0o602])
+    @pytest.mark.parametrize("place", ["file", "directory"])
+    def test_writable_by_others(self, journal: Journal, place: str, mode: int) -> None:
+        """A journal to which others may write is refused, and the error says how to forbid it."""
+        journal.unlock()
+        path = journal.path if place == "file" else journal.path.parent
+        path.chmod(mode | 0o100)
+        for use in (journal.lock, journal.exists):
+            with pytest.raises(StateError, match=f"others may write to it; .*; chmod go-w {path}"):
+                use()
+        path.chmod(0o700)
+        journal.lock()
+
+    @as_root
+    def test_another_user(self, make_journal: MakeJournal) -> None:
+        """Root does not touch what belongs to another user, and makes nothing in a directory of his."""
+        journal = make_journal()
+        journal.path.parent.mkdir(mode=0o700)
+        os.chown(journal.path.parent, NOBODY, NOBODY)
+        for use in (journal.lock, journal.open, make_journal("sub/C").lock):
+            with pytest.raises(
+                StateError, match=f"belongs to another user; nothing was done; run as uid {NOBODY}"
+            ):
+                use()
+        assert list(journal.path.parent.iterdir()) == []
+
+    @as_root
+    def test_read_only_directory(self, make_journal: MakeJournal, tmp_path: Path) -> None:
+        """Where nothing can be written the run ends with 74."""
+        for path in (tmp_path, *tmp_path.parents[:2]):
+            path.chmod(0o755)
+        (tmp_path / "cache").mkdir(0o500)
+        os.chown(tmp_path / "cache", NOBODY, NOBODY)
+
+        def work() -> None:
+            os.setuid(NOBODY)
+            make_journal().lock()
+
+        assert in_child(work) == 74
+
+    def test_holder(self, journal: Journal, make_journal: MakeJournal) -> None:
+        """Whoever asks is told host, process and beginning of a run; after a kill, that there is none."""
+        holder = make_journal().holder()
+        assert holder is not None
+        assert (holder.host, holder.pid, holder.since[:2]) == (os.uname().nodename, os.getpid(), "20")
+        journal.unlock()
+        lock = journal.path.with_suffix(".lock")
+        assert json.loads(lock.read_text())[1] == os.getpid()
+        assert make_journal().holder() is None
+
+    def test_ten_at_once(self, make_journal: MakeJournal) -> None:
+        """Of ten first runs at once one runs, nine end with 75."""
+        assert at_once(10, lambda: make_journal().lock()) == [75] * 9 + [0]
+
+    def test_list(self, journal: Journal) -> None:
+        """Journals are found in a directory, damaged ones too; databases of other programs are not."""
+        directory = journal.path.parent
+        (directory / "a.b.Damaged.sqlite").write_bytes(b"garbage" * 1_000)
+        with sqlite3.connect(directory / "other.sqlite") as other:
+            other.execute("CREATE TABLE n6_collector (name)")
+        other.close()
+        assert [found.name for found in journals_in(directory)] == ["a.b.Damaged", journal.name]
+        assert journals_in(directory / "nowhere") == []
+
+
+class TestFullDisk:
+    @pytest.mark.parametrize("how", ["pages", "disk"])
+    def test_commit(self, journal: Journal, how: str) -> None:
+        """A commit without room changes nothing; with room again, a later one commits all of it."""
+        put(journal, 0)
+        journal.commit(b"old")
+        for number in range(1, 30):
+            journal.put(message(number, bytes(300_000)))
+        if how == "pages":
+            journal._engine.execute("PRAGMA max_page_count = 20")
+            with pytest.raises(
+                StateError, match="database or disk is full; nothing was saved or published; make room"
+            ):
+                journal.commit(b"new")
+            journal._engine.execute("PRAGMA max_page_count = 100000")
+        else:
+            with largest_file(1 << 20), pytest.raises(StateError, match="nothing was saved or published"):
+                journal.commit(b"new")
+        assert (numbers(journal), states(journal)) == ([0], [b"old"])
+        journal.put(message(30))
+        journal.commit(b"new")
+        assert (numbers(journal), states(journal)) == (list(range(31)), [b"new", b"old"])
+
+    def test_buffer(self, journal: Journal) -> None:
+        """After a message that could not be buffered nothing is committed any more."""
+        put(journal, 0)
+        with largest_file(20 << 20), pytest.raises(StateError, match="could not be buffered") as caught:
+            any(journal.put(message(number, bytes(1 << 20))) for number in range(1, 30))  # type: ignore[func-returns-value]
+        for use in (lambda: journal.commit(b"state"), lambda: put(journal, 1)):
+            with pytest.raises(StateError) as again:
+                use()
+            assert str(again.value) == str(caught.value)
+        assert (numbers(journal), states(journal)) == ([], [])
+
+    def test_delivery(self, journal: Journal) -> None:
+        """Where what is delivered could not be deleted, that is known before anything is sent."""
+        put(journal, *range(600))
+        journal.commit()
+        with (
+            largest_file(0),
+            pytest.raises(StateError, match="nothing was sent, since every run would send it again"),
+        ):
+            journal.prove_deletable()
+        with largest_file(0), pytest.raises(StateError, match="will be sent again, with the same ids"):
+            journal.delivered(ids(journal)[:10])
+        journal.prove_deletable()
+        assert numbers(journal) == list(range(600))
+
+    def test_what_waits_counts(self, make_journal: MakeJournal) -> None:
+        """`outbox_max_mib` is about what waits and what is buffered, together."""
+        journal = make_journal(outbox_max_mib=1)
+        journal.put(message(1, bytes(900_000)))
+        journal.commit()
+        later = make_journal(outbox_max_mib=1)
+        with pytest.raises(PublishError, match="exceed 1 MiB"):
+            later.put(message(2, bytes(200_000)))
+        later.delivered(ids(later))
+        later.put(message(2, bytes(200_000)))
+
+
+class TestKilled:
+    def test_hot_journal(self, make_journal: MakeJournal) -> None:
+        """What a process that was killed in a large commit has left is rolled back by whoever reads first."""
+        journal = make_journal()
+        journal.lock()
+        put(journal, *range(100))
+        journal.commit(b"old")
+        journal.unlock()
+
+        def work() -> None:
+            child = make_journal()
+            child.lock()
+            child.delivered(ids(child))
+            for number in range(100, 130):
+                child.put(message(number, bytes(1 << 20)))
+            end_at_statement(child, 9, before=True)
+            child.commit(b"new")
+
+        whole = journal.path.stat().st_size
+        assert in_child(work) == ENDED
+        left = Path(f"{journal.path}-journal")
+        assert left.exists()
+        assert journal.path.stat().st_size > whole
+        reader = make_journal()
+        assert (numbers(reader), states(reader)) == ([], [b"old"])
+        assert not left.exists()
+
+    def test_moved_aside(self, journal: Journal) -> None:
+        """The file is moved before its `-journal`; nothing of either gets into the next journal."""
+        put(journal, 1)
+        journal.commit(b"old")
+        content = journal.path.read_bytes()
+        left = Path(f"{journal.path}-journal")
+        left.write_bytes(b"left by a kill")
+        old, aside = journal.id, Path(journal.move_aside())
+        assert aside.read_bytes() == content
+        assert Path(f"{aside}-journal").read_bytes() == b"left by a kill"
+        assert not journal.exists()
+        journal.open()
+        assert journal.id != old
+        assert journal.commit(b"new", at_least=8) == 8
+        assert (numbers(journal), states(journal)) == ([], [b"new"])
+        journal.unlock()
+        with pytest.raises(StateError, match="not locked"):
+            journal.move_aside()
+
+
+class TestCorrupt:
+    def use(self, journal: Journal) -> None:
+        """Everything that reads and writes."""
+        journal.lock()
+        for _ in journal.waiting():
+            pass
+        for generation in journal.generations():
+            journal.pickle(generation.number)
+        journal.runs(), journal.backlog()
+        journal.put_run(5.0, {})
+        put(journal, 1)
+        journal.commit(b"new", run="r")
+        journal.prove_deletable()
+        journal.delivered(ids(journal))
+
+    def test_garbage(self, make_journal: MakeJournal) -> None:
+        """A file that is no database is corrupt from the start; moved aside, the next one begins."""
+        journal = make_journal()
+        journal.path.parent.mkdir(mode=0o700)
+        journal.path.write_bytes(b"garbage" * 10_000)
+        for use in (journal.exists, journal.lock):
+            with pytest.raises(CorruptError, match=r"file is not a database; .*moves it aside"):
+                use()
+        assert journal.is_locked
+        first = journal.move_aside()
+        self.use(journal)
+        journal.path.write_bytes(b"garbage" * 10_000)
+        assert first != journal.move_aside()
+        assert journals_in(journal.path.parent) == []
+
+    @pytest.mark.parametrize("how", ["garbage", "zeros", "flips", "cut"])
+    def test_pages(self, journal: Journal, make_journal: MakeJournal, tmp_path: Path, how: str) -> None:
+        """Whatever page is damaged, an operation works or ends with a `StateError`; many are corrupt."""
+        for number in range(30):
+            journal.put(message(number, os.urandom(20_000)))
+            journal.commit(os.urandom(30_000))
+            journal.put_run(number, {"newest": "x" * 500})
+        journal.unlock()
+        content = journal.path.read_bytes()
+        chance, corrupt = random.Random(1), 0
+        places = [*range(0, 100, 7), *range(100, len(content), 16_384 + 100), len(content) - 100]
+        for number, place in enumerate(places):
+            damaged = bytearray(content)
+            if how == "cut":
+                del damaged[place:]
+            elif how == "flips":
+                for at in chance.sample(range(place, min(place + 400, len(content))), 20):
+                    damaged[at] ^= 1 << chance.randrange(8)
+            else:
+                size = min(500, len(content) - place)
+                damaged[place : place + size] = chance.randbytes(size) if how == "garbage" else bytes(size)
+            copy = make_journal(f"Copy{number}")
+            copy.path.write_bytes(damaged)
+            copy.path.chmod(0o600)
+            try:
+                self.use(copy)
+            except CorruptError:
+                corrupt += 1
+                copy.lock() if not copy.is_locked else None
+                copy.move_aside()
+                self.use(copy)
+            except StateError:
+                pass
+            copy.unlock()
+            copy.path.unlink()
+        assert corrupt >= 10
+
+    def test_others_are_not_corrupt(self, journal: Journal, make_journal: MakeJournal) -> None:
+        """A file that is busy or cannot be read is an error, and not taken for a corrupt one."""
+        put(journal, 1)
+        journal.commit()
+        other: Any = make_journal(timeout=0.1)
+        journal._engine.execute("BEGIN EXCLUSIVE")
+        with pytest.raises(StateError, match=r"database is locked; .*try again later") as caught:
+            other.backlog()
+        assert not isinstance(caught.value, CorruptError)
+        journal._engine.roll_back()
+        assert other.backlog().messages == 1

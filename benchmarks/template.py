@@ -3,8 +3,8 @@
     python benchmarks/template.py [--runs 5]
 
 Bakes a project with default answers and runs its tox, each time from nothing, with warm package caches (the
-first run, which warms them, is not counted). Prints medians in seconds. Needs cookiecutter, tox and tox-uv in
-its environment, and no network once the caches are warm.
+first run fills them and does not count). Prints medians in seconds. Needs cookiecutter, tox and tox-uv in its
+environment, and no network once the caches are warm.
 """
 
 from __future__ import annotations
@@ -36,16 +36,16 @@ def main() -> None:
 
 
 def measure() -> dict[str, float]:
-    """Seconds of each part of one run, from an empty directory."""
+    """The seconds of each part of one run, from an empty directory."""
     with tempfile.TemporaryDirectory() as name:
         directory = Path(name)
         (directory / "config.yaml").write_text(f"cookiecutters_dir: {name}/c\nreplay_dir: {name}/r\n")
         options = ("--config-file", "config.yaml", "--no-input")
         baking, _ = timed("cookiecutter", *options, str(ROOT), directory=directory)
-        checking, said = timed("tox", "run", directory=directory / "my_feed")
+        checking, output = timed("tox", "run", directory=directory / "my_feed")
     parts = {"cookiecutter": baking}
     for environment, setup, commands in re.findall(
-        r"(\w+): OK \([\d.]+=setup\[([\d.]+)\]\+cmd\[([\d.,]+)\]", said
+        r"(\w+): OK \([\d.]+=setup\[([\d.]+)\]\+cmd\[([\d.,]+)\]", output
     ):
         parts[f"tox: {environment}: making the environment"] = float(setup)
         parts[f"tox: {environment}: running"] = sum(map(float, commands.split(",")))
@@ -54,7 +54,7 @@ def measure() -> dict[str, float]:
 
 
 def timed(module: str, *argv: str, directory: Path) -> tuple[float, str]:
-    """Seconds that a program took, and what it said; it has to succeed."""
+    """The seconds that a program takes, and its output; it has to succeed."""
     env = {key: value for key, value in os.environ.items() if not key.startswith(("TOX_", "VIRTUAL_ENV"))}
     started = time.perf_counter()
     done = subprocess.run(

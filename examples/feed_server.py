@@ -10,7 +10,8 @@ from __future__ import annotations
 import hashlib
 import sys
 import threading
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from email.utils import formatdate
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -26,6 +27,7 @@ class FeedServer(ThreadingHTTPServer):
         faults: what to do wrong, one for each of the next requests: an HTTP status, `"cut"` to end the
             connection in the middle of the body, or `""` for nothing.
         answers: the status of each answer so far.
+        clock: the time, seconds since the epoch.
     """
 
     daemon_threads = True
@@ -35,6 +37,7 @@ class FeedServer(ThreadingHTTPServer):
         self.file = file
         self.faults: list[int | str] = []
         self.answers: list[int] = []
+        self.clock: Callable[[], float] = time.time
 
     @property
     def url(self) -> str:
@@ -70,6 +73,10 @@ class _Handler(BaseHTTPRequestHandler):
             self.send_header(header, value)
         self.end_headers()
         self.wfile.write(body[: len(body) // 2] if fault else body)
+
+    def date_time_string(self, timestamp: float | None = None) -> str:
+        """The time, for the header `Date`."""
+        return formatdate(self.server.clock() if timestamp is None else timestamp, usegmt=True)
 
     def log_request(self, code: int | str = "-", size: int | str = "-") -> None:
         """Remember the status, and say nothing."""

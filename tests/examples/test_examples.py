@@ -1,126 +1,159 @@
-"""The examples, over feeds that grow, through their console commands into a spool: each record once."""
+"""The examples over feeds that grow, through their commands into the outbox: each record once."""
 
 from __future__ import annotations
 
+import json
 import os
 import random
 import re
-import signal
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
+from datetime import datetime
 from pathlib import Path
-from typing import NamedTuple
-from xml.etree import ElementTree
+from typing import Any, NamedTuple
 
 import pytest
+import stamina
 
 from examples.dataplane import make_feed as dataplane_feed
+from examples.dataplane.collector import DataplaneCollector
 from examples.defacements import make_feed as defacements_feed
+from examples.defacements.collector import DefacementsCollector
 from examples.feed_server import FeedServer, serving
 from examples.misp import make_feed as misp_feed
+from examples.misp.collector import MispCollector
 from examples.shadowserver import make_feed as shadowserver_feed
+from examples.shadowserver.collector import ShadowserverCollector
 from examples.taxii import make_feed as taxii_feed
+from examples.taxii.collector import TaxiiCollector
 from examples.taxii.server import TaxiiServer
 from examples.urlhaus import make_feed as urlhaus_feed
-from n6_stateful.message import Message
-from n6_stateful.output.spool import Spool
+from examples.urlhaus.collector import UrlhausCollector
+from n6_stateful.command import main
+from n6_stateful.journal import Journal, Waiting, journals_in
 
 EXAMPLES = Path(urlhaus_feed.__file__).parents[1]
-
-WITHOUT_WAITING = "import stamina; stamina.set_testing(True, attempts=4)"
-# Lets the second save of the state do no more than `step`, and kills the collector then.
-KILLED = """
-import os, signal
-save_state = C.save_state
-saves = []
-def save_or_die(self, state):
-    saves.append(state)
-    if len(saves) < 2:
-        return save_state(self, state)
-    ({step})(self, state)
-    os.kill(os.getpid(), signal.SIGKILL)
-C.save_state = save_or_die
-"""
-
-OF_LINES = pytest.mark.parametrize("example", ["urlhaus", "dataplane"], indirect=True)
-URLHAUS = pytest.mark.parametrize("example", ["urlhaus"], indirect=True)
-TAXII = pytest.mark.parametrize("example", ["taxii"], indirect=True)
-DATAPLANE = pytest.mark.parametrize("example", ["dataplane"], indirect=True)
+CRASHED = 99
+Output = tuple[pytest.CaptureFixture[str], pytest.LogCaptureFixture]
 
 
-class Example(NamedTuple):
-    """One example, set up to run over its feed."""
+class Result(NamedTuple):
+    """What a run printed on standard error, and its exit code."""
 
-    name: str
-    directory: Path
-    server: FeedServer
-    environment: dict[str, str]
-    make_feed: Callable[[int, int], bytes]
-    shown: set[bytes]
+    exit_code: int
+    log: str
+
+    @property
+    def last(self) -> str:
+        """The last line of the log."""
+        return self.log.splitlines()[-1]
+
+
+class Example:
+    """One example, set up to run over a feed.
+
+    Args:
+        collector: its class.
+        directory: for the configuration and the journal.
+        server: of the feed.
+        url: in the configuration; by default the server's.
+        make_feed: the feed with the records from one number up to another.
+        output: pytest's capsys and caplog.
+
+    Attributes:
+        shown: the names of all records that were ever in the feed.
+    """
+
+    def __init__(
+        self,
+        collector: Any,
+        directory: Path,
+        server: FeedServer,
+        output: Output,
+        make_feed: Callable[[int, int], bytes] = lambda begin, end: b"",
+        url: str = "",
+    ) -> None:
+        self.collector, self.server, self.make_feed = collector, server, make_feed
+        self._capsys, self._caplog = output
+        self.name = collector.__module__.split(".")[1]
+        self._cache, self.config = directory / "cache", directory / "60.conf"
+        self.config.write_text(
+            f"[{self.name}]\nsource = example\nurl = {url or server.url}\n"
+            + (f"cache_dir = {self._cache}\n" if "cache_dir" in collector.config_spec else "")
+            + f"[journal]\ndirectory = {self._cache}\n[output]\nurl = outbox:\n"
+        )
+        self.shown: set[bytes] = set()
 
     def show(self, feed: bytes) -> None:
-        """Let the source show `feed`."""
+        """Have the source show `feed`."""
         self.server.file.write_bytes(feed)
         self.shown.update(keys(self.name, feed))
 
-    def run(self, first: str = WITHOUT_WAITING) -> tuple[int, str]:
-        """Run the collector once, after `first`; its exit code and what it logs."""
-        collector = f"{self.name.capitalize()}Collector"
-        program = f"from examples.{self.name}.collector import {collector} as C\n{first}\nC.run_script()"
-        return self.call(["-c", program])
+    def run(self, *argv: str) -> Result:
+        """Run the collector once."""
+        self._capsys.readouterr()
+        self._caplog.clear()
+        exit_code = main(self.collector, ["--config", str(self.config), *argv])
+        return Result(exit_code, self._caplog.text + self._capsys.readouterr().err)
 
     def run_well(self) -> str:
-        """Run the collector once, without error; what it logs."""
-        code, log = self.run()
-        assert code == 0, log
+        """Run the collector once, without error; its log."""
+        exit_code, log = self.run()
+        assert exit_code == 0, log
         return log
 
-    def run_file(self) -> None:
-        """Run the collector once, by the name of its file."""
-        code, log = self.call([str(EXAMPLES / self.name / "collector.py")])
-        assert code == 0, log
+    def crash(self, number: int, *, after: bool) -> None:
+        """Run it in a process that dies before or after its commit number `number`."""
+        pid = os.fork()
+        if not pid:
+            commit, commits = Journal.commit, iter(range(1, 1000))
 
-    def call(self, program: list[str], mail: bytes = b"") -> tuple[int, str]:
-        """Run Python with `program`, the configuration and a mail; its exit code and what it logs."""
-        done = subprocess.run(
-            [sys.executable, *program, "--config", self.directory / "60.conf"],
-            cwd=EXAMPLES.parent,
-            env=self.environment,
-            capture_output=True,
-            input=mail,
-            timeout=120,
-        )
-        return done.returncode, done.stderr.decode()
+            def commit_or_die(journal: Journal, *args: Any, **kwargs: Any) -> int:
+                is_last = next(commits) == number
+                if is_last and not after:
+                    os._exit(CRASHED)
+                result = commit(journal, *args, **kwargs)
+                if is_last:
+                    os._exit(CRASHED)
+                return result
+
+            Journal.commit = commit_or_die  # type: ignore[method-assign]
+            main(self.collector, ["--config", str(self.config)])
+            os._exit(0)
+        assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == CRASHED
+
+    def messages(self) -> list[Waiting]:
+        """The messages that were collected so far, in order."""
+        (journal,) = journals_in(self._cache)
+        journal.open()
+        try:
+            return list(journal.waiting())
+        finally:
+            journal.unlock()
 
     def published(self) -> list[bytes]:
-        """What names each record published so far, in order."""
-        bodies = [message.body for message in spooled(self.directory)]
-        return [key for body in bodies for key in keys(self.name, body)]
+        """The names of the records in them."""
+        if not self._cache.exists() or not journals_in(self._cache):
+            return []
+        return [key for message in self.messages() for key in keys(self.name, message.body)]
 
-    def assert_each_was_published_once(self) -> None:
-        """Assert that each record that was ever shown is in the spool, once."""
+    def assert_each_once(self) -> None:
+        """Assert that each record that was ever shown is in the outbox, once."""
         published = self.published()
-        assert len(published) == len(set(published)), "something came twice"
+        assert len(published) == len(set(published)), "something was published twice"
         assert set(published) == self.shown
 
 
-def spooled(directory: Path) -> list[Message]:
-    """The messages in the spool, with their bodies."""
-    spool = Spool(directory / "spool")
-    found = [spool.message(each.message_id) for each in spool.messages()]
-    return [each.message for each in found if each]
-
-
 def keys(name: str, feed: bytes) -> list[bytes]:
-    """What names the records in `feed`: URLhaus' ids, STIX ids, guids, dataplane.org's whole lines."""
-    if name == "urlhaus":
-        return re.findall(rb'^"(\d+)","', feed, re.MULTILINE)
-    if name == "taxii":
-        return re.findall(rb'"id":\s*"(\S+?)"', feed)
-    if name == "defacements":
-        return re.findall(rb"<guid[^>]*>(\d+)<", feed)
-    return [line for line in feed.splitlines() if line and not line.startswith(b"#")]
+    """What identifies the records in `feed`: URLhaus' ids, STIX ids, guids, dataplane.org's whole lines."""
+    pattern = {
+        "urlhaus": rb'(?m)^"(\d+)","',
+        "taxii": rb'"id":\s*"(\S+?)"',
+        "defacements": rb'<guid[^>]*>(\d+)<|"id": "(\d+)"',
+        "dataplane": rb"(?m)^([^#\n].*)$",
+    }[name]
+    return [b"".join(match.groups(b"")) for match in re.finditer(pattern, feed)]
 
 
 def shuffled(feed: bytes) -> bytes:
@@ -132,43 +165,40 @@ def shuffled(feed: bytes) -> bytes:
     return b"".join([*lines[:begin], *records, *lines[begin + len(records) :]])
 
 
-def taxii_objects(begin: int, end: int) -> bytes:
-    """The objects up to about `end`, where no other was added at the same instant as the last of them."""
-    return taxii_feed.feed(begin, end - end % taxii_feed.TOGETHER)
+FEEDS: dict[str, tuple[Any, Callable[[int, int], bytes]]] = {
+    "urlhaus": (UrlhausCollector, urlhaus_feed.feed),
+    "dataplane": (DataplaneCollector, dataplane_feed.feed),
+    # Where no other object was added at the same instant as the last of them.
+    "taxii": (TaxiiCollector, lambda begin, end: taxii_feed.feed(begin, end - end % taxii_feed.TOGETHER)),
+    "defacements": (DefacementsCollector, lambda begin, end: defacements_feed.feed(end, end - begin)),
+}
+OF_LINES = pytest.mark.parametrize("example", ["urlhaus", "dataplane"], indirect=True)
 
 
-@pytest.fixture(scope="session")
-def environment(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
-    """An environment without a proxy between us and 127.0.0.1, and with bytecode on disk, as it is after an
-    installation: else each of the many runs would compile its libraries."""
-    env = {**os.environ, "NO_PROXY": "127.0.0.1", "no_proxy": "127.0.0.1"}
-    env.pop("PYTHONDONTWRITEBYTECODE", None)
-    return {**env, "PYTHONPYCACHEPREFIX": str(tmp_path_factory.mktemp("bytecode"))}
+@pytest.fixture(autouse=True)
+def no_waiting(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Failed downloads are repeated without a pause, and no proxy stands between us and 127.0.0.1."""
+    monkeypatch.setenv("no_proxy", "127.0.0.1")
+    stamina.set_testing(True, attempts=4)
+    yield
+    stamina.set_testing(False)
 
 
-@pytest.fixture(params=["urlhaus", "dataplane", "taxii", "defacements"])
-def example(request: pytest.FixtureRequest, tmp_path: Path, environment: dict[str, str]) -> Iterator[Example]:
-    name: str = request.param
-    feeds: dict[str, Callable[[int, int], bytes]] = {
-        "urlhaus": urlhaus_feed.feed,
-        "dataplane": dataplane_feed.feed,
-        "taxii": taxii_objects,
-        "defacements": lambda begin, end: defacements_feed.feed(end, end - begin),
-    }
-    with serving(tmp_path / "feed", TaxiiServer if name == "taxii" else FeedServer) as server:
-        key = "" if name == "taxii" else "?auth-key=hush"
-        write_config(tmp_path, name, f"cache_dir = {tmp_path}/cache\nurl = {server.url}{key}")
-        yield Example(name, tmp_path, server, environment, feeds.get(name, urlhaus_feed.feed), set())
+@pytest.fixture
+def output(capsys: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture) -> Output:
+    return capsys, caplog
 
 
-def write_config(directory: Path, name: str, options: str) -> None:
-    (directory / "60.conf").write_text(
-        f"[{name}]\nsource = example\n{options}\n[output]\nurl = spool:{directory}/spool\n"
-    )
+@pytest.fixture(params=list(FEEDS))
+def example(request: pytest.FixtureRequest, tmp_path: Path, output: Output) -> Iterator[Example]:
+    collector, make_feed = FEEDS[request.param]
+    with serving(tmp_path / "feed", TaxiiServer if request.param == "taxii" else FeedServer) as server:
+        key = "" if request.param == "taxii" else "?auth-key=hush"
+        yield Example(collector, tmp_path, server, output, make_feed, server.url + key)
 
 
 def test_feed_files() -> None:
-    """They are what their scripts make."""
+    """The files in the repository are what their scripts make."""
     for name, file, feed in (
         ("urlhaus", "feed.csv", urlhaus_feed.feed(0, 1200)),
         ("dataplane", "feed.txt", dataplane_feed.feed(0, 2000)),
@@ -178,6 +208,13 @@ def test_feed_files() -> None:
         assert (EXAMPLES / name / file).read_bytes() == feed
 
 
+@pytest.mark.parametrize("name", [*FEEDS, "misp", "shadowserver"])
+def test_command(name: str) -> None:
+    """Each file is a command."""
+    argv = [sys.executable, EXAMPLES / name / "collector.py", "--version"]
+    assert b"n6-stateful-runtime" in subprocess.run(argv, capture_output=True, check=True).stdout
+
+
 class TestFeeds:
     """What holds for all of them."""
 
@@ -185,18 +222,18 @@ class TestFeeds:
         """Each record of a growing feed is published once."""
         for end in (1000, 1000, 1001, 1004, 1300):
             example.show(example.make_feed(0, end))
-            example.run_file()
-            example.assert_each_was_published_once()
+            example.run_well()
+            example.assert_each_once()
 
-    def test_passing_errors(self, example: Example) -> None:
-        """Errors that pass are tried again."""
+    def test_transient_errors(self, example: Example) -> None:
+        """After a transient error the download is repeated."""
         example.show(example.make_feed(0, 10))
         example.server.faults = [500, "cut", 503]
         example.run_well()
-        example.assert_each_was_published_once()
+        example.assert_each_once()
 
     def test_lasting_errors(self, example: Example) -> None:
-        """Errors that stay are one clear line, and the next run takes everything."""
+        """An error that stays is one clear line, and the next run collects everything."""
         example.show(example.make_feed(0, 20))
         for faults, text in (
             ([404], "answered 404 Not Found"),
@@ -204,188 +241,179 @@ class TestFeeds:
             (["cut"] * 4, "ended|Incomplete"),
         ):
             example.server.faults = list(faults)
-            code, log = example.run()
-            assert (code, example.published()) == (66, [])
-            assert re.search(text, log.splitlines()[-1])
-            assert "Traceback" not in log
-            assert "hush" not in log
+            result = example.run()
+            assert (result.exit_code, example.published()) == (66, [])
+            assert re.search(text, result.last)
+            assert "Traceback" not in result.log
+            assert "hush" not in result.log
         example.run_well()
-        example.assert_each_was_published_once()
+        example.assert_each_once()
 
     @OF_LINES
-    def test_rotates(self, example: Example) -> None:
-        """What rotates out of the feed is not missed, and not taken again."""
+    def test_rolls(self, example: Example) -> None:
+        """Records that roll out of the feed and return are not published again, whatever the order."""
         for begin, end in ((0, 100), (50, 150), (0, 150), (140, 240)):
-            example.show(example.make_feed(begin, end))
+            example.show(shuffled(example.make_feed(begin, end)))
             example.run_well()
-        example.assert_each_was_published_once()
-
-    @OF_LINES
-    def test_order(self, example: Example) -> None:
-        """The order of the feed does not matter."""
-        for end in (300, 400):
-            example.show(shuffled(example.make_feed(0, end)))
-            example.run_well()
-        example.assert_each_was_published_once()
+        example.assert_each_once()
 
     @OF_LINES
     def test_odd_lines(self, example: Example) -> None:
-        """Lines that are no records are left out and told."""
+        """Lines that are not records are left out, with a warning."""
         good = example.make_feed(0, 10)
         example.show(good + b'\r\n<html>502 Bad Gateway</html>\r\n"9999999999","2026-01-\r\n')
         example.shown.intersection_update(keys(example.name, good))
-        assert (
-            "2 rows have no time (or key), or a time that is still to come; the first is '<html>502"
-            in example.run_well()
-        )
-        example.assert_each_was_published_once()
+        assert "<html>502" in example.run_well()
+        example.assert_each_once()
 
     @OF_LINES
     def test_unchanged(self, example: Example) -> None:
-        """An unchanged feed is not sent again."""
+        """An unchanged feed is not downloaded again; a page of HTML is not a feed."""
         example.show(example.make_feed(0, 10))
         for _ in range(3):
             example.run_well()
         assert example.server.answers == [200, 304, 304]
+        example.server.file.write_bytes(b"<html>Checking your browser...</html>\n")
+        assert example.run().exit_code == 66
+        example.assert_each_once()
 
-    @OF_LINES
-    def test_page(self, example: Example) -> None:
-        """A page of HTML is not a feed."""
-        example.show(b"<html>Checking your browser...</html>\n")
-        code, log = example.run()
-        assert (code, example.published()) == (66, [])
-        assert "something else than expected" in log.splitlines()[-1]
-
-    @DATAPLANE
+    @pytest.mark.parametrize("example", ["dataplane"], indirect=True)
     def test_late(self, example: Example) -> None:
-        """Records that come late are taken."""
+        """Records that arrive late are published."""
         whole = shuffled(example.make_feed(0, 300)).splitlines(keepends=True)
         for left_out in (100, 50, 0):
             example.show(b"".join(whole[: 20 + left_out] + whole[20 + 2 * left_out :]))
             example.run_well()
-        example.assert_each_was_published_once()
+        example.assert_each_once()
 
 
-class StuckServer(TaxiiServer):
-    """Has always more, and never any other than the first page."""
-
-    def answer(self, name: str, parameters: dict[str, str]) -> tuple[int, dict[str, str], bytes]:
-        status, headers, body = super().answer(name, {})
-        return status, headers, body.replace(b'"more": false', b'"more": true')
-
-
-@TAXII
+@pytest.mark.parametrize("example", ["taxii"], indirect=True)
 class TestTaxii:
     """Page after page."""
 
-    @pytest.mark.parametrize(
-        ("step", "delivered"),
-        [
-            ("lambda self, state: None", 500),
-            ("lambda self, state: self.flush_output()", 1000),
-            ("save_state", 1000),
-        ],
-        ids=["before all", "after delivery", "after all"],
-    )
-    def test_killed(self, example: Example, step: str, delivered: int) -> None:
-        """One that is killed in its second save goes on there."""
+    @pytest.mark.parametrize(("after", "committed"), [(False, 500), (True, 1000)], ids=["before", "after"])
+    def test_killed(self, example: Example, after: bool, committed: int) -> None:
+        """A run that is killed at its second commit goes on there."""
         example.show(example.make_feed(0, 3000))
-        code, log = example.run(KILLED.format(step=step))
-        assert code == -signal.SIGKILL, log
-        assert len(example.published()) == delivered
+        example.crash(2, after=after)
+        assert len(example.published()) == committed
         example.run_well()
-        example.assert_each_was_published_once()
+        example.assert_each_once()
 
     @pytest.mark.parametrize("sends_next", [True, False], ids=["next", "no next"])
     def test_failed(self, example: Example, sends_next: bool) -> None:
         """It goes on at the page that it could not get."""
-        assert isinstance(example.server, TaxiiServer)
-        example.server.sends_next = sends_next
+        example.server.sends_next = sends_next  # type: ignore[attr-defined]
         example.show(example.make_feed(0, 1200))
         example.server.faults = ["", "", 403]
-        code, log = example.run()
-        assert code == 66
-        assert "403 Forbidden" in log.splitlines()[-1]
+        result = example.run()
+        assert result.exit_code == 66
+        assert "403 Forbidden" in result.last
         example.show(example.make_feed(0, 1300))
         example.run_well()
-        example.assert_each_was_published_once()
+        example.assert_each_once()
 
     def test_forgotten(self, example: Example) -> None:
-        """It begins again rather than miss something when the server has forgotten the page."""
-        assert isinstance(example.server, TaxiiServer)
+        """When the server has forgotten a page, it begins again rather than lose something."""
         example.show(example.make_feed(0, 900))
         example.server.faults = ["", 403]
-        assert example.run()[0] == 66
-        example.server.forgets = True
-        config = example.directory / "60.conf"
-        config.write_text(config.read_text().replace("[output]", "objects_per_page = 1000\n[output]"))
+        assert example.run().exit_code == 66
+        example.server.forgets = True  # type: ignore[attr-defined]
+        config = example.config.read_text()
+        example.config.write_text(config.replace("[output]", "[taxii]\nobjects_per_page = 1000\n[output]"))
         example.run_well()
         assert set(example.published()) == example.shown
 
-    def test_stuck(self, example: Example) -> None:
-        """It does not ask for the same page for ever."""
-        example.show(example.make_feed(0, 70))
-        with serving(example.server.file, StuckServer) as stuck:
-            config = example.directory / "60.conf"
-            config.write_text(config.read_text().replace(example.server.url, stuck.url))
-            code, log = example.run()
-        assert code == 66
-        assert "the cursor does not advance" in log.splitlines()[-1]
-        example.assert_each_was_published_once()
+    @pytest.mark.parametrize("dates", [True, False], ids=["dates", "no dates"])
+    @pytest.mark.parametrize("filters", [True, False], ids=["added_after", "no added_after"])
+    def test_other_servers(self, example: Example, dates: bool, filters: bool) -> None:
+        """A server without dates, or one that ignores `added_after`, is read all the same, each object once;
+        one that does both is an error that says what to do."""
+        assert isinstance(example.server, TaxiiServer)
+        example.server.dates, example.server.filters = dates, filters
+        for end in (1197, 1197, 1204, 1204, 2100):
+            last, after = (datetime.fromisoformat(taxii_feed.added(number)) for number in (end - 1, end))
+            example.server.clock = (last + (after - last) / 2).timestamp  # of an answer without dates
+            example.show(example.make_feed(0, end))
+            result = example.run()
+            if not dates and not filters and example.published():
+                result = example.run()
+                assert result.exit_code == 66
+                assert "with the shape items" in result.last
+                return
+            assert result.exit_code == 0, result.log
+        example.assert_each_once()
 
 
-def test_defacements_are_whole(environment: dict[str, str], tmp_path: Path) -> None:
-    """Each message is the item, as XML that can be read again."""
-    with serving(tmp_path / "feed") as server:
-        write_config(tmp_path, "defacements", f"cache_dir = {tmp_path}/cache\nurl = {server.url}")
-        example = Example("defacements", tmp_path, server, environment, urlhaus_feed.feed, set())
-        example.show(defacements_feed.feed(3))
+class TestDefacements:
+    """RSS."""
+
+    @pytest.mark.parametrize("example", ["defacements"], indirect=True)
+    def test_control_characters(self, example: Example) -> None:
+        """Characters that XML does not allow do not stop it; each message is an item."""
+        example.show(defacements_feed.feed(3).replace(b"notified", b"noti\x0bfied"))
         example.run_well()
-    bodies = [message.body for message in spooled(tmp_path)]
-    titles = [ElementTree.fromstring(body).findtext("title", "") for body in bodies]  # noqa: S314 - our own
-    assert [title.endswith("& friends") for title in titles] == [True] * 3
+        example.assert_each_once()
+        titles = [json.loads(message.body)["title"] for message in example.messages()]
+        assert [title.endswith("& friends") for title in titles] == [True] * 3
 
 
-def test_misp(environment: dict[str, str], tmp_path: Path) -> None:
-    """Each event is published once in each version, and only what is new is downloaded."""
-    with serving(tmp_path / "manifest.json") as server:
-        url = server.url.rpartition("/")[0]
-        write_config(tmp_path, "misp", f"cache_dir = {tmp_path}/cache\nurl = {url}")
-        example = Example("misp", tmp_path, server, environment, urlhaus_feed.feed, set())
+class TestMisp:
+    """A manifest, and a file for each event."""
+
+    @pytest.fixture
+    def misp(self, tmp_path: Path, output: Output) -> Iterator[Example]:
+        with serving(tmp_path / "manifest.json") as server:
+            yield Example(MispCollector, tmp_path, server, output, url=server.url.rpartition("/")[0])
+
+    def test_versions(self, misp: Example, tmp_path: Path) -> None:
+        """Each event is published once in each version, and only what is new is downloaded."""
         shown: list[str] = []
         for end, edition in ((10, 0), (10, 0), (12, 0), (15, 1)):
             shown += misp_feed.write_feed(tmp_path, end, edition)
-            example.run_well()
-        (tmp_path / "manifest.json").write_text("<html>Log in</html>")
-        code, log = example.run()
-    assert code == 66
-    assert "manifest.json: answered with something else than JSON, beginning b'<html>" in log
-    published = [
-        " ".join(re.findall(rb'"(?:uuid|timestamp)": "(\S+)"', message.body)[at].decode() for at in (0, 1))
-        for message in spooled(tmp_path)
-    ]
-    assert sorted(published) == sorted(set(shown))
-    assert len(server.answers) == 5 + len(published)
+            misp.run_well()
+        events = [json.loads(message.body)["Event"] for message in misp.messages()]
+        assert sorted(f"{event['uuid']} {event['timestamp']}" for event in events) == sorted(set(shown))
+        assert len(misp.server.answers) == 4 + len(events)
+
+    def test_manifests(self, misp: Example) -> None:
+        """An empty manifest is nothing new, in both of its forms; anything else is an error."""
+        for manifest, exit_code in ((b"{}", 0), (b"[]", 0), (b"<html>Log in</html>", 66), (b'["a"]', 66)):
+            misp.server.file.write_bytes(manifest)
+            result = misp.run()
+            assert (result.exit_code, misp.messages()) == (exit_code, []), result.log
+            assert "Traceback" not in result.log
+
+    def test_missing_event(self, misp: Example, tmp_path: Path) -> None:
+        """An event that is not there is a warning, and is tried again; the others are published."""
+        uuid = misp_feed.write_feed(tmp_path, 3)[1].split()[0]
+        (tmp_path / f"{uuid}.json").rename(tmp_path / "away")
+        assert "404" in misp.run_well()
+        assert len(misp.messages()) == 2
+        (tmp_path / "away").rename(tmp_path / f"{uuid}.json")
+        misp.run_well()
+        assert len(misp.messages()) == 3
 
 
-def test_shadowserver(environment: dict[str, str], tmp_path: Path) -> None:
+def test_shadowserver(tmp_path: Path, output: Output, monkeypatch: pytest.MonkeyPatch) -> None:
     """A mail makes the message of the report it links to, on that report's channel; others are errors."""
     with serving(tmp_path / "report-0.csv") as server:
         url = server.url.rpartition("/")[0] + "/"
-        write_config(tmp_path, "shadowserver", f"url = {url}")
-        example = Example("shadowserver", tmp_path, server, environment, urlhaus_feed.feed, set())
-        program = ["-m", "examples.shadowserver.collector"]
+        example = Example(ShadowserverCollector, tmp_path, server, output, url=url)
+
+        def collect(mail: bytes) -> Result:
+            monkeypatch.setattr(ShadowserverCollector, "raw_email_msg", mail)
+            return example.run()
+
         for number in range(3):
-            code, log = example.call(program, shadowserver_feed.write_feed(tmp_path, url, number))
-            assert code == 0, log
+            assert collect(shadowserver_feed.write_feed(tmp_path, url, number)).exit_code == 0
         for mail, text in (
             (shadowserver_feed.mail(0, "https://evil.example/"), "the mail has no link to"),
             (shadowserver_feed.mail(0, url).replace(b"Report:", b"Advert:"), "names no report that is known"),
-            (b"", "empty"),
         ):
-            code, log = example.call(program, mail)
-            assert (code, text in log.splitlines()[-1]) == (66, True), log
-    messages = spooled(tmp_path)
+            result = collect(mail)
+            assert (result.exit_code, text in result.last) == (66, True), result.log
+    messages = example.messages()
     channels = ["example.telnet", "example.open-resolver", "example.sinkhole"]
     assert [message.routing_key for message in messages] == channels
     assert [message.body for message in messages] == list(map(shadowserver_feed.report, range(3)))

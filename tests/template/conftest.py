@@ -148,7 +148,7 @@ class Project:
         """Run its tests in this environment."""
         env = {"PYTHONPATH": f"{self.path}/src:{ROOT}/runtime/src"}
         return run(
-            sys.executable, "-m", "pytest", "-q", "-rs", "-p", "no:cacheprovider", cwd=self.path, env=env
+            sys.executable, "-m", "pytest", "-q", "-rfs", "-p", "no:cacheprovider", cwd=self.path, env=env
         )
 
     def install(self, venv: Path, *, python: str | Path = sys.executable) -> Path:

@@ -201,7 +201,7 @@ class TestPrometheus:
     def test_metrics(self, baked: Bake, bake: Bake, tmp_path: Path, feed: FeedServer) -> None:
         """They ask for metrics that a run writes, and for the collector by its name."""
         project = bake(download="http", url=feed.url)
-        (project.path / "etc/95.conf").write_text(f"[monitoring]\ntextfile_dir = {tmp_path}\n")
+        (project.path / "etc/95_metrics.conf").write_text(f"[monitoring]\ntextfile_dir = {tmp_path}\n")
         env = {"PYTHONPATH": f"{project.path}/src:{ROOT}/runtime/src", "HOME": str(tmp_path)}
         program = "from my_feed.collector import MyFeedCollector as C; C.run_script()"
         do(sys.executable, "-c", program, "--config", "etc", cwd=project.path, env=env)

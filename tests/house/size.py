@@ -19,9 +19,8 @@ from tests.house.imports import modules
 
 # The core never imports these at module level.
 OPTIONAL = ("bases", "command", "databases", "health", "testing")
-JOURNAL = """
-    broker databases delivery journal message pickles publishing sqlite state state_file
-""".split()
+JOURNAL = ["broker", "databases", "delivery", "journal", "message", "pickles", "publishing", "sqlite"]
+JOURNAL += ["state", "state_file"]
 
 _NO_CODE = frozenset(
     (

@@ -1,7 +1,7 @@
 """The documentation site: Sphinx, MyST and furo. `tox run -e docs` builds it, with warnings as errors.
 
-Sphinx, since it brings along what matters here (warnings as errors, a link checker, an API reference from the
-docstrings), and since it has been well kept for longer than its alternatives have existed.
+Sphinx has what matters here: warnings as errors, a link checker, an API reference from docstrings. Nothing
+on the site is loaded from the network.
 """
 
 from __future__ import annotations
@@ -12,7 +12,6 @@ from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from docs import from_code
 from n6_stateful import __version__
 
 project = "n6-stateful"
@@ -25,21 +24,19 @@ extensions = [
     "sphinx.ext.autodoc",
     "sphinx.ext.napoleon",
     "sphinx_copybutton",
-    "sphinxcontrib.mermaid",
 ]
 source_suffix = {".md": "markdown"}
 exclude_patterns = ["_build", "_static"]
 nitpicky = False
 
 myst_enable_extensions = ["deflist"]
-myst_fence_as_directive = ["mermaid"]
 myst_heading_anchors = 3
 
 autodoc_typehints = "signature"
 autodoc_member_order = "bysource"
 autodoc_preserve_defaults = True
 napoleon_numpy_docstring = False
-napoleon_use_ivar = True  # or the fields of a tuple would be told twice
+napoleon_use_ivar = True  # or the fields of a tuple would be described twice
 python_display_short_literal_types = True
 
 html_theme = "furo"
@@ -51,11 +48,11 @@ html_theme_options = {
     "source_branch": "main",
     "source_directory": "docs/",
 }
-# What the reader copies is the command, without the prompt and what it prints.
+# What the reader copies is the command, without the prompt and the output.
 copybutton_prompt_text = "$ "
 copybutton_only_copy_prompt_lines = True
 
-# The repository is not published yet, and feed.example is nobody's.
+# The repository is not published yet, and feed.example does not exist.
 linkcheck_ignore = [
     r"https://github\.com/org/n6-stateful.*",
     r"https?://127\.0\.0\.1.*",
@@ -68,22 +65,21 @@ linkcheck_timeout = 15
 suppress_warnings = ["ref.python"]
 
 
-def without_that_of_a_module(
+def without_docstring_of_a_module(
     app: Any, what: str, name: str, obj: Any, options: Any, lines: list[str]
 ) -> None:
-    """Leave out the docstring of a module, which is for whoever reads the source."""
+    """Leave out the docstring of a module, which is for readers of the source."""
     if what == "module":
         lines.clear()
 
 
-def with_words_for_type(app: Any, what: str, name: str, obj: Any, options: Any, lines: list[str]) -> None:
-    """Say what the property `type` of the base classes is, of which Python would say what `attrgetter` is."""
+def with_docstring_of_type(app: Any, what: str, name: str, obj: Any, options: Any, lines: list[str]) -> None:
+    """Describe the property `type` of the base classes, where Python would describe `attrgetter`."""
     if what == "property" and name.endswith(".BaseCollector.type"):
         lines[:] = ["The name in n6's guide of `raw_type`."]
 
 
 def setup(app: Any) -> None:
-    """Write the pages that are made from the code."""
-    app.connect("builder-inited", lambda app: from_code.write(Path(app.srcdir) / "reference"))
-    app.connect("autodoc-process-docstring", without_that_of_a_module, priority=100)
-    app.connect("autodoc-process-docstring", with_words_for_type, priority=100)
+    """Edit docstrings on their way to the page."""
+    app.connect("autodoc-process-docstring", without_docstring_of_a_module, priority=100)
+    app.connect("autodoc-process-docstring", with_docstring_of_type, priority=100)

@@ -1,53 +1,72 @@
 """Reference pages that are made from the code, so that nothing is typed twice.
 
-    python -m docs.from_code DIRECTORY
+    python docs/from_code.py            writes command.md, configuration.md, exit-codes.md and modules.md
+    python docs/from_code.py --check    only compares; the exit code is 1 if one of them is out of date
 
-writes `options.md`, `commands.md` and `exit-codes.md` there.
+They are committed, so that a clone can be read without building anything.
 """
 
 from __future__ import annotations
 
-import io
-import os
+import argparse
+import ast
 import sys
-from collections.abc import Iterator
-from contextlib import redirect_stdout, suppress
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from textwrap import dedent
 from typing import NamedTuple
 
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
 from n6_stateful import BaseCollector, CollectorWithStateMixin, bases
-from n6_stateful.command import main
+from n6_stateful.broker import OUTPUT_SPEC, RABBITMQ_SPEC
+from n6_stateful.command.parser import _tree
 from n6_stateful.config import FREE
 from n6_stateful.errors import EXIT_CODES
-from n6_stateful.output.choice import OUTPUT_SPEC, RABBITMQ_SPEC
+from tests.house.imports import modules
 
-COMMANDS = (
-    "",
-    "run",
-    "check",
-    "runs",
-    "status",
-    "state show",
-    "state reset",
-    "state restore",
-    "state export",
-    "state import",
-    "state edit",
-    "state schema",
-    "spool list",
-    "spool show",
-    "spool forward",
-    "spool drop",
-)
+REFERENCE = Path(__file__).resolve().parent / "reference"
 MADE = "<!-- Made by docs/from_code.py; do not edit. -->\n\n"
+COMMAND = "n6collector_myfeed"
+ABOUT_CONFIGURATION = """\
+# Configuration
+
+Every option, its default and its meaning. Options are read from the files named `NN_*.conf` (two digits) in
+`/etc/n6` and `~/.n6`, or from `--config`, or from the paths in `N6_CONFIG`; what a later file says wins. An
+option without a default is required. A percent sign is written `%%`.
+
+## The collector's own section
+
+It has the options of the class's `config_spec`, and those that its base classes add.
+"""
+NOTES = {"rabbitmq": "\nn6's own section. It names the broker where `[output]` has no `url`.\n"}
+ABOUT_COMMANDS = """\
+# Commands
+
+Every subcommand and its options. The command is named after the class, as in n6: `n6collector_myfeed` for
+`MyFeedCollector`. Without a subcommand it runs the collector. A method `get_arg_parser` adds arguments of the
+collector's own.
+
+The following options, and those of `run`, may stand before the subcommand or behind it. There are also
+`--help` and `--version`.
+"""
+ABOUT_EXIT_CODES = """\
+# Exit codes
+
+How a run ends, and every command but `status`, which has the exit codes of a plugin for Nagios.
+"""
+ABOUT_MODULES = """\
+# Modules
+
+Every module of the runtime, by the first paragraph of its docstring. [Architecture](../architecture.md) draws
+how they hang together.
+"""
+# Every command has these, before or behind its name.
+COMMON = ("--config", "--log-level", "--log-format")
 
 
 class MyFeedCollector(CollectorWithStateMixin, BaseCollector):
     """The collector whose command is shown."""
-
-    type = "stream"
-    config_spec = "[my_feed]\nsource :: str\ncache_dir :: path\n"
 
 
 class Option(NamedTuple):
@@ -57,6 +76,12 @@ class Option(NamedTuple):
     default: str | None
     converter: str
     about: str
+
+
+def table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    """A table in Markdown."""
+    lines = [head, ["---"] * len(head), *([cell.replace("|", "\\|") for cell in row] for row in rows)]
+    return "\n" + "".join(f"| {' | '.join(line)} |\n" for line in lines)
 
 
 def read_spec(spec: str) -> Iterator[tuple[str, list[Option]]]:
@@ -72,87 +97,117 @@ def read_spec(spec: str) -> Iterator[tuple[str, list[Option]]]:
             declared, _, converter = text.partition("::")
             name, equals, default = declared.partition("=")
             about = " ".join(filter(None, [*above, comment]))
-            option = Option(
-                name.strip(), default.strip() if equals else None, converter.strip() or "str", about
-            )
-            options.append(option)
+            shown = default.strip() if equals else None
+            options.append(Option(name.strip(), shown, converter.strip() or "str", about))
             above = []
         elif comment:
             above.append(comment)
     yield section, options
 
 
-def table(options: list[Option]) -> str:
-    """The options as a table in Markdown."""
-    rows = ["| option | default | type | |", "|---|---|---|---|"]
+def options_table(options: Iterable[Option]) -> str:
+    """The options of a section."""
+    rows = []
     for name, default, converter, about in options:
-        shown = "*required*" if default is None else f"`{default}`" if default else "*empty*"
-        rows.append(f"| `{name}` | {shown} | `{converter}` | {about.replace('|', chr(92) + '|')} |")
-    return "\n".join(rows) + "\n"
+        shown = "*required*" if default is None else f"`{default}`" if default else ""
+        rows.append([f"`{name}`", shown, f"`{converter}`", about])
+    return table(["option", "default", "type", "meaning"], rows)
 
 
-def options_page() -> str:
+def configuration() -> str:
     """Every option of every section, and those that each base class adds to the collector's own."""
-    parts = [
-        MADE,
-        "# Options\n\nConfiguration is read from the files named `NN_*.conf` (two digits) in `/etc/n6` and "
-        "`~/.n6`, or from `--config` or `N6_CONFIG`. A collector's own section has the options of its "
-        "`config_spec`, and those that its base classes add. A required option has no default.\n",
-    ]
-    own = [
-        (cls.__name__, "[collector]\n" + dedent(vars(cls)["extra_config_options"]))
-        for cls in (CollectorWithStateMixin, *(getattr(bases, name) for name in bases.__all__))
-        if isinstance(cls, type) and vars(cls).get("extra_config_options")
-    ]
-    parts.append("\n## The collector's own section\n")
-    for name, spec in own:
-        for _, options in read_spec(spec):
-            parts.append(f"\n### Added by `{name}`\n\n{table(options)}")
+    parts = [ABOUT_CONFIGURATION]
+    for cls in (CollectorWithStateMixin, *(getattr(bases, name) for name in bases.__all__)):
+        if spec := isinstance(cls, type) and vars(cls).get("extra_config_options"):
+            for _, options in read_spec(f"[collector]\n{dedent(spec)}"):
+                parts.append(f"\n### Added by `{cls.__name__}`\n{options_table(options)}")
     shared = [OUTPUT_SPEC, RABBITMQ_SPEC]
     for cls in BaseCollector.__mro__ + CollectorWithStateMixin.__mro__:
         shared += [spec for spec in vars(cls).get("extra_config_specs", ()) if spec not in shared]
     for spec in shared:
         for section, options in read_spec(spec):
-            parts.append(f"\n## `[{section}]`\n\n{table(options)}")
+            about = NOTES.get(section, "")
+            parts.append(f"\n## `[{section}]`\n{about}{options_table(options)}")
     return "".join(parts)
 
 
-def help_of(command: str) -> str:
-    """What `n6collector_myfeed COMMAND --help` prints."""
-    os.environ["COLUMNS"] = "100"
-    printed = io.StringIO()
-    with redirect_stdout(printed), suppress(SystemExit):
-        main(MyFeedCollector, [*command.split(), "--help"])
-    return printed.getvalue()
+def subcommands(
+    parser: argparse.ArgumentParser, name: str = ""
+) -> Iterator[tuple[str, argparse.ArgumentParser]]:
+    """Every subcommand that does something, with its parser."""
+    groups = [action for action in parser._actions if isinstance(action, argparse._SubParsersAction)]
+    for group in groups:
+        for word, inner in group.choices.items():
+            yield from subcommands(inner, f"{name} {word}".strip())
+    if not groups:
+        yield name, parser
 
 
-def commands_page() -> str:
-    """The `--help` of each subcommand."""
-    parts = [MADE, "# Commands\n\nThe command of a collector is named after its class, as n6 names it.\n"]
-    for command in COMMANDS:
-        title = f"`{command}`" if command else "The command"
-        parts.append(f"\n## {title}\n\n```text\n{help_of(command).rstrip()}\n```\n")
+def shown(action: argparse.Action) -> str:
+    """An option or argument as it is typed."""
+    metavar = str(action.metavar or "|".join(map(str, action.choices or ())))
+    if action.option_strings:
+        return " ".join(filter(None, (action.option_strings[-1], metavar)))
+    return f"[{metavar}]" if action.nargs == "?" else metavar
+
+
+def arguments_table(actions: Iterable[argparse.Action]) -> str:
+    """What a command takes."""
+    return table(["argument", "meaning"], [[f"`{shown(action)}`", action.help or ""] for action in actions])
+
+
+def command() -> str:
+    """Every subcommand, with its options."""
+    tree = _tree(COMMAND, MyFeedCollector)
+    common = [action for action in tree._actions if set(COMMON) & set(action.option_strings)]
+    parts = [ABOUT_COMMANDS, arguments_table(common)]
+    for name, parser in subcommands(tree):
+        own = [action for action in parser._actions if not {*COMMON, "--help"} & set(action.option_strings)]
+        arguments = "".join(f" {shown(action)}" for action in own if not action.option_strings)
+        about = (parser.description or "").strip()
+        parts.append(f"\n## `{name}{arguments}`\n\n{about[:1].upper()}{about[1:]}.\n")
+        if own:
+            parts.append(arguments_table(own))
     return "".join(parts)
 
 
-def exit_codes_page() -> str:
+def exit_codes() -> str:
     """What a scheduler can go by."""
-    rows = "".join(f"| {code} | {meaning} |\n" for code, meaning in EXIT_CODES.items())
-    return f"{MADE}# Exit codes\n\n| exit code | meaning |\n|---|---|\n{rows}"
+    rows = [[str(code), meaning] for code, meaning in EXIT_CODES.items()]
+    return ABOUT_EXIT_CODES + table(["exit code", "meaning"], rows)
 
 
-def write(directory: Path) -> None:
-    """Write the pages, and leave those alone that are as they should be."""
+def module_list() -> str:
+    """What each module is for."""
+    rows = []
+    for name, path in modules().items():
+        docstring = ast.get_docstring(ast.parse(path.read_text())) or ""
+        about = " ".join(docstring.partition("\n\n")[0].split())
+        rows.append([f"`{name.removeprefix('n6_stateful.')}`", about])
+    return ABOUT_MODULES + table(["module", "what it is for"], rows)
+
+
+def main(argv: Sequence[str]) -> int:
+    """Write the pages, or compare them; 1 if one of them is out of date."""
     pages = {
-        "options.md": options_page(),
-        "commands.md": commands_page(),
-        "exit-codes.md": exit_codes_page(),
+        "command.md": command(),
+        "configuration.md": configuration(),
+        "exit-codes.md": exit_codes(),
+        "modules.md": module_list(),
     }
-    for name, text in pages.items():
-        path = directory / name
-        if not path.exists() or path.read_text() != text:
-            path.write_text(text)
+    stale = {name: MADE + text for name, text in pages.items() if not _is(REFERENCE / name, MADE + text)}
+    if "--check" in argv:
+        for name in stale:
+            print(f"docs/reference/{name} is out of date: python docs/from_code.py")
+        return 1 if stale else 0
+    for name, text in stale.items():
+        (REFERENCE / name).write_text(text)
+    return 0
+
+
+def _is(path: Path, contents: str) -> bool:
+    return path.exists() and path.read_text() == contents
 
 
 if __name__ == "__main__":
-    write(Path(sys.argv[1]))
+    sys.exit(main(sys.argv[1:]))

@@ -14,10 +14,10 @@ from typing import Any, NamedTuple
 
 import pytest
 
-from n6_stateful import StateError, StateLockedError, state
+from n6_stateful import StateError, StateLockedError, state_file
 from n6_stateful.errors import PublishError
 from n6_stateful.journal import Journal
-from n6_stateful.state import StateFile
+from n6_stateful.state_file import StateFile
 from tests.core.counting import CONFIG, CountingCollector, with_records
 from tests.core.memory_broker import MemoryBroker
 
@@ -244,7 +244,7 @@ class TestDamage:
             with host.in_place():
                 host.path.write_bytes(contents)
                 collector = host.collector()
-                assert collector._read_state_file().pickle is None
+                assert collector._checked(StateFile.read(host.path)).pickle is None
 
     def test_generation(self, host: Host, caplog: pytest.LogCaptureFixture) -> None:
         """A damaged generation is skipped with an error, and the one before it is used."""
@@ -354,7 +354,7 @@ class History:
 
     def kill(self) -> None:
         owner, name = self.random.choice(
-            [(Journal, "commit"), (Journal, "delivered"), (Journal, "mark_filed"), (state.os, "rename")]
+            [(Journal, "commit"), (Journal, "delivered"), (Journal, "mark_filed"), (state_file.os, "rename")]
         )
         after, countdown = self.random.random() < 0.5, self.random.randrange(3)
         original: Any = getattr(owner, name)

@@ -18,13 +18,15 @@ import pytest
 
 from n6_stateful.broker import OUTPUT_SPEC, Broker, configured_broker
 from n6_stateful.config import ConfigFiles, load
-from n6_stateful.delivery import deliver
+from n6_stateful.delivery import deliver, try_broker
 from n6_stateful.errors import PublishError
 from n6_stateful.journal import DEFAULTS, Journal, configured_journal
 from n6_stateful.message import Exchange, Message
+from tests.delivery.proxy import FROM_BROKER, Proxy
 
 URL = os.environ.get("N6_STATEFUL_BROKER", "amqp://guest:guest@127.0.0.1:5672/")
 TIMEOUT = 1
+CLOSE_OK = 12  # bytes
 
 
 class Received(NamedTuple):
@@ -187,3 +189,11 @@ def outbox(tmp_path: Path) -> Iterator[Outbox]:
     journal.lock()
     yield Outbox(journal)
     journal.unlock()
+
+
+def bytes_until_ready(broker: RabbitMQ) -> int:
+    """How many bytes come from the broker before the first message can be sent."""
+    with Proxy(broker.url) as proxy:
+        place, section = options(proxy.url)
+        try_broker(place, [Exchange(broker.exchange, "topic")], section)
+    return proxy.forwarded[FROM_BROKER] - 2 * CLOSE_OK

@@ -1,9 +1,4 @@
-"""Which room of the runtime imports which: read from the source, nothing is run.
-
-    python tests/house/imports.py
-
-prints the drawing that stands in docs/architecture.md.
-"""
+"""Which module of the runtime imports which: read from the source, nothing is run."""
 
 from __future__ import annotations
 
@@ -26,11 +21,11 @@ class Import(NamedTuple):
 
 def modules() -> dict[str, Path]:
     """Every module of the package by its dotted name."""
-    found = {}
+    paths = {}
     for path in sorted(SOURCE.rglob("*.py")):
         parts = path.relative_to(SOURCE).with_suffix("").parts
-        found[".".join((PACKAGE, *parts)).removesuffix(".__init__")] = path
-    return found
+        paths[".".join((PACKAGE, *parts)).removesuffix(".__init__")] = path
+    return paths
 
 
 def imports() -> set[Import]:
@@ -58,22 +53,3 @@ def _imports(tree: ast.AST, known: dict[str, Path], lazy: bool = False) -> Itera
         else:
             inside = lazy or isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.Lambda)
             yield from _imports(node, known, inside)
-
-
-def room(module: str) -> str:
-    """The folder of a module, or its own name where it lies in none."""
-    parts = module.split(".")
-    return parts[1] if len(parts) > 1 else "__init__"
-
-
-def drawing() -> str:
-    """The rooms and their arrows, as mermaid: solid for imports at module level, dotted for lazy ones."""
-    eager = {(room(each.importer), room(each.imported)) for each in imports() if not each.lazy}
-    lazy = {(room(each.importer), room(each.imported)) for each in imports() if each.lazy} - eager
-    lines = [f"    {a} --> {b}" for a, b in sorted(eager) if a != b]
-    lines += [f"    {a} -.-> {b}" for a, b in sorted(lazy) if a != b]
-    return "\n".join(["graph TD", *lines])
-
-
-if __name__ == "__main__":
-    print(drawing())

@@ -2,7 +2,7 @@
 
     python tests/house/size.py
 
-prints them by file, and the sums that README.md tells and tests/house/test_house.py bounds.
+prints them by module, and the sums that tests/house/test_house.py limits and README.md quotes.
 """
 
 from __future__ import annotations
@@ -15,21 +15,12 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
-from tests.house.imports import modules, room
+from tests.house.imports import modules
 
-# What not every collector needs: the core never imports it at module level.
-OPTIONAL = ("bases", "command", "record", "testing")
-OPTIONAL_MODULES = ("n6_stateful.extras", "n6_stateful.state.database", "n6_stateful.typed_json")
-NEW_ROOMS = ("bases", "record")
-NEW_MODULES = (
-    "n6_stateful.command.json_log",
-    "n6_stateful.command.runs",
-    "n6_stateful.command.status",
-    "n6_stateful.duration",
-    "n6_stateful.state.database",
-)
-# Of the room `output` the core needs no more than these; the others are one output each.
-OUTPUTS_THAT_ALL_NEED = ("n6_stateful.output", "n6_stateful.output.base", "n6_stateful.output.choice")
+# The core never imports these at module level.
+OPTIONAL = ("bases", "command", "databases", "health", "testing")
+JOURNAL = ["broker", "databases", "delivery", "journal", "message", "pickles", "publishing", "sqlite"]
+JOURNAL += ["state", "state_file"]
 
 _NO_CODE = frozenset(
     (
@@ -41,54 +32,62 @@ _NO_CODE = frozenset(
         tokenize.ENDMARKER,
     )
 )
+_Documented = ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef
 
 
-def code_lines(source: str) -> int:
-    """The lines of `source` that hold code."""
+def _code(source: str) -> set[int]:
+    """The numbers of the lines that hold code."""
     documented: set[int] = set()
     for node in ast.walk(ast.parse(source)):
-        if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef):
-            first = node.body[0] if node.body else None
-            if (
-                isinstance(first, ast.Expr)
-                and isinstance(first.value, ast.Constant)
-                and isinstance(first.value.value, str)
-            ):
-                documented.update(range(first.lineno, (first.end_lineno or first.lineno) + 1))
+        if isinstance(node, _Documented) and ast.get_docstring(node, clean=False) is not None:
+            documented.update(range(node.body[0].lineno, (node.body[0].end_lineno or 0) + 1))
     lines: set[int] = set()
     for token in tokenize.generate_tokens(io.StringIO(source).readline):
         if token.type not in _NO_CODE:
             lines.update(range(token.start[0], token.end[0] + 1))
-    return len(lines - documented)
+    return lines - documented
 
 
-def is_new(module: str) -> bool:
-    """Whether it belongs to what was built around the first collectors: shapes, records, a database."""
-    return room(module) in NEW_ROOMS or module in NEW_MODULES
+def code_lines(source: str) -> int:
+    """How many lines of `source` hold code."""
+    return len(_code(source))
+
+
+def function_sizes(source: str) -> dict[str, int]:
+    """The code lines of each function, decorators included, by its name and line."""
+    code = _code(source)
+    sizes = {}
+    for node in ast.walk(ast.parse(source)):
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
+            first = min([node.lineno, *(decorator.lineno for decorator in node.decorator_list)])
+            lines = code.intersection(range(first, (node.end_lineno or first) + 1))
+            sizes[f"{node.name}:{node.lineno}"] = len(lines)
+    return sizes
+
+
+def part_of(module: str) -> str:
+    """The first name below the package: the core's modules, or a folder like `bases`."""
+    return module.partition(".")[2].partition(".")[0]
 
 
 def is_core(module: str) -> bool:
     """Whether every collector needs it."""
-    is_an_output = room(module) == "output" and module not in OUTPUTS_THAT_ALL_NEED
-    return room(module) not in OPTIONAL and module not in OPTIONAL_MODULES and not is_an_output
-
-
-def sizes() -> dict[str, int]:
-    """The code lines of each module."""
-    return {module: code_lines(path.read_text()) for module, path in modules().items()}
+    return part_of(module) not in OPTIONAL
 
 
 def sums() -> dict[str, int]:
-    """The code lines of the core, of the core and everything around it, and of the new rooms."""
-    every = sizes()
+    """The code lines of the journal and what goes with it, of the core, and of everything."""
+    sizes = {module: code_lines(path.read_text()) for module, path in modules().items()}
     return {
-        "core": sum(count for module, count in every.items() if is_core(module)),
-        "all but the new rooms": sum(count for module, count in every.items() if not is_new(module)),
-        "new rooms": sum(count for module, count in every.items() if is_new(module)),
-        "everything": sum(every.values()),
+        "journal": sum(count for module, count in sizes.items() if part_of(module) in JOURNAL),
+        "core": sum(count for module, count in sizes.items() if is_core(module)),
+        "everything": sum(sizes.values()),
     }
 
 
 if __name__ == "__main__":
-    for name, lines in {**sizes(), **sums()}.items():
+    for module, path in modules().items():
+        print(f"{code_lines(path.read_text()):5,}  {module}")
+    for name, lines in sums().items():
         print(f"{lines:5,}  {name}")
+    print(f"{len(modules()):5,}  modules")

@@ -12,7 +12,8 @@ from typing import Any
 import pytest
 
 from n6_stateful.errors import CollectorError, ConfigError, StateError
-from n6_stateful.journal import DEFAULTS, TABLE_NAMES, Journal, configured_journal, schema
+from n6_stateful.journal import DEFAULTS, Journal, configured_journal, schema
+from n6_stateful.journal_session import TABLE_NAMES
 from tests.journal.conftest import MakeDatabase, MakeJournal
 from tests.journal.helpers import at_once, lock_when_free, message, numbers, put, states
 from tests.journal.servers import ENGINES, Proxy, end_sessions, execute

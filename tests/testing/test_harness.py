@@ -100,22 +100,19 @@ class TestRun:
         assert (result.bodies, result.exit_code) == ([b"old"], 0), result.text
         assert (before, harness.state) == (None, {"last_utc": 1})
         assert "collected 1 message" in result.text
-        (message,) = result.messages
-        assert message.routing_key == "my-provider.my-channel"
-        assert message.properties["message_id"] == result.message_ids[0]
+        assert result.messages[0].routing_key == "my-provider.my-channel"
+        assert result.messages[0].properties["message_id"] == result.message_ids[0]
 
     def test_sources(self, harness: CollectorHarness) -> None:
         """A source is data that is handed over if it is newer, an error, a function, or the real one."""
         assert [harness.run(source).bodies for source in (OLD, OLD, NEW)] == [[b"old"], [], [b"new"]]
         assert harness.run(TimeoutError("the source is slow")).exit_code == 66
         asked: list[int] = []
-        harness.run(asked.append)
-        assert asked == [2]
+        assert (harness.run(asked.append).exit_code, asked) == (0, [2])
         assert harness.run(...).bodies == [b"the real thing"]
 
     def test_failed_delivery(self, harness: CollectorHarness) -> None:
         """A failed delivery is exit code 69; the messages wait, and the next run delivers them."""
-        harness.run(OLD)
         result = harness.run(NEW, fail_delivery=True)
         assert (result.exit_code, result.messages, harness.state) == (69, [], {"last_utc": 2})
         assert harness.run().bodies == [b"new"]
@@ -235,11 +232,11 @@ class TestShapes:
 
 def test_late_rows(make_collector_harness: MakeCollectorHarness) -> None:
     """Rows that come late, or with the time of others, count; a collector that loses them fails."""
-    earlier = b"2026-01-01 00:00:00,a\n"
+    old = b"2026-01-01 00:00:00,a\n"
     later = b"2026-01-02 00:00:00,b\n# a comment\n2026-01-02 00:00:00,c\n2026-01-01 00:00:00,a\n"
-    make_collector_harness(Rows, CONFIG).assert_stateful_contract(earlier, later)
+    make_collector_harness(Rows, CONFIG).assert_stateful_contract(old, later)
     with pytest.raises(AssertionError, match="not what came late"):
-        make_collector_harness(LosesLateRows, CONFIG).assert_stateful_contract(earlier, later)
+        make_collector_harness(LosesLateRows, CONFIG).assert_stateful_contract(old, later)
 
 
 def test_rabbitmq(broker: RabbitMQ, harness: CollectorHarness) -> None:
@@ -248,7 +245,6 @@ def test_rabbitmq(broker: RabbitMQ, harness: CollectorHarness) -> None:
     assert result.exit_code == 0, result.text
     (message,) = result.messages
     assert (message.body, message.routing_key) == (b"one record", "my-provider.my-channel")
-    assert message.properties["type"] == "stream"
-    assert message.properties["delivery_mode"] == 2
+    assert (message.properties["type"], message.properties["delivery_mode"]) == ("stream", 2)
     assert result.message_ids == [message.properties["message_id"]]
     assert harness.run_against_rabbitmq(broker.url, RuntimeError("the source is gone")).exit_code == 1

@@ -181,7 +181,7 @@ class BaseCollector(QueuedBase, AbstractBaseCollector):
 
     @cached_property
     def broker(self) -> Broker | None:
-        """The broker that the command line or the configuration names; None for `outbox:`."""
+        """The broker that is configured; None if messages stay in the outbox."""
         return configured_broker(self.config_full, settings.current().output)
 
     def outbox_is_destination(self) -> bool:

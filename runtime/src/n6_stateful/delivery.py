@@ -123,26 +123,24 @@ class _Outbox:
             if message.id in self.refused:
                 continue
             if reason := self._no_way.get((message.exchange, message.routing_key)):
-                self.refuse(message, reason)
+                self.done(message, reason)
             else:
                 yield message
 
-    def confirm(self, message: Waiting) -> None:
-        """The broker has it."""
+    def done(self, message: Waiting, reason: str = "") -> None:
+        """The broker has a message, or says why it does not take it."""
         self._suspects.discard(message.id)
-        self._confirmed.append(message.id)
-
-    def refuse(self, message: Waiting, reason: str) -> None:
-        """The broker does not take it."""
-        self._suspects.discard(message.id)
-        self.refused[message.id] = self._set_aside[message.id] = reason
+        if reason:
+            self.refused[message.id] = self._set_aside[message.id] = reason
+        else:
+            self._confirmed.append(message.id)
 
     def blame(self, messages: Sequence[Waiting], code: int, reason: str) -> None:
         """The broker has closed a connection on one of them."""
         self.closed += 1
         self._suspects = {message.id for message in messages}
         if len(messages) == 1:
-            self.refuse(messages[0], reason)
+            self.done(messages[0], reason)
             if code in NO_WAY:
                 self._no_way[messages[0].exchange, messages[0].routing_key] = reason
 
@@ -260,16 +258,13 @@ class _Connection:
         if unwritten != self._unwritten:
             self._moved, self._unwritten = time.monotonic(), unwritten
         option = "progress_timeout" if self._is_ready else "connect_timeout"
-        seconds = CLOSE_SECONDS if self._outbox.is_empty else self._options[option]
-        if time.monotonic() - self._moved < seconds:
+        seconds: float = self._options[option]
+        if time.monotonic() - self._moved < seconds or self._outbox.is_empty:
             self.loop.call_later(min(TICK_SECONDS, seconds), self._on_tick)
-        elif self._outbox.is_empty:
-            LOGGER.info("%s has confirmed everything, but does not close the connection", self._broker.where)
-            self.loop.stop()
-        else:
-            what = "no progress for" if self._is_ready else "no connection: not ready within"
-            alarm = f", because of an alarm at the broker: {self._alarm}" if self._alarm else ""
-            raise self._problem(f"{what} {seconds:g} s ({option}){alarm}")
+            return
+        what = "no progress for" if self._is_ready else "no connection: not ready within"
+        alarm = f", because of an alarm at the broker: {self._alarm}" if self._alarm else ""
+        raise self._problem(f"{what} {seconds:g} s ({option}){alarm}")
 
     @_callback
     def _on_open(self, connection: Any) -> None:
@@ -308,22 +303,21 @@ class _Connection:
             self._next = None
             if message is None:
                 break
-            oldest = next(iter(self._on_way.values()), message)
-            # What was refused before waits for the rest, which a closed connection would have sent again.
-            if self._on_way and (
-                self._bytes + message.size > most or (message.refused and not oldest.refused)
-            ):
+            # What was refused before goes apart: if it closes the connection, nothing else is sent twice.
+            oldest = next(iter(self._on_way.values()), None)
+            if oldest and (self._bytes + message.size > most or (message.refused and not oldest.refused)):
                 self._next = message
                 break
             try:
                 self._publish(message)
             except Exception as exc:  # pika's encoding raises anything
-                self._outbox.refuse(message, f"AMQP cannot hold it: {exc}")
+                self._outbox.done(message, f"AMQP cannot hold it: {exc}")
         self._write(b"", 1)
         if not self._on_way and not self._outbox.is_empty:
             self._outbox.write()
-            self._outbox.is_empty, self._moved = True, time.monotonic()
+            self._outbox.is_empty = True
             self._connection.close()
+            self.loop.call_later(CLOSE_SECONDS, self.loop.stop)
 
     def _publish(self, message: Waiting) -> None:
         """As pika's `basic_publish`, which takes three writes for each small message."""
@@ -367,10 +361,7 @@ class _Connection:
             reason = self._returned.pop(tag, "")
             if not reason and isinstance(frame.method, Basic.Nack):
                 reason = "nacked: a queue is full, or could not store it"
-            if reason:
-                self._outbox.refuse(message, reason)
-            else:
-                self._outbox.confirm(message)
+            self._outbox.done(message, reason)
         self._moved = time.monotonic()
         # Not one by one: several messages are one write, and the broker is busy while the journal is written.
         window = self._outbox.window, self._options["window_bytes"]
@@ -381,9 +372,7 @@ class _Connection:
     @_callback
     def _on_alarm(self, connection: Any, frame: Any) -> None:
         self._alarm = getattr(frame.method, "reason", "")
-        LOGGER.warning(
-            "%s: %s", self._broker.where, f"alarm: {self._alarm}" if self._alarm else "no alarm any more"
-        )
+        LOGGER.warning("%s: alarm: %s", self._broker.where, self._alarm or "over")
 
     @_callback
     def _on_closed(self, closed: Any, exc: Exception) -> None:
@@ -435,4 +424,4 @@ def _described(exc: BaseException) -> tuple[int, str]:
     code = getattr(exc, "reply_code", 0)
     if code:
         return code, f"{code} {getattr(exc, 'reply_text', '')}"
-    return 0, getattr(exc, "strerror", "") or str(exc) or type(exc).__name__
+    return 0, getattr(exc, "strerror", "") or f"{type(exc).__name__}: {', '.join(map(str, exc.args))}"

@@ -9,8 +9,7 @@
 together, or not at all. Its first statement is the fence: the head must be as this run has seen it last, so a
 run that was frozen and overtaken commits nothing.
 
-All SQL is in this module, and it is the same for SQLite, PostgreSQL and MariaDB but for what the engine says
-itself, in `n6_stateful.sqlite` and `n6_stateful.databases`.
+All SQL is in this module and in `n6_stateful.journal_session`, the same for SQLite, PostgreSQL and MariaDB.
 """
 
 from __future__ import annotations
@@ -22,15 +21,19 @@ import os
 import tempfile
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from io import BytesIO
 from itertools import accumulate
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any, NamedTuple
 
-from n6_stateful.errors import CollectorError, PublishError, StateError, StateLockedError
+from n6_stateful.errors import CollectorError, PublishError, StateError
+from n6_stateful.journal_session import NOTHING, JournalSession
+from n6_stateful.journal_session import CorruptError as CorruptError
+from n6_stateful.journal_session import Holder as Holder
+from n6_stateful.journal_session import schema as schema
 from n6_stateful.message import Message
-from n6_stateful.sqlite import SQLite, is_of_another_program, sync_directory, utc
+from n6_stateful.sqlite import SQLite, is_of_another_program, utc
 
 if TYPE_CHECKING:
     from n6_stateful.databases import PostgreSQL
@@ -44,8 +47,6 @@ directory = ~/.n6cache :: path
 outbox_max_mib = 4096 :: int
 keep_runs = 1000 :: int
 """
-UNREADABLE = "it cannot be read"
-NOTHING = "nothing was saved or published"
 DEFAULTS = {"url": "", "url_file": "", "timeout": 30.0, "outbox_max_mib": 4096, "keep_runs": 1000}
 
 KEPT_STATES = 10
@@ -53,50 +54,16 @@ ROWS_AT_ONCE = 500
 BYTES_AT_ONCE = 4 << 20
 BUFFER_IN_MEMORY = 16 << 20
 
-# Large columns are the last ones: SQLite reads a row from its beginning. n6_collector is the last table: where
-# there is one, the others are there, though MariaDB makes each in a transaction of its own.
-TABLES = """{first}
-CREATE TABLE IF NOT EXISTS n6_state (
-    name VARCHAR(255), number BIGINT, run VARCHAR(32) NOT NULL, saved VARCHAR(20) NOT NULL,
-    sha256 VARCHAR(64) NOT NULL, pickle {blob} NOT NULL, PRIMARY KEY (name, number)){options};
-CREATE TABLE IF NOT EXISTS n6_outbox (
-    id {serial}, name VARCHAR(255) NOT NULL, message_id VARCHAR(255) NOT NULL, exchange VARCHAR(255) NOT NULL,
-    routing_key VARCHAR(255) NOT NULL, properties {text} NOT NULL, queued DOUBLE PRECISION NOT NULL,
-    refused {text}, body {blob} NOT NULL){options};
-CREATE INDEX IF NOT EXISTS n6_outbox_name ON n6_outbox (name, id);
-CREATE TABLE IF NOT EXISTS n6_run (
-    name VARCHAR(255), started DOUBLE PRECISION, record {text} NOT NULL, PRIMARY KEY (name, started)){options};
-CREATE TABLE IF NOT EXISTS n6_collector (
-    name VARCHAR(255) PRIMARY KEY, id VARCHAR(32) NOT NULL, newest BIGINT NOT NULL, filed BIGINT NOT NULL,
-    url VARCHAR(255) NOT NULL){options}
-"""
-TABLE_NAMES = ("n6_collector", "n6_state", "n6_outbox", "n6_run")
 INSERT_MESSAGE = (
-    "INSERT INTO n6_outbox (name, message_id, exchange, routing_key, properties, queued, body)"
-    " VALUES (?, ?, ?, ?, ?, ?, ?)"
+    "INSERT INTO n6_outbox (name, message_id, exchange, routing_key, properties, queued, size, body)"
+    " VALUES (?, ?, ?, ?, ?, ?, ?, ?)"
 )
-COLUMNS = "id, message_id, exchange, routing_key, properties, body, queued, refused, LENGTH(body)"
+COLUMNS = "id, message_id, exchange, routing_key, properties, body, queued, refused, size"
 WAITING = "FROM n6_outbox WHERE name = ? AND refused IS {null} AND id > ? "
 
 
 class DamagedError(StateError):
     """A state is not what was saved: its hash does not match."""
-
-
-class CorruptError(StateError):
-    """SQLite says that the file is corrupt, or no database."""
-
-
-class Holder(NamedTuple):
-    """Who has the lock; what is not known is empty or 0."""
-
-    host: str
-    pid: int
-    since: str
-
-    def __str__(self) -> str:
-        process = f"process {self.pid} on {self.host}" if self.pid else self.host
-        return process + (f", since {self.since}" if self.since else "")
 
 
 class Generation(NamedTuple):
@@ -151,12 +118,11 @@ def configured_journal(options: Mapping[str, Any], path: Path) -> Journal:
         ConfigError: the URL is wrong, or the extra `sql` is missing.
     """
     options = {**DEFAULTS, **options}
-    name = path.name.removesuffix(".sqlite")
     if not options["url"] and not options["url_file"]:
-        return Journal(SQLite(path, options["timeout"]), name, path, options)
+        return Journal(SQLite(path, options["timeout"]), path, options)
     from n6_stateful.databases import configured_database
 
-    return Journal(configured_database(options, name), name, path, options)
+    return Journal(configured_database(options, path.name.removesuffix(".sqlite")), path, options)
 
 
 def journals_in(directory: Path) -> list[Journal]:
@@ -165,21 +131,7 @@ def journals_in(directory: Path) -> list[Journal]:
     return [configured_journal(DEFAULTS, path) for path in files]
 
 
-def schema(engine: str) -> str:
-    """The SQL that makes the tables in `postgresql` or `mysql`, and lets a user use them.
-
-    Raises:
-        ConfigError: there is no such engine.
-    """
-    from n6_stateful.databases import engine_class
-
-    types, user = engine_class(engine).types, engine_class(engine).user
-    tables = TABLES.format(**{**types, "first": ""}).strip()
-    grants = [f"GRANT SELECT, INSERT, UPDATE, DELETE ON {table} TO {user};\n" for table in TABLE_NAMES]
-    return f"{tables};\n{''.join(grants)}"
-
-
-class Journal:
+class Journal(JournalSession):
     """A collector's journal. `configured_journal` makes it.
 
     Every method raises `StateError` if the journal cannot be used, `CorruptError` if the file is corrupt; the
@@ -196,124 +148,17 @@ class Journal:
         url: a digest of the source's URL.
     """
 
-    def __init__(
-        self, engine: SQLite | PostgreSQL, name: str, path: Path, options: Mapping[str, Any]
-    ) -> None:
-        self.name, self.path, self.where = name, path, engine.where
-        self.is_file = isinstance(engine, SQLite)
-        self.id = self.url = ""
-        self.newest = self.filed = 0
-        self.is_locked = False
-        self._engine = engine
-        self._key = engine.key
+    def __init__(self, engine: SQLite | PostgreSQL, path: Path, options: Mapping[str, Any]) -> None:
+        super().__init__(engine, path)
         self._max_mib: int = options["outbox_max_mib"]
         self._keep_runs = max(1, options["keep_runs"])
-        self._is_open = self._has_tables = self._is_committing = False
         self._buffer = _Buffer(path.parent if self.is_file else None)
         self._room: int | None = None  # bytes for bodies; None: to be looked up
-        self._ended: StateError | None = None  # why nothing more can be committed
-
-    # Opening and locking
-
-    def exists(self) -> bool:
-        """Load the head; whether there is one. Makes nothing."""
-        head = self._select("SELECT id, newest, filed, url FROM n6_collector WHERE name = ?", self._key)
-        if head:
-            self.id, self.newest, self.filed, self.url = head[0]
-        return bool(head)
-
-    def open(self, url: str = "") -> None:
-        """Make the journal if it is missing, with that digest of the source's URL, and load its head.
-
-        Does nothing if it is open.
-        """
-        if self._is_open:
-            return
-        with self._errors(NOTHING):
-            self._engine.prepare()
-        if not self.exists():
-            outcome, statements = NOTHING, []
-            if not self._has_tables:
-                outcome += (
-                    "; an administrator can make the tables (`state schema`)" if not self.is_file else ""
-                )
-                statements = TABLES.format(**self._engine.types).strip().split(";")
-            with self._transaction(outcome):
-                for statement in statements:
-                    self._execute(statement)
-                head = f"INSERT INTO n6_collector VALUES (?, ?, 0, 0, ?) {self._engine.or_ignore}"  # noqa: S608
-                self._execute(head, self._key, os.urandom(16).hex(), url)
-            self.exists()
-        self._is_open = True
-
-    def lock(self) -> None:
-        """Take the lock and `open`, loading the head. Does nothing if the lock is held.
-
-        Raises:
-            StateLockedError: another process has it; the text names it.
-            CorruptError: the lock is held nevertheless, so that `move_aside` may follow.
-        """
-        if not self.try_lock():
-            holder = self.holder() or "it has just ended"
-            raise StateLockedError(
-                f"{self.where}: another run is in progress ({holder}); nothing was done; try again later"
-            )
-
-    def try_lock(self) -> bool:
-        """As `lock`, but return False if another process has the lock."""
-        if self.is_locked:
-            return True
-        with self._errors("nothing was done"):
-            self._engine.prepare()
-            self.is_locked = self._engine.try_lock()
-        if self.is_locked:
-            self._is_open = False  # others may have committed since
-            try:
-                self.open()
-            except StateError as exc:
-                if not isinstance(exc, CorruptError):
-                    self.unlock()
-                raise
-        return self.is_locked
 
     def unlock(self) -> None:
         """Close the connection and give the lock back; the buffer is discarded."""
-        self._close()
-        self._engine.unlock()
-        self.is_locked = False
+        super().unlock()
         self.discard()
-        self._ended = None
-
-    def holder(self) -> Holder | None:
-        """Who has the lock."""
-        with self._errors("nothing was done"):
-            holder = self._engine.holder()
-        return Holder(*holder) if holder else None
-
-    def move_aside(self) -> str:
-        """Rename the file of a corrupt journal, whose lock is held; the next `open` makes a new one.
-
-        Returns:
-            The new name.
-        """
-        if not self.is_locked:
-            raise StateError(f"{self.where}: is not locked by this process; nothing was moved")
-        self._close()
-        stamp = time.strftime("%Y%m%dT%H%M%SZ", time.gmtime())
-        aside = self.path.with_name(f"{self.path.name}.broken-{stamp}-{os.urandom(4).hex()}")
-        with self._errors("it could not be moved aside"):
-            self.path.rename(aside)
-            # Second: without its database, SQLite takes it for a remnant and deletes it.
-            with suppress(FileNotFoundError):
-                Path(f"{self.path}-journal").rename(f"{aside}-journal")
-            sync_directory(self.path.parent)
-        return str(aside)
-
-    def set_url(self, digest: str) -> None:
-        """Set the digest of the source's URL."""
-        with self._transaction("nothing was changed"):
-            self._execute("UPDATE n6_collector SET url = ? WHERE name = ?", digest, self._key)
-        self.url = digest
 
     # Buffer and commit
 
@@ -337,10 +182,7 @@ class Journal:
         message_id = properties.pop("message_id")
         text, size = json.dumps(properties), len(message.body)
         if size + len(text) > self._engine.largest:
-            raise CollectorError(
-                f"{self.where}: a message of {size:,} bytes is larger than the database takes "
-                f"({self._engine.limit}); it was not published"
-            )
+            raise CollectorError(self._too_large("message", size))
         if self._room is None:
             waiting = self.backlog().bytes if self.is_file else 0
             self._room = (self._max_mib << 20) - waiting - self._buffer.bytes
@@ -350,15 +192,19 @@ class Journal:
                 "the last save is published; deliver what waits, raise the limit, or save in between"
             )
         self._room -= size
-        row = (self._key, message_id, *message[:2], text, time.time(), message.body)
+        row = (self._key, message_id, *message[:2], text, time.time(), size)
         try:
-            self._buffer.add(row)
+            self._buffer.add(row, message.body)
         except OSError as exc:
             self._ended = StateError(
                 f"{self.where}: a message could not be buffered ({exc}); nothing since the last save is "
                 "saved or published; make room for temporary files, then run again"
             )
             raise self._ended from exc
+
+    def _too_large(self, what: str, size: int) -> str:
+        limit = f"is larger than the database takes ({self._engine.limit})"
+        return f"{self.where}: a {what} of {size:,} bytes {limit}; {NOTHING}"
 
     def discard(self) -> None:
         """Forget what the next `commit` would write."""
@@ -385,10 +231,7 @@ class Journal:
         """
         self.open()
         if pickle is not None and len(pickle) > self._engine.largest:
-            raise StateError(
-                f"{self.where}: a state of {len(pickle):,} bytes is larger than the database takes "
-                f"({self._engine.limit}); nothing was saved or published"
-            )
+            raise StateError(self._too_large("state", len(pickle)))
         if self._ended:
             raise self._ended
         with self._transaction(NOTHING):
@@ -434,7 +277,7 @@ class Journal:
         """The states that are kept, the newest first."""
         select = "SELECT number, run, saved, sha256, LENGTH(pickle) FROM n6_state WHERE name = ?"
         select += " ORDER BY number DESC"
-        return [Generation(*row) for row in self._select(select, self._key)]
+        return self._select(select, self._key, make=Generation._make)
 
     def pickle(self, number: int) -> bytes:
         """The state of that number.
@@ -460,7 +303,7 @@ class Journal:
 
     def backlog(self) -> Backlog:
         """What waits, in figures."""
-        select = "SELECT COUNT(*), COALESCE(SUM(LENGTH(body)), 0), COUNT(refused), MIN(queued) FROM n6_outbox"
+        select = "SELECT COUNT(*), COALESCE(SUM(size), 0), COUNT(refused), MIN(queued) FROM n6_outbox"
         for count, size, refused, oldest in self._select(f"{select} WHERE name = ?", self._key):
             return Backlog(count, int(size), refused, oldest)
         return Backlog(0, 0, 0, None)
@@ -474,18 +317,14 @@ class Journal:
             last = 0
             while ids := self._next_batch(null, last):
                 select = f"SELECT {COLUMNS} {WAITING.format(null=null)} AND id <= ? ORDER BY id"
-                rows = self._select(select, self._key, last, ids[-1])
-                with self._errors(UNREADABLE):
-                    batch = [Waiting(*row)._replace(properties=json.loads(row[4])) for row in rows]
-                yield from batch
+                yield from self._select(select, self._key, last, ids[-1], make=_waiting)
                 last = ids[-1]
 
     def _next_batch(self, null: str, last: int) -> list[int]:
         """The ids of as many messages behind `last` as are read, or deleted, at once."""
-        select = f"SELECT id, LENGTH(body) {WAITING.format(null=null)} ORDER BY id LIMIT {ROWS_AT_ONCE}"
-        rows = self._select(select, self._key, last)
-        with self._errors(UNREADABLE):
-            fitting = sum(total <= BYTES_AT_ONCE for total in accumulate(size for _, size in rows))
+        select = f"SELECT id, size {WAITING.format(null=null)} ORDER BY id LIMIT {ROWS_AT_ONCE}"
+        rows = self._select(select, self._key, last, make=lambda row: (row[0], int(row[1])))
+        fitting = sum(total <= BYTES_AT_ONCE for total in accumulate(size for _, size in rows))
         return [id for id, _ in rows[: max(1, fitting)]]
 
     def delivered(self, ids: Sequence[int]) -> None:
@@ -537,62 +376,16 @@ class Journal:
     def runs(self, last: int | None = None) -> list[dict[str, Any]]:
         """The records of the runs, or of the last ones, oldest first; `start` is when each began."""
         select = "SELECT started, record FROM n6_run WHERE name = ? ORDER BY started DESC LIMIT ?"
-        rows = self._select(select, self._key, self._keep_runs if last is None else last)
-        with self._errors(UNREADABLE):
-            return [{**json.loads(record), "start": started} for started, record in reversed(rows)]
+        records = self._select(select, self._key, self._keep_runs if last is None else last, make=_record)
+        return records[::-1]
 
-    # Statements
 
-    def _execute(self, sql: str, *values: Any) -> Any:
-        return self._engine.execute(sql, values)
+def _waiting(row: Sequence[Any]) -> Waiting:
+    return Waiting(*row)._replace(properties=json.loads(row[4]))
 
-    def _select(self, sql: str, *values: Any) -> list[Any]:
-        """The rows; none where there is no journal yet."""
-        with self._errors(UNREADABLE):
-            try:
-                self._has_tables = self._engine.exists()
-                return list(self._execute(sql, *values).fetchall()) if self._has_tables else []
-            except self._engine.errors as exc:
-                if not self._engine.is_no_table(exc):
-                    raise
-                self._has_tables = False
-                return []
 
-    @contextmanager
-    def _transaction(self, outcome: str) -> Iterator[None]:
-        """A transaction, and how things stand if it fails."""
-        with self._errors(outcome):
-            self._execute(self._engine.begin)
-            try:
-                yield
-                self._is_committing = True
-                self._execute("COMMIT")
-            except BaseException:
-                self._engine.roll_back()
-                raise
-            self._is_committing = False
-
-    @contextmanager
-    def _errors(self, outcome: str) -> Iterator[None]:
-        """Raise what the engine raises as `StateError`, with how things stand and what to do."""
-        try:
-            yield
-        except self._engine.errors as exc:
-            is_lost, is_committing, self._is_committing = self._engine.is_lost(), self._is_committing, False
-            if is_lost and is_committing:
-                outcome = "all of it was saved or nothing, which is not known; the next run finds out"
-            happened, advice = self._engine.explain(exc)
-            kind = CorruptError if self._engine.is_corrupt(exc) else StateError
-            error = kind(f"{self.where}: {happened}; {outcome}; {advice}")
-            if is_lost and self.is_locked:
-                self._ended = self._ended or error  # the lock went with the session
-            elif is_lost:
-                self._close()
-            raise error from exc
-
-    def _close(self) -> None:
-        self._engine.close()
-        self._is_open = False
+def _record(row: Sequence[Any]) -> dict[str, Any]:
+    return {**json.loads(row[1]), "start": row[0]}
 
 
 class _Buffer:
@@ -609,24 +402,27 @@ class _Buffer:
         self._file = BytesIO()
         self.count = self.bytes = 0
 
-    def add(self, row: tuple[Any, ...]) -> None:
-        if isinstance(self._file, BytesIO) and self._file.seek(0, os.SEEK_END) > BUFFER_IN_MEMORY:
+    def add(self, row: tuple[Any, ...], body: bytes) -> None:
+        end = self._file.seek(0, os.SEEK_END)  # `batches` may have ended anywhere
+        if isinstance(self._file, BytesIO) and end + len(body) > BUFFER_IN_MEMORY:
             file = tempfile.TemporaryFile(dir=self._directory)  # noqa: SIM115
             file.write(self._file.getbuffer())
             self._file = file
-        self._file.seek(0, os.SEEK_END)  # `batches` may have ended anywhere
         self._file.write(marshal.dumps(row))
+        self._file.write(body)
         self.count += 1
-        self.bytes += len(row[-1])
+        self.bytes += len(body)
 
     def batches(self) -> Iterator[list[tuple[Any, ...]]]:
         self._file.seek(0)
         rows: list[tuple[Any, ...]] = []
         size = 0
         for _ in range(self.count):
-            rows.append(marshal.load(self._file))  # noqa: S302 - ours, and nobody else can open it
-            size += len(rows[-1][-1])
+            row = marshal.load(self._file)  # noqa: S302 - ours, and nobody else can open it
+            rows.append((*row, self._file.read(row[-1])))
+            size += row[-1]
             if len(rows) == ROWS_AT_ONCE or size > BYTES_AT_ONCE:
                 yield rows
-                rows, size = [], 0
+                rows.clear()  # else they would be in memory together with the next ones
+                size = 0
         yield rows

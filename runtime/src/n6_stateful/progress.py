@@ -17,7 +17,7 @@ class Progress:
     """
 
     def __init__(self, what: str = "") -> None:
-        self._what = what
+        self._what = f"{what} " if what else ""
         is_terminal = sys.stderr is not None and sys.stderr.isatty()
         self._next = time.monotonic() + FIRST_AFTER_SECONDS if is_terminal else float("inf")
         self._is_shown = False
@@ -28,7 +28,7 @@ class Progress:
             return
         self._next = time.monotonic() + SECONDS_BETWEEN
         self._is_shown = True
-        sys.stderr.write(f"\r\x1b[K{self._what} {text} ...")
+        sys.stderr.write(f"\r\x1b[K{self._what}{text} ...")
         sys.stderr.flush()
 
     def end(self) -> None:

@@ -22,8 +22,9 @@ from urllib.parse import quote
 from n6_stateful.errors import StateError
 
 APPLICATION_ID = 0x6E364A4E  # "n6JN", in the header of the file
-# Without the last one, some systems' SQLite overwrites what is deleted, and needs as much room for that.
-PRAGMAS = ("page_size=16384", "auto_vacuum=INCREMENTAL", "synchronous=EXTRA", "secure_delete=OFF")
+# Without `secure_delete=OFF`, some systems' SQLite overwrites what is deleted, and needs as much room for that.
+NEW_FILE = ("page_size=16384", "auto_vacuum=INCREMENTAL")  # later, the second one would write each time
+PRAGMAS = ("synchronous=EXTRA", "secure_delete=OFF")
 FREE_PAGES = 64  # that many may stay free, 1 MiB
 
 _DAMAGED = "the next run moves it aside and goes on from the state file"
@@ -89,7 +90,7 @@ class SQLite:
             uri = f"file:{quote(str(self.path))}?mode=rw"
             database = sqlite3.connect(uri, uri=True, timeout=self._timeout, isolation_level=None)
             try:
-                for pragma in PRAGMAS:
+                for pragma in PRAGMAS if self.path.stat().st_size else (*NEW_FILE, *PRAGMAS):
                     database.execute(f"PRAGMA {pragma}")
             except BaseException:
                 database.close()

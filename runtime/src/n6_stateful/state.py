@@ -10,7 +10,6 @@ import hashlib
 import logging
 import os
 import pickle
-import re
 from collections.abc import Sequence
 from functools import cached_property
 from pathlib import Path
@@ -29,50 +28,12 @@ from n6_stateful.journal import (
     configured_journal,
 )
 from n6_stateful.publishing import no_corruption
+from n6_stateful.state_file import StateFile
 
 LOGGER = logging.getLogger(__name__)
 
 # How to decode the `str` of Python 2 so that no byte is lost, as `pickle.load` takes it.
 LOSSLESS = {"encoding": "utf-8", "errors": "surrogateescape"}
-_MARK = b"\n#n6-journal "
-_LINE = re.compile(rb"id=(?P<id>\w+) number=(?P<number>\d+) sha256=(?P<sha256>\w+)\n")
-
-
-class StateFile(NamedTuple):
-    """The state file: a plain pickle, which n6 can load, and a line that names the journal's generation.
-
-    Attributes:
-        pickle: None if the file is missing or damaged.
-        problem: what is wrong with it, or empty.
-        id: of the journal it was written from; empty if it was not written by us.
-        number: of the generation.
-    """
-
-    pickle: bytes | None
-    problem: str = ""
-    id: str = ""
-    number: int = 0
-
-    @property
-    def is_of_python_2(self) -> bool:
-        """Whether n6 saved it under Python 2: n6's own rule, since under Python 3 it uses no protocol 2."""
-        return not self.id and self.pickle is not None and self.pickle[:2] <= b"\x80\x02"
-
-    @classmethod
-    def parse(cls, data: bytes) -> StateFile:
-        """What `data`, the contents of a file, is."""
-        body, mark, line = data.rpartition(_MARK)
-        if not mark:
-            return cls(data) if data.endswith(b".") else cls(None, "it is not a complete pickle")
-        match = _LINE.fullmatch(line)
-        if not match or match["sha256"] != _digest(match["id"], match["number"], body):
-            return cls(None, "its contents are not what was saved")
-        return cls(body, id=match["id"].decode(), number=int(match["number"]))
-
-    def to_bytes(self) -> bytes:
-        """The contents of the file."""
-        id, number, data = self.id.encode(), b"%d" % self.number, self.pickle or b""
-        return data + _MARK + b"id=%s number=%s sha256=%s\n" % (id, number, _digest(id, number, data))
 
 
 class Start(NamedTuple):
@@ -114,6 +75,11 @@ class CollectorWithStateMixin:
         broken_state = default :: str
     """
     extra_config_specs: Sequence[str] = (JOURNAL_SPEC,)
+    # Of the base class.
+    config: Any
+    get_source: Any
+    get_source_channel: Any
+
     state: Any = None
     state_classes: ClassVar[Sequence[type | str]] = ()
     pickle_protocol = pickle.HIGHEST_PROTOCOL
@@ -126,7 +92,7 @@ class CollectorWithStateMixin:
         self._run = ""
         self._file_is_damaged = False
         self._published_before = 0
-        self._broken_state = self._base.config.get("broken_state", "default")
+        self._broken_state = self.config.get("broken_state", "default")
         if self._broken_state not in ("default", "fail"):
             raise ConfigError(f"broken_state = {self._broken_state}: must be 'default' or 'fail'")
 
@@ -148,13 +114,16 @@ class CollectorWithStateMixin:
             with no_corruption(self.open_journal()):
                 start = self._decide()
         number, data = (start.generation.number if start.generation else 0), start.pickle
-        state = self.make_default_state() if data is None else self._unpickle(data, start)
-        self.check_state(state)
         if data is None:
+            self._check_may_begin_anew(start.file)
             LOGGER.warning("there is no state yet: beginning with the default state")
+            state = self.make_default_state()
+            self._loaded = self._dump(state)
         else:
+            state = self._unpickle(data, start)
+            self._loaded = data
             LOGGER.info("loaded the state %d", number)
-        self._loaded = self._dump(state) if data is None else data
+        self.check_state(state)
         self._run = os.urandom(8).hex()
         self._published_before = getattr(self, "published_count", 0)
         self.loaded_number = number
@@ -173,7 +142,10 @@ class CollectorWithStateMixin:
                 was saved, and nothing was published.
             KeyboardInterrupt, Terminated: the run was interrupted, and nothing more is committed.
         """
-        self._check_loaded("save_state")
+        if self._loaded is None:
+            raise CollectorError(
+                "save_state() was called before load_state(); nothing was saved or published"
+            )
         data = self._dump(state)
         if settings.current().dry_run:
             return
@@ -202,7 +174,7 @@ class CollectorWithStateMixin:
 
     def get_cache_file_name(self) -> str:
         """The state file's name, `<source>.<ClassName>.pickle`; the journal's ends in `.sqlite`."""
-        source = self._base.get_source(source_channel=self._base.get_source_channel())
+        source = self.get_source(source_channel=self.get_source_channel())
         return f"{source}.{type(self).__name__}.pickle"
 
     def get_py2_pickle_load_kwargs(self) -> dict[str, str]:
@@ -220,12 +192,12 @@ class CollectorWithStateMixin:
     @cached_property
     def journal(self) -> Journal:
         """The collector's memory."""
-        options = getattr(self._base, "config_full", {}).get("journal", {})
+        options = getattr(self, "config_full", {}).get("journal", {})
         return configured_journal({**DEFAULTS, **options}, self.journal_path())
 
     def journal_path(self) -> Path:
         """Where the journal is, if it is a file: beside the state file."""
-        config = self._base.config
+        config = self.config
         if "cache_dir" not in config:
             raise ConfigError(
                 f"{type(self).__name__}.config_spec has no cache_dir, the directory of the journal and the "
@@ -324,7 +296,7 @@ class CollectorWithStateMixin:
         Raises:
             StateError: it is not a state, or holds what is not allowed.
         """
-        file = self._checked_file(StateFile.parse(data))
+        file = self._checked(StateFile.parse(data))
         if file.pickle is None:
             raise StateError(f"{where}: {file.problem}")
         return self._unpickle_file(file)
@@ -345,22 +317,11 @@ class CollectorWithStateMixin:
 
     # How
 
-    @property
-    def _base(self) -> Any:
-        """This object as the class that the mixin was put over."""
-        return self
-
-    def _check_loaded(self, what: str) -> None:
-        if self._loaded is None:
-            raise CollectorError(
-                f"{type(self).__name__}: {what}() was called before load_state(); nothing was saved or "
-                "published; begin run() with self.state = self.load_state()"
-            )
-
     def _decide(self) -> Start:
         """What a run begins with. The journal counts if the state file is missing or damaged, or was written
         from it and not replaced by an older one since; otherwise the file does."""
-        file, journal = self._read_state_file(), self.journal
+        journal, path = self.journal, self.state_path
+        file = self._checked(StateFile.read(path)) if path else StateFile(None)
         generation, data = self._newest_intact()
         is_own = file.id == journal.id and journal.filed <= file.number <= journal.newest
         if generation and (file.pickle is None or is_own):
@@ -388,13 +349,6 @@ class CollectorWithStateMixin:
                 journal.mark_filed(file.number)  # the run before died in between
         elif file.pickle is not None:
             self._import(file, file.pickle)
-        elif self._broken_state == "fail" and (file.problem or journal.generations()):
-            raise StateError(
-                "no intact state is left, and nothing was changed (broken_state = fail): put a backup of the "
-                "state file in its place, or `state import` an older state, or `state reset`"
-            )
-        elif not journal.is_file:
-            self._check_left_behind()
         with no_corruption(journal):
             self.write_state_file()
 
@@ -458,70 +412,35 @@ class CollectorWithStateMixin:
     def _allow_list(self) -> pickles.AllowList:
         return pickles.AllowList(type(self).__module__.partition(".")[0], self.state_classes)
 
-    def _read_state_file(self) -> StateFile:
-        path = self.state_path
-        if path is None:
-            return StateFile(None)
-        try:
-            return self._checked_file(StateFile.parse(path.read_bytes()))
-        except FileNotFoundError:
-            return StateFile(None)
-        except OSError as exc:
-            raise StateError(f"{path}: cannot be read: {exc.strerror}; nothing was published") from exc
-        except pickles.NotAllowedError as exc:
-            raise pickles.NotAllowedError(f"{path}: {exc}; nothing was changed") from exc
-
-    def _checked_file(self, file: StateFile) -> StateFile:
+    def _checked(self, file: StateFile) -> StateFile:
         """`file`, if it is ours, whose checksum is right by now, or if it can be loaded."""
-        if file.pickle is None or file.id:
-            return file
-        try:
-            self._unpickle_file(file)
-        except StateError:
-            raise
-        except Exception as exc:  # a damaged pickle may raise anything
-            return StateFile(None, f"it cannot be loaded: {type(exc).__name__}: {exc}")
+        if file.pickle is not None and not file.id:
+            try:
+                self._unpickle_file(file)
+            except StateError as exc:
+                raise StateError(f"the state file: {exc}; nothing was changed") from exc
+            except Exception as exc:  # a damaged pickle may raise anything
+                return StateFile(None, f"it cannot be loaded: {type(exc).__name__}: {exc}")
         return file
 
     def _write_file(self, data: bytes, number: int) -> None:
         if self.state_path:
-            _write(self.state_path, StateFile(data, id=self.journal.id, number=number).to_bytes())
+            StateFile(data, id=self.journal.id, number=number).write(self.state_path)
         self.journal.mark_filed(number)
         self._file_is_damaged = False
 
-    def _check_left_behind(self) -> None:
-        if "cache_dir" not in self._base.config:
-            return
-        journal = self.journal_path()
-        for path in (journal.with_name(self.get_cache_file_name()), journal):
-            if path.exists():
+    def _check_may_begin_anew(self, file: StateFile) -> None:
+        """Raise `StateError` if there was a state that must not be passed over."""
+        journal = self.journal
+        if self._broken_state == "fail" and (file.problem or journal.generations()):
+            raise StateError(
+                "no intact state is left, and nothing was changed (broken_state = fail): put a backup of the "
+                "state file in its place, or `state import` an older state, or `state reset`"
+            )
+        if not journal.is_file and "cache_dir" in self.config:
+            path = self.journal_path().with_name(self.get_cache_file_name())
+            if path.exists() or self.journal_path().exists():
                 raise StateError(
-                    f"there is no state in {self.journal.where}, but there is {path}; nothing was published; "
-                    f"run `state import {path.with_suffix('.pickle')}`, or `state reset` to begin anew"
+                    f"there is no state in {journal.where}, but there is one in {path.parent}; nothing was "
+                    f"published; run `state import {path}`, or `state reset` to begin anew"
                 )
-
-
-def _digest(id: bytes, number: bytes, data: bytes) -> bytes:
-    return hashlib.sha256(b"%s %s %s" % (id, number, data)).hexdigest().encode()
-
-
-def _write(path: Path, data: bytes) -> None:
-    """Replace the file; when this returns, it would survive a power cut."""
-    temporary = path.with_name(f".{path.name}.tmp")
-    flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW
-    try:
-        with os.fdopen(os.open(temporary, flags, 0o600), "wb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        os.rename(temporary, path)  # noqa: PTH104 - like the calls around it
-        directory = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY)
-        try:
-            os.fsync(directory)
-        finally:
-            os.close(directory)
-    except OSError as exc:
-        raise StateError(
-            f"the state file {path} was not written: {exc.strerror}; the state is safe in the journal, and "
-            "the next run writes the file"
-        ) from exc

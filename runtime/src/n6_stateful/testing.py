@@ -124,7 +124,7 @@ class CollectorHarness:
         """
         if crash_before_save:
             return self._crash(source, crash_before_save, [COMMIT])
-        result = self._run(self._members(source, fail_delivery), argv)
+        result = self._run(source, argv, **self._to_a_file(fail_delivery))
         return result._replace(messages=list(self._take_delivered()))
 
     def run_against_rabbitmq(self, url: str, source: Any = None) -> RunResult:
@@ -148,8 +148,7 @@ class CollectorHarness:
             try:
                 channel.queue_declare(name, exclusive=True)
                 channel.queue_bind(name, name, "#")
-                stubs = _stubs(self.collector_class, source)
-                result = self._run(stubs | {"output_queue": {"exchange": name}}, output=url)
+                result = self._run(source, output=url, output_queue={"exchange": name})
                 while (got := channel.basic_get(name, auto_ack=True))[0]:
                     properties = {key: value for key, value in vars(got[1]).items() if value is not None}
                     result.messages.append(Message(name, got[0].routing_key, got[2], properties))
@@ -210,8 +209,8 @@ class CollectorHarness:
         """A harness like this one, with a new journal and these options."""
         return replace(self, directory=Path(mkdtemp(dir=self.directory)), options=options)
 
-    def _members(self, source: Any, fail_delivery: bool = False) -> dict[str, Any]:
-        """The methods for the source and for the delivery, replaced."""
+    def _to_a_file(self, fail_delivery: bool = False) -> dict[str, Any]:
+        """The methods that deliver, replaced."""
 
         def send(collector: BaseCollector, journal: Journal) -> int:
             waiting = list(journal.waiting())
@@ -226,8 +225,7 @@ class CollectorHarness:
                 journal.delivered([row.id for row in batch])
             return len(waiting)
 
-        delivery = {"send": send, "try_output": lambda collector: "a file"}
-        return _stubs(self.collector_class, source) | delivery
+        return {"send": send, "try_output": lambda collector: "a file"}
 
     def _take_delivered(self) -> Iterator[Message]:
         with suppress(FileNotFoundError, EOFError), (self.directory / "delivered").open("rb") as file:
@@ -242,14 +240,14 @@ class CollectorHarness:
         if not child:
             try:
                 _crash_at(number, calls)
-                self._run(self._members(source))
+                self._run(source, **self._to_a_file())
             finally:
                 os._exit(0)
         exit_code = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
         return RunResult(list(self._take_delivered()), exit_code, "", exit_code == CRASHED)
 
     def _run(
-        self, members: dict[str, Any], argv: Sequence[str] = (), output: str = "amqp://a-file/"
+        self, source: Any, argv: Sequence[str] = (), output: str = "amqp://a-file/", **members: Any
     ) -> RunResult:
         """Run the command of the collector class with these members in place of its own."""
         original = self.collector_class
@@ -260,8 +258,8 @@ class CollectorHarness:
             collector.config_full["journal"].update(url="", url_file="")
             collector.config_full["monitoring"].update(textfile_dir="")
 
-        members |= {"set_configuration": set_configuration, "__module__": original.__module__}
-        members["__qualname__"] = original.__qualname__
+        members |= _stubs(original, source) | {"set_configuration": set_configuration}
+        members |= {"__module__": original.__module__, "__qualname__": original.__qualname__}
         wanted = settings.Settings(config_paths=tuple(map(str, self.config_paths)), output=output)
         text = io.StringIO()
         with settings.use(wanted), redirect_stdout(text), redirect_stderr(text):

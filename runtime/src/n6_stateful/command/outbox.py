@@ -55,8 +55,6 @@ def drop(collector: Any, args: Namespace) -> int:
     """Remove messages for good, such as one that no broker takes."""
     journal: Journal = collector.open_journal()
     journal.lock()
-    if not (args.id or args.refused or args.all):
-        args.parser.error("give an ID, --refused or --all")
     dropped = {
         waiting.id: _line(waiting)
         for waiting in ([_wanted(journal, args.id)] if args.id else journal.waiting())

@@ -61,6 +61,8 @@ def parse(prog: str, collector_class: type[AbstractBaseCollector], argv: Sequenc
             args.parser.error(f"{name} does not apply to this subcommand")
     if args.handler == "run.run" and args.limit and not args.dry_run:
         args.parser.error("--limit needs --dry-run")
+    if args.handler == "outbox.drop" and not (args.id or args.refused or args.all):
+        args.parser.error("give an ID, --refused or --all")
     return args
 
 

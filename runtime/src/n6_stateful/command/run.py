@@ -48,7 +48,10 @@ def _run_recorded(collector: Any, recorder: Recorder, args: Namespace) -> Failur
     recorder.end(*failure, printed=not is_repeat)
     if is_repeat:
         args.held_log.buffer.clear()
-    elif failure.exit_code:
+        return failure
+    if args.quiet_repeats:
+        args.held_log.flush()
+    if failure.exit_code:
         report(args, failure)
     return failure
 

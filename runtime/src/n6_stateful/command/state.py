@@ -135,7 +135,11 @@ def import_(collector: Any, args: Namespace) -> int:
     elif args.file.endswith(".txt"):
         state = data.decode("utf-8", "surrogateescape")  # str(state), in n6's oldest mixins
     else:
-        state = collector.read_file(data, args.file)
+        try:
+            state = collector.read_file(data, args.file)
+        except StateError as exc:
+            text = str(exc).removeprefix(f"{args.file}: ")
+            raise StateError(f"{args.file}: {text}; nothing was changed") from exc
     return _save(collector, before, state, args, "Import this state?")
 
 

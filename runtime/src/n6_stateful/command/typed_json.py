@@ -13,6 +13,7 @@ from collections import Counter, OrderedDict, defaultdict, deque
 from collections.abc import Callable
 from decimal import Decimal
 from fractions import Fraction
+from functools import partial
 from time import struct_time
 from typing import Any
 from uuid import UUID
@@ -34,11 +35,13 @@ def _sorted(items: Any) -> list[Any]:
         return list(items)
 
 
-def _iso(value: Any) -> str:
-    if value.fold:
-        raise LookupError("ISO 8601 cannot say which of two equal local times")
-    text: str = value.isoformat()
-    return text
+def _iso(value: Any) -> Any:
+    return [value.isoformat(), value.fold] if value.fold else value.isoformat()
+
+
+def _from_iso(kind: Any, written: Any) -> Any:
+    text, fold = (written, 0) if isinstance(written, str) else written
+    return kind.fromisoformat(text).replace(fold=fold)
 
 
 def _parts(value: datetime.timedelta) -> list[int]:
@@ -63,9 +66,9 @@ FORMS: dict[type, tuple[Callable[[Any], Any], Callable[[Any], Any]]] = {
         lambda value: [FACTORY_NAMES[value.default_factory], _pairs(value)],
         lambda parts: defaultdict(FACTORIES[parts[0]], parts[1]),
     ),
-    datetime.datetime: (_iso, datetime.datetime.fromisoformat),
+    datetime.datetime: (_iso, partial(_from_iso, datetime.datetime)),
     datetime.date: (datetime.date.isoformat, datetime.date.fromisoformat),
-    datetime.time: (_iso, datetime.time.fromisoformat),
+    datetime.time: (_iso, partial(_from_iso, datetime.time)),
     datetime.timedelta: (_parts, lambda parts: datetime.timedelta(*parts)),
     datetime.timezone: (lambda value: value.utcoffset(None), datetime.timezone),
     struct_time: (list, struct_time),

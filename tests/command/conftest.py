@@ -1,0 +1,149 @@
+"""A collector, a directory with its configuration and its feed, and its command, run in this process."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import pytest
+
+from n6_stateful import BaseCollector, CollectorWithStateMixin, NothingNew, PublishError, SourceError
+from n6_stateful.command import main
+from n6_stateful.journal import Journal, journals_in
+
+CONFIG = """
+[sample]
+source = my-provider
+cache_dir = {directory}/cache
+feed = {directory}/feed
+[output]
+url = amqp://user:hunter2@broker.invalid/
+"""
+
+
+ERRORS = {":source": SourceError, ":code": ValueError, ":interrupted": KeyboardInterrupt}
+
+
+class SampleCollector(CollectorWithStateMixin, BaseCollector):
+    """Each line of the feed is a record, published once; one that begins with a colon names an error."""
+
+    type = "stream"
+    config_spec = """
+        [sample]
+        source :: str
+        cache_dir :: path
+        feed :: path
+    """
+    left_out = 0
+
+    def make_default_state(self) -> Any:
+        return {"taken": 0}
+
+    def run(self) -> None:
+        self.state = self.load_state()
+        super().run()
+        self.save_state(self.state)
+
+    def start_publishing(self) -> None:
+        lines = Path(self.config["feed"]).read_text().splitlines()
+        if not lines[self.state["taken"] :]:
+            raise NothingNew
+        for line in lines[self.state["taken"] :]:
+            if line.startswith(":"):
+                raise ERRORS[line.split()[0]](line)
+            self.publish_output(*self.get_output_components(line=line))
+        self.state["taken"] = len(lines)
+
+    def get_source_channel(self, **processed_data: Any) -> str:
+        return "lines"
+
+    def get_output_data_body(self, *, source: str, **processed_data: Any) -> bytes:
+        body: bytes = processed_data["line"].encode()
+        return body
+
+    def send(self, journal: Journal) -> int:
+        """Deliver into the file `delivered`, unless there is a file `down`."""
+        directory = Path(self.config["feed"]).parent
+        waiting = list(journal.waiting())
+        if waiting and (directory / "down").exists():
+            raise PublishError(f"the broker is down; {len(waiting)} messages wait", unreachable=True)
+        with (directory / "delivered").open("ab") as file:
+            file.writelines(message.body + b"\n" for message in waiting)
+        journal.delivered([message.id for message in waiting])
+        return len(waiting)
+
+
+class Done(NamedTuple):
+    """What a command has left."""
+
+    code: int
+    out: str
+    err: str
+
+
+class Host:
+    """Where a collector runs."""
+
+    def __init__(self, directory: Path, capsys: pytest.CaptureFixture[str]) -> None:
+        self.directory, self._capsys = directory, capsys
+        self.collector: type[BaseCollector] = SampleCollector
+        self.config = directory / "60_sample.conf"
+        self.config.write_text(CONFIG.format(directory=directory))
+        self.feed = directory / "feed"
+        self.feed.write_text("one\ntwo\n")
+        self.down = directory / "down"
+
+    def __call__(self, *argv: str) -> Done:
+        """Run the command in this process."""
+        self._capsys.readouterr()
+        try:
+            code = main(self.collector, [*argv, "--config", str(self.config)])
+        except SystemExit as exc:
+            code = exc.code if isinstance(exc.code, int) else 1
+        return Done(code, *self._capsys.readouterr())
+
+    def process(self, *argv: str, **kwargs: Any) -> subprocess.Popen[str]:
+        """Start the command of `SampleCollector` as a process."""
+        pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE} | kwargs
+        argv = (sys.executable, "-m", "tests.command.conftest", *argv, "--config", str(self.config))
+        return subprocess.Popen(argv, cwd=Path(__file__).parents[2], env=dict(os.environ), text=True, **pipes)
+
+    def collect(self, *lines: str) -> Done:
+        """Add lines to the feed, and run."""
+        self.feed.write_text(self.feed.read_text() + "".join(f"{line}\n" for line in lines))
+        return self()
+
+    def configure(self, text: str) -> None:
+        """Add to the configuration."""
+        self.config.write_text(f"{self.config.read_text()}\n{text}\n")
+
+    @property
+    def delivered(self) -> list[str]:
+        """The bodies that have arrived."""
+        file = self.directory / "delivered"
+        return file.read_text().splitlines() if file.exists() else []
+
+    @property
+    def journal(self) -> Journal:
+        """The journal, to be looked at."""
+        (journal,) = journals_in(self.directory / "cache")
+        return journal
+
+    @property
+    def last_run(self) -> dict[str, Any]:
+        """The last record."""
+        (record,) = self.journal.runs(1)
+        return record
+
+
+@pytest.fixture
+def host(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> Host:
+    """A machine with the sample collector."""
+    return Host(tmp_path, capsys)
+
+
+if __name__ == "__main__":
+    SampleCollector.run_script()

@@ -288,9 +288,9 @@ class Journal(JournalSession):
         """
         select = "SELECT pickle, sha256 FROM n6_state WHERE name = ? AND number = ?"
         for pickle, sha256 in self._select(select, self._key, number):
-            if hashlib.sha256(pickle).hexdigest() != sha256:
-                raise DamagedError(f"{self.where}: state {number} is damaged")
-            return bytes(pickle)
+            if isinstance(pickle, bytes) and hashlib.sha256(pickle).hexdigest() == sha256:
+                return pickle
+            raise DamagedError(f"{self.where}: state {number} is damaged")
         raise StateError(f"{self.where}: there is no state {number} (any more)")
 
     def mark_filed(self, number: int) -> None:

@@ -195,8 +195,8 @@ class StatefulCollectorMixin(CollectorWithStateMixin):
 
     def journal_path(self) -> Path:
         """As in the base class, in `state_dir` if there is no `cache_dir`."""
-        if "state_dir" in self._base.config:
-            self._base.config.setdefault("cache_dir", self._base.config["state_dir"])
+        if "state_dir" in self.config:
+            self.config.setdefault("cache_dir", self._base.config["state_dir"])
         return super().journal_path()
 
     def get_cache_file_name(self) -> str:
@@ -206,9 +206,9 @@ class StatefulCollectorMixin(CollectorWithStateMixin):
     def get_state_file_name(self) -> str:
         """The state's name: with `state_dir` `<module>.<Class>.pickle`, as in n6 4.x; with `cache_dir`
         `<source>.<Class>.pickle`, without the channel where that depends on the record."""
-        cls, config = type(self), self._base.config
+        cls, config = type(self), self.config
         if "state_dir" not in config:
-            names = [config.get("source"), self._base.source_channel, cls.__name__, "pickle"]
+            names = [config.get("source"), self.source_channel, cls.__name__, "pickle"]
             return ".".join(filter(None, names))
         if cls.__module__ == "__main__":
             raise CollectorError(f"{cls.__name__}: run it by its command, or write get_state_file_name()")

@@ -36,7 +36,7 @@ BODIES = [b"an item", b"another item"]
 # The fields of the feed's entries at first, and later; the messages of the first. (test_download.py has a feed.)
 OLD = [{"id": "1", "title": "One"}, {"id": "2", "title": "Two"}]
 NEW = [*OLD, {"id": "3", "title": "Three"}]
-BODIES = [b'{"id": "1", "title": "One"}', b'{"id": "2", "title": "Two"}']
+BODIES = [b'{"id":"1","title":"One"}', b'{"id":"2","title":"Two"}']
 <% elif cookiecutter.shape == "pages" %>
 # The records of the source's pages at first, and later; the messages of the first. (test_download.py tests
 # `download_page`.)

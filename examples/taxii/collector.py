@@ -43,7 +43,7 @@ class TaxiiCollector(BaseDownloadingCollector, BasePagedCollector):
         return {"first": "", "known": []}  # versions: the first one of all, and those on the last page
 
     def download_page(self, cursor: dict[str, Any]) -> Page:
-        asked = {name: cursor[name] for name in ("added_after", "next") if name in cursor}
+        asked: dict[str, Any] = {name: cursor[name] for name in ("added_after", "next") if name in cursor}
         query = urlencode({"limit": self.config["objects_per_page"], **asked})
         try:
             answer = self.request(f"{self.config['url']}?{query}", custom_request_headers=HEADERS)

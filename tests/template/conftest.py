@@ -9,52 +9,41 @@ import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from textwrap import indent
 
 import pytest
 
 from examples.feed_server import FeedServer, serving
+from n6_stateful_template import class_name
 
 ROOT = Path(__file__).resolve().parents[2]
 REPOSITORY = "https://github.com/org/n6-stateful"
 ENVIRONMENT = {
     name: value
     for name, value in os.environ.items()
-    if not name.startswith(("TOX_", "VIRTUAL_ENV", "COVERAGE_", "PYTEST_", "UV_PYTHON", "N6_"))
+    if not name.startswith(("TOX_", "VIRTUAL_ENV", "COVERAGE_", "PYTEST_", "PYTHONPATH", "UV_PYTHON", "N6_"))
 } | {"UV_PYTHON_DOWNLOADS": "never", "no_proxy": "127.0.0.1"}
 NOT_OURS = {".git", ".tox", ".venv", ".mypy_cache", ".pytest_cache", ".ruff_cache", "__pycache__", "venv"}
 SHAPES = ("download", "rows", "items", "pages", "feed", "list", "email")
 
 Done = subprocess.CompletedProcess[str]
 
+# Methods as their owner would write them.
 FILLED_IN = {
-    "_download": """\
-        with urllib.request.urlopen(f"{self.config['url']}&since={only_newer_than}") as answer:  # noqa: S310
-            body = answer.read()
-            return Download(body, time_utc=answer.headers["X-Newest"]) if body else None
-""",
-    "obtain_orig_data": """\
-        return b"2026-01-01 00:00:00,one row\\n"
-""",
-    "pick_raw_row_time": """\
-        return row.partition(",")[0]
-""",
-    "clean_row_time": """\
-        return raw_row_time
-""",
-    "obtain_items": """\
-        return ["an item"]
-""",
-    "item_key": """\
-        return str(item)
-""",
-    "download_page": """\
-        with urllib.request.urlopen(f"{self.config['url']}&after={cursor}") as answer:  # noqa: S310
-            page = json.loads(answer.read())
-            return Page(page["records"], page["next"], page["more"])
-""",
-    "obtain_data_body": """\
-        return b"one record\\n"
-""",
+    "_download": """url = f"{self.config['url']}&since={only_newer_than}"
+with urllib.request.urlopen(url) as answer:  # noqa: S310
+    body = answer.read()
+    return Download(body, time_utc=answer.headers["X-Newest"]) if body else None""",
+    "obtain_orig_data": 'return b"2026-01-01 00:00:00,one row\\n"',
+    "pick_raw_row_time": 'return row.partition(",")[0]',
+    "clean_row_time": "return raw_row_time",
+    "obtain_items": 'return ["an item"]',
+    "item_key": "return str(item)",
+    "download_page": """url = f"{self.config['url']}&after={cursor}"
+with urllib.request.urlopen(url) as answer:  # noqa: S310
+    page = json.loads(answer.read())
+    return Page(page["records"], page["next"], page["more"])""",
+    "obtain_data_body": 'return b"one record\\n"',
 }
 
 
@@ -81,6 +70,13 @@ def do(*argv: str | Path, cwd: Path, env: dict[str, str] | None = None) -> str:
 def uv(*argv: str | Path, cwd: Path, env: dict[str, str] | None = None) -> str:
     """The output of uv, whose caches make the tests fast."""
     return do(sys.executable, "-m", "uv", *argv, cwd=cwd, env=env)
+
+
+def make_venv(directory: Path, *packages: str, on: str = sys.executable) -> Path:
+    """The Python of a new virtual environment with these packages."""
+    uv("venv", "-q", "--python", on, directory, cwd=directory.parent)
+    uv("pip", "install", "-q", "--python", directory / "bin/python", *packages, cwd=directory.parent)
+    return directory / "bin/python"
 
 
 def git(directory: Path, *argv: str | Path) -> str:
@@ -118,17 +114,10 @@ def replace(path: Path, *pairs: tuple[str, str]) -> None:
 
 
 class Project:
-    """A baked project.
+    """A baked project; with `env` its tools find the runtime, `output` is what cookiecutter printed."""
 
-    Attributes:
-        path: where it is.
-        env: environment variables with which its tools find the runtime.
-        said: what cookiecutter printed.
-        collector: the module to be written.
-    """
-
-    def __init__(self, path: Path, env: dict[str, str] | None = None, said: str = "") -> None:
-        self.path, self.env, self.said = path, env or {}, said
+    def __init__(self, path: Path, env: dict[str, str] | None = None, output: str = "") -> None:
+        self.path, self.env, self.output = path, env or {}, output
         self.name = path.name
         self.collector = path / "src" / path.name / "collector.py"
 
@@ -144,12 +133,20 @@ class Project:
         """Run its tox, which must be green."""
         return do(sys.executable, "-m", "tox", "run", *argv, cwd=self.path, env={**self.env, **env})
 
+    @property
+    def paths(self) -> dict[str, str]:
+        """The environment in which this Python imports it."""
+        return {"PYTHONPATH": f"{self.path}/src:{ROOT}/runtime/src", "HOME": str(self.path.parent)}
+
     def pytest(self) -> Done:
         """Run its tests in this environment."""
-        env = {"PYTHONPATH": f"{self.path}/src:{ROOT}/runtime/src"}
-        return run(
-            sys.executable, "-m", "pytest", "-q", "-rfs", "-p", "no:cacheprovider", cwd=self.path, env=env
-        )
+        options = ("-q", "-rfs", "-p", "no:cacheprovider")
+        return run(sys.executable, "-m", "pytest", *options, cwd=self.path, env=self.paths)
+
+    def run(self, *argv: str) -> str:
+        """Run its command in this environment, with the configuration in `etc`; it has to succeed."""
+        start = f"from {self.name}.collector import {class_name(self.name)} as C; C.run_script()"
+        return do(sys.executable, "-c", start, "--config", "etc", *argv, cwd=self.path, env=self.paths)
 
     def install(self, venv: Path, *, python: str | Path = sys.executable) -> Path:
         """Install it into a virtual environment as its README does; the path of its command."""
@@ -162,14 +159,14 @@ class Project:
         return command
 
     def fill_in(self, **methods: str) -> None:
-        """Write the methods that are to be written, as their owner would."""
+        """Write the methods that are to be written."""
         text = self.collector.read_text()
-        methods = {**FILLED_IN, **methods}
         if "BaseSimpleEmailCollector" in text:
-            methods["obtain_data_body"] = "        return self.get_email_msg_text().encode()\n"
-        for method, body in methods.items():
+            methods = {"obtain_data_body": "return self.get_email_msg_text().encode()", **methods}
+        for method, body in {**FILLED_IN, **methods}.items():
             raising = rf"(    def {method}\((?:(?!    def ).|\n)*?)        raise NotFilledInError.*\n"
-            text = re.sub(raising, lambda match, body=body: match[1] + body, text)  # type: ignore[misc]
+            code = indent(body, " " * 8) + "\n"
+            text = re.sub(raising, lambda match, code=code: match[1] + code, text)  # type: ignore[misc]
         assert "raise NotFilledInError" not in text
         text = text.replace("import NotFilledInError, ", "import ")
         text = re.sub(r"(    NotFilledInError,|from n6_stateful import NotFilledInError)\n", "", text)
@@ -267,7 +264,7 @@ def bake(baked: Bake, tmp_path: Path) -> Bake:
         project = baked(**answers)
         path = tmp_path / project.name
         shutil.copytree(project.path, path, ignore=shutil.ignore_patterns(*NOT_OURS))
-        return Project(path, project.env, project.said)
+        return Project(path, project.env, project.output)
 
     return make
 

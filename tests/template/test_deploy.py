@@ -29,7 +29,6 @@ HARD = {
     "license": "MIT",
 }
 SYSTEMD = pytest.mark.skipif(shutil.which("systemd-analyze") is None, reason="needs systemd-analyze")
-PROMTOOL = pytest.mark.skipif(shutil.which("promtool") is None, reason="needs promtool (Debian: prometheus)")
 YAMLLINT = """
 extends: default
 rules: {document-start: disable, line-length: {max: 110}, truthy: {check-keys: false}}
@@ -67,7 +66,7 @@ class TestLinters:
     @pytest.mark.sweep
     @pytest.mark.parametrize("scheduler", ["cron", "systemd", "kubernetes", "none"])
     def test_project(self, scheduler: str, baked: Bake, tmp_path: Path) -> None:
-        """shellcheck, yamllint, zizmor and pre-commit find nothing in a project."""
+        """shellcheck, yamllint, zizmor, pre-commit and Kubernetes' schema find nothing in a project."""
         project = baked(**HARD, scheduler=scheduler)
         path, files = project.path, sorted(project.files())
         yaml_files = [name for name in files if name.endswith((".yml", ".yaml"))]
@@ -76,7 +75,7 @@ class TestLinters:
         shell = ["set -e", *commands_in(project.read("README.md"))]
         for ci in (".gitlab-ci.yml", ".github/workflows/ci.yml"):
             shell += re.findall(r"^ +- (?:run: )?((?:python|tox) .*)", project.read(ci), re.MULTILINE)
-        shell += [line.strip() for line in project.said.splitlines() if line.startswith("  ")]
+        shell += [line.strip() for line in project.output.splitlines() if line.startswith("  ")]
         shell += [cron_command(cron) for cron in path.glob("deploy/cron/*")]
         for containerfile in path.glob("deploy/kubernetes/Containerfile"):
             shell += re.findall(r"^RUN (.*)", containerfile.read_text(), re.MULTILINE)
@@ -84,6 +83,8 @@ class TestLinters:
         (tmp_path / "all.sh").write_text("\n".join(shell) + "\n")
         do(tool("shellcheck"), "--shell=bash", "--severity=info", tmp_path / "all.sh", cwd=path)
         do(tool("zizmor"), "--offline", "--quiet", "--pedantic", path, cwd=path)
+        for manifest in path.glob("deploy/kubernetes/cronjob.yaml"):
+            do(tool("kubernetes-validate"), "--strict", manifest, cwd=path)
         do(tool("pre-commit"), "validate-config", ".pre-commit-config.yaml", cwd=path)
         do(tool("trailing-whitespace-fixer"), *files, cwd=path)
         do(tool("end-of-file-fixer"), *files, cwd=path)
@@ -118,27 +119,23 @@ class TestSystemd:
     """The units."""
 
     def test_unit(self, bake: Bake) -> None:
-        """systemd finds nothing wrong, and little exposed."""
+        """systemd finds nothing wrong, and little exposed; the timer starts a run every ten minutes."""
         project = bake(**HARD, scheduler="systemd")
         failed, service = sorted(project.path.glob("deploy/systemd/*.service"))
         text = service.read_text()
         (exposure,) = re.findall(r"security`: ([\d.]+) of 10 \(OK\)", text)
         service.write_text(re.sub(r"ExecStart=\S+", "ExecStart=/bin/true", text))
-        units = (service, failed, service.with_suffix(".timer"))
+        timer = service.with_suffix(".timer")
+        (calendar,) = re.findall(r"^OnCalendar=(.*)", timer.read_text(), re.MULTILINE)
+        times = do("systemd-analyze", "calendar", "--iterations=2", calendar, cwd=project.path)
+        assert len(re.findall(r"\d:\d0:00 UTC", times)) >= 2
+        units = (service, failed, timer)
         done = run("systemd-analyze", "verify", *units, cwd=project.path)
         assert (done.returncode, done.stderr) == (0, "")
         done = run("systemd-analyze", "security", "--offline=true", "--no-pager", service, cwd=project.path)
         if "unrecognized option" in done.stderr:
             pytest.skip("this systemd-analyze has no --offline")
         assert f"exposure level for {service.name}: {exposure} OK" in done.stdout
-
-    def test_timer(self, baked: Bake) -> None:
-        """It runs the collector every ten minutes."""
-        project = baked(**HARD, scheduler="systemd")
-        (timer,) = project.path.glob("deploy/systemd/*.timer")
-        (calendar,) = re.findall(r"^OnCalendar=(.*)", timer.read_text(), re.MULTILINE)
-        text = do("systemd-analyze", "calendar", "--iterations=2", calendar, cwd=project.path)
-        assert len(re.findall(r"\d:\d0:00 UTC", text)) >= 2
 
 
 class TestKubernetes:
@@ -165,35 +162,6 @@ class TestKubernetes:
         ):
             assert all((project.path / copied).exists() for copied in line.split())
 
-    @pytest.mark.sweep
-    def test_schema(self, baked: Bake) -> None:
-        """It is a CronJob as Kubernetes knows it."""
-        project = baked(**HARD, scheduler="kubernetes")
-        manifest = project.path / "deploy/kubernetes/cronjob.yaml"
-        do(tool("kubernetes-validate"), "--strict", manifest, cwd=project.path)
-
-    @pytest.mark.sweep
-    def test_database(self, bake: Bake, database: str, tmp_path: Path) -> None:
-        """A run with the configuration of a pod keeps everything in the database."""
-        project = bake(shape="items", scheduler="kubernetes")
-        project.fill_in()
-        mounted = tmp_path / "config/..2026_11_24"  # as a secret is mounted
-        mounted.mkdir(parents=True)
-        (tmp_path / "config/..data").symlink_to(mounted.name)
-        (tmp_path / "uri").write_text(f"{database}\n")
-        shutil.copy(project.path / "etc/60_my_feed.conf", mounted)
-        config = project.read("deploy/kubernetes/70_kubernetes.conf")
-        config = config.replace("/journal/", f"{tmp_path}/").replace("/tmp\n", f"{tmp_path}/nothing\n")
-        (mounted / "70_kubernetes.conf").write_text(config)
-        (mounted / "99_secrets.conf").write_text("[output]\nurl = outbox:\n")
-        for path in mounted.iterdir():
-            (tmp_path / "config" / path.name).symlink_to(Path("..data", path.name))
-        command = ("env", "-i", project.install(tmp_path / "venv"), "--config", tmp_path / "config")
-        assert "configuration: ok" in do(*command, "check", cwd=tmp_path)
-        assert "collected 1 message" in do(*command, cwd=tmp_path)
-        assert "collected 0 messages" in do(*command, cwd=tmp_path)
-        assert not list((tmp_path / "nothing").glob("*"))
-
 
 class TestPrometheus:
     """The alert rules."""
@@ -202,9 +170,7 @@ class TestPrometheus:
         """They ask for metrics that a run writes, and for the collector by its name."""
         project = bake(download="http", url=feed.url)
         (project.path / "etc/95_metrics.conf").write_text(f"[monitoring]\ntextfile_dir = {tmp_path}\n")
-        env = {"PYTHONPATH": f"{project.path}/src:{ROOT}/runtime/src", "HOME": str(tmp_path)}
-        program = "from my_feed.collector import MyFeedCollector as C; C.run_script()"
-        do(sys.executable, "-c", program, "--config", "etc", cwd=project.path, env=env)
+        project.run()
         (file,) = tmp_path.glob("*.prom")
         written = set(re.findall(r"^# TYPE (\w+)", file.read_text(), re.MULTILINE))
         asked = self.asked(project)
@@ -220,55 +186,51 @@ class TestPrometheus:
             match for rule in rules.values() for match in re.findall(r"([a-z]\w+_\w+)(\{.*?\})", rule["expr"])
         }
 
-    @PROMTOOL
+    @pytest.mark.skipif(shutil.which("promtool") is None, reason="needs promtool (Debian: prometheus)")
     @pytest.mark.sweep
-    def test_alerts(self, baked: Bake, tmp_path: Path) -> None:
+    @pytest.mark.parametrize("scheduler", ["cron", "kubernetes"])
+    def test_alerts(self, scheduler: str, baked: Bake, tmp_path: Path) -> None:
         """They fire two hours after the last good run, a week after the last new data, for messages that
         wait, for what needs attention, for a clock that was set back, and where there is nothing."""
-        project = baked(**HARD)
-        labels = f'{{source="feed.lines",collector="{class_name(project.name)}"}}'
-        first, good, new = 600, {"last_success": 600}, {"last_new_data": 600}
+        project = baked(**HARD, scheduler=scheduler)
         silent = {"Silent": "2h21m", "NothingNew": "168h21m"}
-        cases: list[tuple[dict[str, float], dict[str, str]]] = [
-            ({**good, **new}, silent),
-            (good, silent),
-            ({"failed_runs": 1}, {**silent, "Failing": "0h30m"}),
-            ({**good, "outbox_oldest": 1200}, {**silent, "MessagesWait": "2h31m"}),
-            ({**good, "outbox_refused_messages": 1}, {**silent, "NeedsAttention": "0h10m"}),
-            ({**good, "broken_journals": 1}, {**silent, "NeedsAttention": "0h10m"}),
-            ({"last_success": 600_000, "last_new_data": 600_000}, {"Clock": "0h10m"}),
-        ]
+        name, cases = "n6_collector_{}", [
+            ({"first_run": 600}, silent),
+            ({"first_run": 600, "last_success": 600, "last_new_data": 600}, silent),
+            ({"first_run": 600, "failed_runs": 1}, {**silent, "Failing": "0h30m"}),
+            ({"first_run": 600, "outbox_oldest": 1200}, {**silent, "MessagesWait": "2h31m"}),
+            ({"first_run": 600, "outbox_refused_messages": 1}, {**silent, "NeedsAttention": "0h10m"}),
+            ({"first_run": 600, "broken_journals": 1}, {**silent, "NeedsAttention": "0h10m"}),
+            ({"first_run": 600, "last_success": 600_000, "last_new_data": 600_000}, {"Clock": "0h10m"}),
+            ({}, {"Unknown": "1h0m"}),
+        ]  # fmt: skip
+        labels = {"collector": class_name(project.name)}
+        if scheduler == "kubernetes":
+            labels, name = {"cronjob": "n6-urlhaus2-collector"}, "kube_cronjob_{}"
+            cases = [({"created": 600}, {"Silent": "2h21m"}), ({}, {"Unknown": "1h0m"})]
+            cases.append(({"created": 600, "status_last_successful_time": 1200}, {"Silent": "2h31m"}))
+        label = ",".join(f'{key}="{value}"' for key, value in labels.items())
         tests = []
         for values, fired in cases:
-            series = {f"n6_collector_{metric(name)}{labels}": value for name, value in values.items()}
-            series[f"n6_collector_{metric('first_run')}{labels}"] = first
-            tests.append(promtool_test(rules_of(project), series, labels, fired))
-        unknown = f'{{collector="{class_name(project.name)}"}}'
-        tests.append(promtool_test(rules_of(project), {}, unknown, {"Unknown": "1h0m"}))
-        judge(project, tmp_path, tests)
-
-    @PROMTOOL
-    @pytest.mark.sweep
-    def test_alerts_in_kubernetes(self, baked: Bake, tmp_path: Path) -> None:
-        """Of a CronJob Prometheus knows the last success, or, before there is one, when it was made."""
-        project = baked(**HARD, scheduler="kubernetes")
-        labels = '{namespace="n6",cronjob="n6-urlhaus2-collector"}'
-        made, good = f"kube_cronjob_created{labels}", f"kube_cronjob_status_last_successful_time{labels}"
-        rules = rules_of(project)
-        tests = [
-            promtool_test(rules, {made: 600}, labels, {"Silent": "2h21m"}),
-            promtool_test(rules, {made: 600, good: 1200}, labels, {"Silent": "2h31m"}),
-            promtool_test(rules, {}, '{cronjob="n6-urlhaus2-collector"}', {"Unknown": "1h0m"}),
-        ]
-        judge(project, tmp_path, tests)
+            series = [
+                {"series": f"{name.format(metric(key))}{{{label}}}", "values": f"{value}x10200"}
+                for key, value in values.items()
+            ]
+            tests.append(
+                {"interval": "1m", "input_series": series, "alert_rule_test": checks(project, fired, labels)}
+            )
+        (rules,) = project.path.glob("deploy/prometheus/*.yml")
+        file = tmp_path / "tests.yml"
+        file.write_text(
+            yaml.safe_dump({"rule_files": [str(rules)], "evaluation_interval": "1m", "tests": tests})
+        )
+        do("promtool", "check", "rules", rules, cwd=tmp_path)
+        do("promtool", "test", "rules", file, cwd=tmp_path)
 
 
 def metric(name: str) -> str:
-    return (
-        f"{name}_timestamp_seconds"
-        if name in ("last_success", "last_new_data", "first_run", "outbox_oldest")
-        else name
-    )
+    is_time = name in ("last_success", "last_new_data", "first_run", "outbox_oldest")
+    return f"{name}_timestamp_seconds" if is_time else name
 
 
 def rules_of(project: Project) -> dict[str, dict[str, Any]]:
@@ -278,48 +240,18 @@ def rules_of(project: Project) -> dict[str, dict[str, Any]]:
     return {rule["alert"].removeprefix("N6Collector"): rule for rule in group["rules"]}
 
 
-def promtool_test(
-    rules: dict[str, dict[str, Any]], series: dict[str, float], labels: str, fired: dict[str, str]
-) -> dict[str, Any]:
-    """With these constant series, these alerts fire so long after the epoch, and not a minute before; no
-    others fire within a day."""
-    expected = dict(re.findall(r'(\w+)="(.*?)"', labels))
-    checks = []
-    for name, rule in rules.items():
-        alert = {"exp_labels": {"severity": "warning", **expected}, "exp_annotations": rule["annotations"]}
+def checks(project: Project, fired: dict[str, str], labels: dict[str, str]) -> list[dict[str, Any]]:
+    """These alerts fire so long after the epoch, and not a minute before; no others fire within a day."""
+    expected = []
+    for name, rule in rules_of(project).items():
+        alert = {"exp_labels": {"severity": "warning", **labels}, "exp_annotations": rule["annotations"]}
         hours, minutes = map(int, re.findall(r"\d+", fired.get(name, "24h0m")))
-        for at, alerts in (
-            (f"{hours}h{minutes}m", [alert] if name in fired else []),
-            (f"{60 * hours + minutes - 1}m", []),
-        ):
-            checks.append({"eval_time": at, "alertname": rule["alert"], "exp_alerts": alerts})
-    values = [{"series": name, "values": f"{value:g}x10200"} for name, value in series.items()]
-    return {"interval": "1m", "input_series": values, "alert_rule_test": checks}
-
-
-def judge(project: Project, directory: Path, tests: list[dict[str, Any]]) -> None:
-    """Have Prometheus itself run the tests."""
-    (rules,) = project.path.glob("deploy/prometheus/*.yml")
-    file = directory / "tests.yml"
-    file.write_text(yaml.safe_dump({"rule_files": [str(rules)], "evaluation_interval": "1m", "tests": tests}))
-    do("promtool", "check", "rules", rules, cwd=project.path)
-    do("promtool", "test", "rules", file, cwd=project.path)
-
-
-@pytest.fixture
-def database() -> Iterator[str]:
-    """A new database of PostgreSQL."""
-    psycopg = pytest.importorskip("psycopg")
-    server = os.environ.get("N6_STATEFUL_POSTGRESQL", "postgresql://postgres@127.0.0.1:5432/postgres")
-    try:
-        connection = psycopg.connect(server, autocommit=True, connect_timeout=5)
-    except psycopg.OperationalError as exc:
-        pytest.skip(f"PostgreSQL does not answer: {exc}")
-    name = f"template_{uuid.uuid4().hex}"
-    connection.execute(f"CREATE DATABASE {name}")
-    yield server.rpartition("/")[0] + f"/{name}"
-    connection.execute(f"DROP DATABASE {name} WITH (FORCE)")
-    connection.close()
+        times = {f"{60 * hours + minutes - 1}m": [], f"{hours}h{minutes}m": [alert] if name in fired else []}
+        expected += [
+            {"eval_time": time, "alertname": rule["alert"], "exp_alerts": alerts}
+            for time, alerts in times.items()
+        ]
+    return expected
 
 
 @pytest.fixture
@@ -393,8 +325,7 @@ def test_delivers(scheduler: str, channel: Any, bake: Bake, feed: FeedServer) ->
         do("bash", "-euc", f"umask 077\n{install}", cwd=project.path, env=env)
         for directory in (home, home / ".n6", state):
             directory.mkdir(mode=0o700)
-        config = home / f".n6/60_{name}.conf"
-        shutil.copy(project.path / f"etc/60_{name}.conf", config)
+        shutil.copy(project.path / f"etc/60_{name}.conf", home / ".n6")
         (home / ".n6/09_rabbitmq.conf").write_text(
             f"[rabbitmq]\nhost = {broker.hostname}\nport = {broker.port or 5672}\nssl = false\n"
             f"heartbeat_interval = 60\npassword_auth = true\nusername = {broker.username or 'guest'}\n"
@@ -411,11 +342,11 @@ def test_delivers(scheduler: str, channel: Any, bake: Bake, feed: FeedServer) ->
         env = {"HOME": str(home), "PATH": "/usr/bin:/bin"}
         first = as_ordinary_user(*command, env=env)
         assert first.returncode == 0, first.stderr
-        assert channel.basic_get(queue, auto_ack=True)[2] == feed.file.read_bytes()
+        assert channel.basic_get(queue, auto_ack=True)[2] == b"2026-01-01 00:00:00,one row\n"
         second = as_ordinary_user(*command, env=env)
         assert (second.returncode, second.stderr) == (0, "")
         assert channel.basic_get(queue, auto_ack=True)[0] is None
-        config.write_text(config.read_text().replace("/feed.csv", "/missing"))
+        feed.file.unlink()
         third, fourth = (as_ordinary_user(*command, env=env) for _ in range(2))
         assert third.returncode == fourth.returncode == 66
         assert len(third.stderr.splitlines()) == 1

@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-import os
 import re
 import shlex
 import socket
-import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-ROOT = Path(__file__).resolve().parents[2]
+from tests.template.conftest import ROOT, run
+
 BLOCK = re.compile(r"^```(console|python)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 
 
@@ -23,8 +22,7 @@ def steps(text: str) -> Iterator[str]:
         if kind == "console":
             yield from (line.removeprefix("$ ") for line in block.splitlines())
         elif match := re.match(r"# (\S+)\n", block):
-            content = block.removeprefix(match[0])
-            yield f"printf %s {shlex.quote(content)} > {shlex.quote(match[1])}"
+            yield f"printf %s {shlex.quote(block.removeprefix(match[0]))} > {shlex.quote(match[1])}"
 
 
 @pytest.mark.sweep
@@ -35,23 +33,9 @@ def test_tutorial(tmp_path: Path) -> None:
     text = (ROOT / "docs/tutorial.md").read_text()
     text = text.replace("gh:org/n6-stateful", shlex.quote(str(ROOT))).replace("8000", str(port))
     # As in a terminal, the server may be stopped by its job's number.
-    script = "set -e -m\n" + "\n".join(
-        f"{step}\necho '{number}: done'" for number, step in enumerate(steps(text))
-    )
-    done = subprocess.run(
-        ["bash", "-c", script],
-        cwd=tmp_path,
-        env={
-            # The tox that runs this test keeps its environments elsewhere.
-            **{name: value for name, value in os.environ.items() if not name.startswith("TOX")},
-            "HOME": str(tmp_path),
-            "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}",
-            "COOKIECUTTER_CONFIG": os.devnull,
-        },
-        capture_output=True,
-        text=True,
-        timeout=500,
-    )
+    script = "set -e -m\n" + "\n".join(steps(text))
+    env = {"HOME": str(tmp_path), "PATH": f"{Path(sys.executable).parent}:/usr/bin:/bin"}
+    done = run("bash", "-c", script, cwd=tmp_path, env=env | {"COOKIECUTTER_CONFIG": "/dev/null"})
     assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
     assert done.stdout.count("collected 1 message ") >= 2  # the new rows of a file are one
     assert done.stdout.count("collected 0 messages") >= 1

@@ -22,9 +22,9 @@ from tests.template.conftest import (
     do,
     files_in,
     git,
+    make_venv,
     replace,
     run,
-    uv,
     words,
 )
 
@@ -33,11 +33,8 @@ COPIER = yaml.safe_load((ROOT / "copier.yml").read_text())
 EXTENSIONS = "copier-template-extensions"
 TEMPLATE = "<<cookiecutter.collector_name>>"
 ANSWERS = {"shape": "items", "download": "http", "scheduler": "systemd", "license": "MIT"}
-WHO = {
-    f"GIT_{who}_{what}": value
-    for who in ("AUTHOR", "COMMITTER")
-    for what, value in (("NAME", "n6"), ("EMAIL", "n6@example.org"))
-}
+WHO = {f"GIT_{who}_NAME": "n6" for who in ("AUTHOR", "COMMITTER")}
+WHO |= {f"GIT_{who}_EMAIL": "n6@example.org" for who in ("AUTHOR", "COMMITTER")}
 
 
 def succeeded(done: Done) -> None:
@@ -47,21 +44,19 @@ def succeeded(done: Done) -> None:
 @pytest.fixture
 def template(repository: Path, tmp_path: Path) -> Path:
     """A clone of the template, which stands for `gh:org/n6-stateful` in `env`."""
-    clone = tmp_path / "github/n6-stateful"
-    git(tmp_path, "clone", "-q", repository, clone)
-    return clone
+    git(tmp_path, "clone", "-q", repository, tmp_path / "github/n6-stateful")
+    return tmp_path / "github/n6-stateful"
 
 
 @pytest.fixture
 def env(template: Path) -> dict[str, str]:
-    key = f"url.file://{template}.insteadOf"
-    return WHO | {
-        "GIT_CONFIG_COUNT": "2",
-        "GIT_CONFIG_KEY_0": key,
-        "GIT_CONFIG_VALUE_0": f"{REPOSITORY}.git",
-        "GIT_CONFIG_KEY_1": key,
-        "GIT_CONFIG_VALUE_1": REPOSITORY,
-    }
+    env = WHO | {"GIT_CONFIG_COUNT": "2"}
+    for number, url in enumerate((f"{REPOSITORY}.git", REPOSITORY)):
+        env |= {
+            f"GIT_CONFIG_KEY_{number}": f"url.file://{template}.insteadOf",
+            f"GIT_CONFIG_VALUE_{number}": url,
+        }
+    return env
 
 
 def make_newer(template: Path) -> None:
@@ -83,12 +78,11 @@ def edit(project: Project) -> None:
     tox = project.path / "tox.ini"
     tox.write_text(tox.read_text() + "\n[testenv:mine]\ncommands = python -V\n")
     replace(project.path / "README.md", ("# my_feed\n", "# my_feed, the best feed\n"))
-    (project.path / "src/my_feed/parsing.py").write_text('"""The owner\'s own."""\n')
     commit_all(project.path, "Fill in obtain_items")
 
 
 def assert_merged(project: Project) -> None:
-    """Both the template's and the owner's changes are there."""
+    """Both the template's and the owner's changes are there, and the project is green."""
     assert git(project.path, "diff", "--name-only", "--diff-filter=U") == ""
     assert "the collector's own tests" in project.read("tox.ini")
     assert "[testenv:mine]" in project.read("tox.ini")
@@ -96,16 +90,15 @@ def assert_merged(project: Project) -> None:
     assert project.read("README.md").startswith("# my_feed, the best feed\n")
     assert (project.path / "SECURITY.md").exists()
     assert not (project.path / ".pre-commit-config.yaml").exists()
-    assert (project.path / "vendor/n6-stateful-runtime/src/n6_stateful/extra.py").exists()
-    assert (project.path / "src/my_feed/parsing.py").exists()
+    project.tox()
+    for name in ("tests", "types"):  # also in an environment that has the older runtime
+        do(project.path / f".tox/{name}/bin/python", "-c", "import n6_stateful.extra", cwd=project.path)
 
 
-def test_copier_questions() -> None:
+def test_questions() -> None:
     """copier asks the questions of cookiecutter, and one version is named everywhere."""
     asked = {
-        name: question
-        for name, question in COPIER.items()
-        if name[0] != "_" and question.get("when") is not False
+        name: value for name, value in COPIER.items() if name[0] != "_" and value.get("when") is not False
     }
     assert list(asked) == [name for name in QUESTIONS if name[0] != "_"]
     for name, question in asked.items():
@@ -125,39 +118,28 @@ class TestCookiecutter:
     @pytest.fixture(params=["==2.6.0", ">=2.7"])
     def tools(self, request: pytest.FixtureRequest, tmp_path: Path) -> Path:
         """The Python of an environment with that cookiecutter."""
-        uv("venv", "-q", tmp_path / "tools", cwd=tmp_path)
-        python = tmp_path / "tools/bin/python"
-        uv("pip", "install", "-q", "--python", python, f"cookiecutter{request.param}", cwd=tmp_path)
-        return python
+        return make_venv(tmp_path / "tools", f"cookiecutter{request.param}")
 
     @pytest.fixture
     def project(self, env: dict[str, str], tmp_path: Path) -> Project:
         """A project of the older release, under git, edited."""
         options = ["--no-input", "--checkout", "v0.1.0", "_author=CSIRT", "shape=items"]
         succeeded(call_cookiecutter(tmp_path, *options, template="gh:org/n6-stateful", env=env))
-        project = Project(tmp_path / "my_feed")
-        edit(project)
+        edit(project := Project(tmp_path / "my_feed"))
         return project
 
     def follow_recipe(self, project: Project, env: dict[str, str], tools: Path) -> None:
         *_, recipe = blocks_in(project.read("README.md"))
-        home = {
-            "HOME": str(project.path.parent / "home"),
-            "PATH": f"{tools.parent}:/usr/local/bin:/usr/bin:/bin",
-        }
+        home = {"HOME": str(project.path.parent), "PATH": f"{tools.parent}:/usr/local/bin:/usr/bin:/bin"}
         succeeded(run("bash", "-euc", recipe, cwd=project.path, env=env | home))
 
     def test_newer_template(self, project: Project, template: Path, env: dict[str, str], tools: Path) -> None:
-        """It merges a newer template into an edited project, and old environments get the newer runtime."""
+        """It merges a newer template into an edited project."""
         project.tox("-e", "tests,types")
         make_newer(template)
         self.follow_recipe(project, env, tools)
         assert_merged(project)
         assert project.read("SECURITY.md") == "Write to CSIRT.\n"
-        project.tox()
-        for name in ("tests", "types"):
-            python = project.path / f".tox/{name}/bin/python"
-            do(python, "-c", "import n6_stateful.extra", cwd=project.path)
 
     def test_another_answer(self, project: Project, env: dict[str, str], tools: Path) -> None:
         """Another answer is taken over in the same way."""
@@ -167,43 +149,27 @@ class TestCookiecutter:
         assert (project.path / "deploy/systemd/n6-my_feed.timer").exists()
         assert not (project.path / "deploy/cron").exists()
 
-    def test_new_question(self, project: Project, template: Path, tmp_path: Path) -> None:
-        """A question that is new in the template is asked."""
+    def test_replay(self, project: Project, template: Path, tmp_path: Path) -> None:
+        """A question that is new in the template is asked, and answers changed in the file are checked."""
         (template / "cookiecutter.json").write_text(json.dumps(QUESTIONS | {"contact": "soc@example.org"}))
         (template / TEMPLATE / "SECURITY.md").write_text("Write to <<cookiecutter.contact>>.\n")
         options = ("--replay-file", project.path / ".cookiecutter.json", "-o", "new")
         succeeded(call_cookiecutter(tmp_path, *options, template=template, input="csirt@example.org\n"))
         assert (tmp_path / "new/my_feed/SECURITY.md").read_text() == "Write to csirt@example.org.\n"
-
-    def test_wrong_replay(self, project: Project, tmp_path: Path) -> None:
-        """Answers changed in a file are checked before anything is written."""
-        stored = json.loads(project.read(".cookiecutter.json"))
-        stored["cookiecutter"] |= {"collector_name": "class", "source_provider": "No Provider"}
-        (tmp_path / "answers.json").write_text(json.dumps(stored))
-        done = call_cookiecutter(tmp_path, "--replay-file", tmp_path / "answers.json")
+        replace(
+            project.path / ".cookiecutter.json", ('"my_feed"', '"class"'), ('"my-provider"', '"No Provider"')
+        )
+        done = call_cookiecutter(tmp_path, *options)
         assert done.returncode == 1
         assert "2 answers cannot be used" in done.stdout + done.stderr
-        assert not (tmp_path / "class").exists()
-
-    def test_versions(self, tools: Path, baked: Bake, tmp_path: Path) -> None:
-        """The oldest and the newest cookiecutter bake the same, from answers and from a replay."""
-        expected = contents(baked(**ANSWERS).path)
-        succeeded(call_cookiecutter(tmp_path, "--no-input", *words(ANSWERS), executable=tools))
-        assert contents(tmp_path / "my_feed") == expected
-        shutil.move(tmp_path / "my_feed", tmp_path / "first")
-        answers = tmp_path / "first/.cookiecutter.json"
-        succeeded(call_cookiecutter(tmp_path, "--replay-file", answers, executable=tools))
-        assert contents(tmp_path / "my_feed") == expected
+        assert not (tmp_path / "new/class").exists()
 
 
 @pytest.fixture(scope="session")
 def copier(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The command, in an environment of its own."""
-    venv = tmp_path_factory.mktemp("copier")
-    uv("venv", "-q", venv, cwd=venv)
-    tools = ("copier>=9.4,<10", f"{EXTENSIONS}>=0.3,<1")
-    uv("pip", "install", "-q", "--python", venv / "bin/python", *tools, cwd=venv)
-    return venv / "bin/copier"
+    venv = tmp_path_factory.mktemp("copier") / "venv"
+    return make_venv(venv, "copier>=9.4,<10", f"{EXTENSIONS}>=0.3,<1").with_name("copier")
 
 
 @pytest.mark.sweep
@@ -228,31 +194,18 @@ class TestCopier:
         assert texts[0][0] == texts[1][0]
         assert "cookiecutter" not in texts[1][2]
 
-    def test_wrong_answers(self, copier: Path, repository: Path, tmp_path: Path) -> None:
-        """Answers are checked before anything is written."""
-        template = f"git+file://{repository}"
-        for bad, problem in (
-            ("collector_name=class", "is a Python keyword"),
-            ("source_channel=" + "x" * 40, "n6 allows"),
-        ):
-            done = run(copier, "copy", "--trust", "--defaults", "-d", bad, template, "project", cwd=tmp_path)
-            assert done.returncode != 0
-            assert problem in done.stderr
-            assert not (tmp_path / "project").exists()
-
     def test_update(self, copier: Path, template: Path, tmp_path: Path) -> None:
         """It updates an edited project."""
         project = Project(tmp_path / "my_feed")
-        answers = ("--defaults", "-d", "shape=items")
-        do(copier, "copy", "--trust", *answers, f"git+file://{template}", project.path, cwd=tmp_path)
+        argv = ("copy", "--trust", "--defaults", "-d", "shape=items", f"git+file://{template}", project.path)
+        do(copier, *argv, cwd=tmp_path)
         edit(project)
         make_newer(template)
         *_, recipe = blocks_in(project.read("README.md"))
         assert recipe == f"uvx --with {EXTENSIONS} copier update --trust\n"
         do(copier, "update", "--trust", "--defaults", cwd=project.path, env=WHO)
-        assert_merged(project)
         assert "_commit: v0.1.1" in project.read(".copier-answers.yml")
-        project.tox()
+        assert_merged(project)
 
 
 def contents(project: Path) -> dict[str, str]:
@@ -260,7 +213,7 @@ def contents(project: Path) -> dict[str, str]:
     source = named_source(project)
     texts = {name: (project / name).read_text() for name in files_in(project)}
     return {
-        name: text.replace(shlex.quote(source), source).replace(source, "...") for name, text in texts.items()
+        name: text.replace(shlex.quote(source), "...").replace(source, "...") for name, text in texts.items()
     }
 
 
@@ -301,27 +254,19 @@ class TestWays:
     @pytest.mark.parametrize(
         ("origin", "declared"),
         [
-            (
-                "https://me:hidden@git.example/n6-stateful.git",
-                "git+https://git.example/n6-stateful.git@v0.1.0",
-            ),
-            ("git@git.example:org/n6-stateful.git", "git+ssh://git@git.example/org/n6-stateful.git@v0.1.0"),
-            (None, "git+file://{template}@v0.1.0"),
+            ("https://me:hidden@git.example/n6.git", "git+https://git.example/n6.git@v0.1.0"),
+            ("git@git.example:org/n6.git", "git+ssh://git@git.example/org/n6.git@v0.1.0"),
+            ("", "git+file://{template}@v0.1.0"),
         ],
         ids=["https", "ssh", "none"],
     )
-    def test_runtime(self, origin: str | None, declared: str, template: Path, tmp_path: Path) -> None:
+    def test_runtime(self, origin: str, declared: str, template: Path, tmp_path: Path) -> None:
         """With runtime_source = git, pip gets the runtime from where the template came from."""
         git(template, "remote", *(("set-url", "origin", origin) if origin else ("remove", "origin")))
         succeeded(call_cookiecutter(tmp_path, "--no-input", "runtime_source=git", template=template))
         text = "".join(path.read_text() for path in (tmp_path / "my_feed").rglob("*") if path.is_file())
         assert f'"n6-stateful-runtime @ {declared.format(template=template)}#' in text
         assert "hidden" not in text
-
-    def test_runtime_of_a_zip(self, repository: Path, tmp_path: Path) -> None:
-        """A zip names no git repository, and none is guessed."""
-        template = tmp_path / "n6-stateful-0.1.0.zip"
-        git(repository, "archive", "--prefix=n6-stateful-0.1.0/", "-o", template, "v0.1.0")
-        done = call_cookiecutter(tmp_path, "--no-input", "runtime_source=git", template=template)
-        assert done.returncode == 1
+        shutil.rmtree(template / ".git")
+        done = call_cookiecutter(tmp_path, "--no-input", "-f", "runtime_source=git", template=template)
         assert "runtime_source = git needs a template from git" in done.stdout + done.stderr

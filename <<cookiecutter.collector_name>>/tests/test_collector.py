@@ -33,7 +33,7 @@ OLD = ["an item", "another item"]
 NEW = ["another item", "a new item"]
 BODIES = [b"an item", b"another item"]
 <% elif cookiecutter.shape == "feed" %>
-# The fields of the feed's entries at first, and later; the messages of the first. (test_download.py has a feed.)
+# The entries of the feed at first, and later; the messages of the first. (test_download.py has a whole feed.)
 OLD = [{"id": "1", "title": "One"}, {"id": "2", "title": "Two"}]
 NEW = [*OLD, {"id": "3", "title": "Three"}]
 BODIES = [b'{"id":"1","title":"One"}', b'{"id":"2","title":"Two"}']

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import base64
 import io
-import os
 import re
 import subprocess
 import sys
@@ -146,15 +145,6 @@ class TestExitCode:
         assert caught.value.exit_code == 66
         assert running.arrived == []
 
-    def test_terminal(self, running: Running, monkeypatch: pytest.MonkeyPatch) -> None:
-        """At a terminal it does not wait for a mail to be typed."""
-        parent, child = os.openpty()
-        with os.fdopen(child) as terminal:
-            monkeypatch.setattr(sys, "stdin", terminal)
-            with pytest.raises(SourceError, match="no mail on standard input"):
-                running.run()
-        os.close(parent)
-
     def test_check(self, running: Running) -> None:
         """A collector that is only made, as `check` does, needs no mail."""
         code = (
@@ -211,11 +201,6 @@ class TestFindContent:
         with pytest.raises(ValueError, match="2 parts for see; nothing was published"):
             parsed.find_content(content_regex="see")
         assert parsed.find_content(content_regex="see", ignore_extra_matches=True)
-
-    def test_pairs(self, parsed: ParsedMail) -> None:
-        """All parts with their file names."""
-        pairs = list(parsed.find_filename_content_pairs(content_type=["text/html", "application/*"]))
-        assert pairs == [("", "<p>see</p>\n"), ("report.zip", b"PK\x03")]
 
     def test_headers(self, parsed: ParsedMail) -> None:
         """The mail's headers are there by name; its subject is on one line, or as it came."""

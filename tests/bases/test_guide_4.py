@@ -20,7 +20,6 @@ from n6_stateful.bases import (
     BaseSimpleEmailCollector,
     BaseTimeOrderedRowsCollector,
     BaseTwoPhaseCollector,
-    CollectorConfigMixin,
     StatefulCollectorMixin,
     add_collector_entry_point_functions,
     combined_config_spec,
@@ -72,35 +71,6 @@ class MyStatefulCollector(StatefulCollectorMixin, BaseCollector):
         return Body(b'a record')
 
 
-# n6 4.x's page on state still shows names of the older guide, with `raw_type` and `state_dir` among them.
-class OlderNamesCollector(StatefulCollectorMixin, BaseCollector):
-    raw_type = 'stream'
-    config_spec = '''
-        [older_names]
-        state_dir :: path
-        source :: str
-    '''
-    def make_default_state(self):
-        return {}
-    def run(self):
-        self.state = self.load_state()
-        super().run()
-        self.save_state(self.state)
-    def start_publishing(self):
-        output_rk, output_data_body, output_prop_kwargs = self.get_output_components()
-        self.publish_output(output_rk, output_data_body, output_prop_kwargs)
-        self.inner_stop()
-    def get_source_channel(self, **processed_data):
-        return 'older-names'
-    def get_output_data_body(self, **kwargs):
-        self.state['runs'] = self.state.get('runs', 0) + 1
-        return b'%d' % self.state['runs']
-
-
-class SourcelessCollector(OlderNamesCollector):
-    config_spec = OlderNamesCollector.config_spec.replace('source :: str', '')
-
-
 class PairsCollector(StatefulCollectorMixin, BaseTwoPhaseCollector):
     raw_type = 'file'
     content_type = 'text/csv'
@@ -136,6 +106,7 @@ class PairsCollector(StatefulCollectorMixin, BaseTwoPhaseCollector):
 
 
 class GeneratedPileCollector(PairsCollector):
+    completed = 0
     def get_config_from_config_full(self, *, config_full, collector_class_name):
         return config_full['pairs']
     def obtain_input_pile(self):
@@ -143,6 +114,9 @@ class GeneratedPileCollector(PairsCollector):
         if self._seen < 2:
             yield 1
             yield 2
+    def after_completed_publishing(self):
+        super().after_completed_publishing()
+        GeneratedPileCollector.completed += 1
 
 
 class ReportCollector(BaseDownloadingCollector, BaseSimpleEmailCollector):
@@ -307,9 +281,6 @@ class SetCollector(StatefulCollectorMixin, BaseSimpleCollector):
 CONFIG = """
 [MyStatefulCollector]
 state_dir = {tmp}/state
-[older_names]
-source = my-provider
-state_dir = {tmp}/state
 [SimpleRowsCollector]
 state_dir = {tmp}/state
 [SetCollector]
@@ -359,29 +330,6 @@ class TestCollectors:
         state = tmp_path / "state" / STATE.format("MyStatefulCollector")
         assert pickle.loads(state.read_bytes()) == {"last_utc": "2026-01-01T00:00:00"}
 
-    def test_older_names(self, memory: MemoryBroker) -> None:
-        """One with `raw_type` and `state_dir` and the older guide's other names, as n6 4.x's page has it."""
-        run(OlderNamesCollector)
-        run(OlderNamesCollector)
-        assert [(message.routing_key, message.body) for message in memory.delivered] == [
-            ("my-provider.older-names", b"1"),
-            ("my-provider.older-names", b"2"),
-        ]
-
-    def test_no_source(self, memory: MemoryBroker, tmp_path: Path) -> None:
-        """What gives the channel alone needs the option `source`."""
-        conf = tmp_path / "60_test.conf"
-        conf.write_text(f"[older_names]\nstate_dir = {tmp_path}/state\n")
-        with pytest.raises(CollectorError, match=r"declares no option 'source'.*, or write get_source"):
-            run(SourcelessCollector)
-
-    def test_run_handling(self, memory: MemoryBroker) -> None:
-        """The command, which calls the guide's name, does the same."""
-        collector = MyStatefulCollector()
-        collector.run_handling()
-        collector.close_state()
-        assert memory.bodies == [b"a record"]
-
     def test_two_phases(self, memory: MemoryBroker, tmp_path: Path) -> None:
         """Section, converters and raw type of its own; without input nothing is done, nor completed."""
         run(PairsCollector)
@@ -393,9 +341,10 @@ class TestCollectors:
         assert (tmp_path / "state" / STATE.format("PairsCollector")).exists()
 
     def test_generator(self, memory: MemoryBroker) -> None:
-        """So it is with a pile that a generator makes, whose code loads the state."""
+        """A generator may make the pile, and load the state; one that yields nothing is completed, too."""
         run(GeneratedPileCollector)
         run(GeneratedPileCollector)
+        assert GeneratedPileCollector.completed == 2
         assert memory.bodies == [b"1", b"2"]
 
     def test_mail(self, memory: MemoryBroker) -> None:
@@ -410,11 +359,6 @@ class TestCollectors:
         run(SimpleRowsCollector)
         assert memory.bodies == [b'"1","2026-01-01, 00:00"']
         assert (tmp_path / "state" / STATE.format("SimpleRowsCollector")).exists()
-
-    def test_nothing(self, memory: MemoryBroker) -> None:
-        """`after_completed_publishing` is for runs that had something to publish."""
-        run(NothingCollector)
-        assert not NothingCollector.completed
 
     def test_harness(self, make_collector_harness: MakeCollectorHarness) -> None:
         """The harness runs them, too."""
@@ -439,10 +383,6 @@ class TestNames:
         mixed: Any = type("Mixed", (parent,), {"__module__": __name__, new: other})
         with pytest.raises(CollectorError, match=f"keep {keep}, and remove {old}"):
             mixed()
-
-    def test_pickle_protocol(self, memory: MemoryBroker) -> None:
-        """`state_pickle_protocol` is what `pickle_protocol` is."""
-        assert MyStatefulCollector(state_pickle_protocol=4).pickle_protocol == 4
 
     def test_main_module(self, memory: MemoryBroker, monkeypatch: pytest.MonkeyPatch) -> None:
         """A state that would be named after `__main__` is refused, as in n6."""
@@ -578,11 +518,6 @@ class TestConfiguration:
         collector = Downloading()
         assert (collector.config["url"], collector.config["download_timeout"]) == ("https://hard.example/", 5)
         assert collector.config["empty"] == ""
-
-    def test_mixin(self, memory: MemoryBroker) -> None:
-        """`CollectorConfigMixin` is what n6's is: a base of all of them."""
-        assert issubclass(StatefulCollectorMixin, CollectorConfigMixin)
-        assert issubclass(BaseCollector, CollectorConfigMixin)
 
     @pytest.mark.parametrize("name", ["input_queue", "make_binding_keys"])
     def test_not_supported(self, name: str, memory: MemoryBroker) -> None:

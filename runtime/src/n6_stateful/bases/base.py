@@ -246,19 +246,12 @@ class StatefulCollectorMixin(CollectorConfigMixin, CollectorWithStateMixin):
     config_spec_pattern: Any = combined_config_spec(
         "[{collector_class_name}]\nstate_dir = ~/.n6state :: path"
     )
+    _state = property(attrgetter("state"), lambda self, state: setattr(self, "state", state))
 
     def __init__(self, *, state_pickle_protocol: int | None = None, **kwargs: Any) -> None:
         if state_pickle_protocol is not None:
             self.pickle_protocol = state_pickle_protocol
         super().__init__(**kwargs)
-
-    @property
-    def _state(self) -> Any:
-        return self.state
-
-    @_state.setter
-    def _state(self, state: Any) -> None:
-        self.state = state
 
     def journal_path(self) -> Path:
         """As in the base class, in `state_dir` if there is no `cache_dir`."""

@@ -22,7 +22,6 @@ from n6_stateful.bases.http import Answer, DownloadError, IsExpected, as_datetim
 
 LOGGER = logging.getLogger(__name__)
 
-REDIRECTS = 10
 _CHUNK = 1 << 16
 _CONDITIONS = {"ETag": "If-None-Match", "Last-Modified": "If-Modified-Since"}
 # A proxy's login is set anew for each host, from the environment.
@@ -57,82 +56,70 @@ class Session(requests.Session):
         super().rebuild_auth(prepared_request, response)  # type: ignore[no-untyped-call]
 
 
-class Asked(NamedTuple):
-    """What is asked for; the attributes are the arguments of `download`, `kwargs` the further ones."""
+class Fetching(NamedTuple):
+    """One download; the attributes are the arguments of `download`, `kwargs` the further ones."""
 
     url: str
     method: str
     headers: Mapping[str, str]
     validators: Mapping[str, str]
+    deadline: float
+    end: float  # of the deadline, by time.monotonic()
     size_limit: int
     allow_empty: bool
     is_expected: IsExpected | None
     show: Callable[[str], None]
     kwargs: dict[str, Any]
 
-
-def fetch(asked: Asked, retries: int, deadline: float) -> Answer | None:
-    """The answer, after as many attempts as it takes; None if there is nothing new."""
-    # The one would log whole URLs, with the keys in them, the other not what was wrong.
-    logging.getLogger("urllib3").setLevel(logging.INFO)
-    logging.getLogger("stamina").setLevel(logging.ERROR)
-    end = time.monotonic() + deadline
-    problems: list[Exception] = []
-
-    def pause(exc: Exception) -> bool | float:
-        problems.append(exc)
-        if not isinstance(exc, DownloadError) or not exc.may_pass:
-            return False
-        return exc.wait is None or (exc.wait < end - time.monotonic() and exc.wait)
-
-    for number in stamina.retry_context(
-        on=pause, attempts=retries + 1, timeout=deadline, wait_initial=1, wait_max=30
-    ):
-        if problems:
-            LOGGER.warning("%s; attempt %d of %d follows", problems[-1], number.num, retries + 1)
-        with number, Session() as session:
-            return _Attempt(asked, deadline, end).make(session)
-    raise AssertionError("stamina ends with an answer or an error")
-
-
-class _Attempt:
-    """One attempt."""
-
-    def __init__(self, asked: Asked, deadline: float, end: float) -> None:
-        self._asked = asked
-        self._deadline, self._end = deadline, end
-        self._where = shown(asked.url)
-        known = asked.validators if asked.validators.get("url") == _digest(asked.url) else {}
-        self._conditions = {_CONDITIONS[name]: known[name] for name in _CONDITIONS if name in known}
-
-    def make(self, session: Session) -> Answer | None:
-        """The answer; None if there is nothing new.
+    def run(self, retries: int) -> Answer | None:
+        """The answer, after as many attempts as it takes; None if there is nothing new.
 
         Raises:
             DownloadError: there is none.
         """
-        asked, kwargs = self._asked, dict(self._asked.kwargs)
-        session.max_redirects = REDIRECTS
-        headers = CaseInsensitiveDict(asked.headers)
-        headers.update(self._conditions, **{"Accept-Encoding": "gzip"})
-        if not kwargs.get("auth"):  # .netrc would replace what a header or the URL says
-            login = requests.utils.get_auth_from_url(asked.url)
-            kwargs["auth"] = login if any(login) else None
-            if "Authorization" in headers:
-                kwargs["auth"] = lambda request: request
-        kwargs |= {"headers": headers, "stream": True}
+        # The one would log whole URLs, with the keys in them, the other not what was wrong.
+        logging.getLogger("urllib3").setLevel(logging.INFO)
+        logging.getLogger("stamina").setLevel(logging.ERROR)
+        problems: list[Exception] = []
+
+        def pause(exc: Exception) -> bool | float:
+            problems.append(exc)
+            if not isinstance(exc, DownloadError) or not exc.may_pass:
+                return False
+            return exc.wait is None or (exc.wait < self.end - time.monotonic() and exc.wait)
+
+        for attempt in stamina.retry_context(
+            on=pause, attempts=retries + 1, timeout=self.deadline, wait_initial=1, wait_max=30
+        ):
+            if problems:
+                LOGGER.warning("%s; attempt %d of %d follows", problems[-1], attempt.num, retries + 1)
+            with attempt, Session() as session:
+                return self._attempt(session)
+        raise AssertionError("stamina ends with an answer or an error")
+
+    def _attempt(self, session: Session) -> Answer | None:
+        headers = CaseInsensitiveDict(self.headers)
+        headers.update(self._conditions(), **{"Accept-Encoding": "gzip"})
+        auth: Any = self.kwargs.get("auth") or requests.utils.get_auth_from_url(self.url)
+        if auth == ("", ""):  # otherwise .netrc would replace what a header says
+            auth = (lambda request: request) if "Authorization" in headers else None
+        kwargs = self.kwargs | {"headers": headers, "auth": auth, "stream": True}
         try:
-            with session.request(asked.method, asked.url, **kwargs) as response:
+            with session.request(self.method, self.url, **kwargs) as response:
                 return self._taken(response)
         except DownloadError:
             raise
         except (exceptions.HTTPError, HTTPException, OSError, EOFError, ValueError, zlib.error) as exc:
             raise self._failed(exc) from None
 
+    def _conditions(self) -> dict[str, str]:
+        known = self.validators if self.validators.get("url") == _digest(self.url) else {}
+        return {_CONDITIONS[name]: known[name] for name in _CONDITIONS if name in known}
+
     def _taken(self, response: requests.Response) -> Answer | None:
         """The answer in `response`; None if there is nothing new."""
-        status, headers, asked = response.status_code, response.headers, self._asked
-        if (status == 304 and self._conditions) or (status == 204 and not asked.allow_empty):
+        status, headers = response.status_code, response.headers
+        if (status == 304 and self._conditions()) or (status == 204 and not self.allow_empty):
             return None
         if status not in (200, 204):
             wait = _seconds(headers.get("Retry-After", "")) if status in (429, 503) else None
@@ -145,20 +132,20 @@ class _Attempt:
                 wait=wait,
                 response=response,
             )
-        is_head = asked.method.upper() == "HEAD"
+        is_head = self.method.upper() == "HEAD"
         content, is_whole = (b"", False) if is_head else self._body(response)
-        if not content and not asked.allow_empty and not is_head:
+        if not content and not self.allow_empty and not is_head:
             raise self._error("answered with an empty body")
         content_type = headers.get("Content-Type", "").partition(";")[0].strip().lower()
-        if content and asked.is_expected and not asked.is_expected(content_type, content[:1024]):
+        if content and self.is_expected and not self.is_expected(content_type, content[:1024]):
             raise self._error(
                 f"answered with something else than expected ({content_type or 'no content type'}), "
                 f"beginning {content[:60]!r}"
             )
         validators = _validators(headers) if is_whole else {}  # half an answer has to be sent again
         if validators:
-            validators["url"] = _digest(asked.url)
-        about = (self._where, status, response.reason or "", response.url)
+            validators["url"] = _digest(self.url)
+        about = (shown(self.url), status, response.reason or "", response.url)
         return Answer(content, headers, validators, is_whole, *about)
 
     def _body(self, response: requests.Response) -> tuple[bytes, bool]:
@@ -177,11 +164,9 @@ class _Attempt:
         body = io.BytesIO()  # it grows in place, and gives its contents away without copying them
         for piece in _decompressed(pieces) if compression else pieces:
             body.write(piece)
-            self._asked.show(f"{body.tell() >> 20:,} MiB")
-            if body.tell() > self._asked.size_limit:
-                raise self._error(
-                    f"the body is larger than {self._asked.size_limit:,} bytes; it was given up"
-                )
+            self.show(f"{body.tell() >> 20:,} MiB")
+            if body.tell() > self.size_limit:
+                raise self._error(f"the body is larger than {self.size_limit:,} bytes; it was given up")
         return body.getvalue(), bool(is_chunked or length or compression)
 
     def _pieces(self, raw: Any, length: str) -> Iterator[bytes]:
@@ -190,9 +175,9 @@ class _Attempt:
         while piece := raw.read1(_CHUNK, decode_content=False):
             received += len(piece)
             yield piece
-            if time.monotonic() > self._end:
+            if time.monotonic() > self.end:
                 raise self._error(
-                    f"no whole answer within {self._deadline:g} s; it was given up", requests.Timeout
+                    f"no whole answer within {self.deadline:g} s; it was given up", requests.Timeout
                 )
         if length.isdecimal() and received < int(length):
             raise EOFError(f"the body ended after {received:,} of {length} bytes")
@@ -201,7 +186,7 @@ class _Attempt:
         names = [name.strip() for name in header.lower().split(",") if name.strip() not in ("", "identity")]
         compressions = [name for name in names if name in (*_COMPRESSIONS, *_OTHER_COMPRESSIONS)]
         if names != compressions:
-            LOGGER.warning("%s: Content-Encoding: %s: read as if it were not there", self._where, header)
+            LOGGER.warning("%s: Content-Encoding: %s: read as if it were not there", shown(self.url), header)
         if len(compressions) > 1 or {*compressions} & {*_OTHER_COMPRESSIONS}:
             raise zlib.error(f"it is encoded as {header}, and only gzip was asked for")
         return "".join(compressions)
@@ -219,11 +204,11 @@ class _Attempt:
     def _error(
         self, text: str, kind: type[requests.RequestException] = requests.RequestException, **kwargs: Any
     ) -> DownloadError:
-        parts, params = urlsplit(self._asked.url), self._asked.kwargs.get("params")
+        parts, params = urlsplit(self.url), self.kwargs.get("params")
         values = params.values() if isinstance(params, dict) else ()
         for secret in (parts.query, parts.netloc.rpartition("@")[0], *map(str, values)):
             text = text.replace(secret, "...") if len(secret) > 3 else text  # else it would spoil words
-        text = f"{self._where}: {text if text.isprintable() else ascii(text)}"[:500]
+        text = f"{shown(self.url)}: {text if text.isprintable() else ascii(text)}"[:500]
         # Also an exception of requests, for whoever catches those.
         error: Any = type(kind.__name__, (DownloadError, kind), {"__module__": kind.__module__})
         return error(text, **{"may_pass": False} | kwargs)  # type: ignore[no-any-return]

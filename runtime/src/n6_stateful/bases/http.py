@@ -10,8 +10,8 @@ download imports.
 
 from __future__ import annotations
 
-import codecs
 import json
+import time
 from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
 from email.message import Message
@@ -26,14 +26,6 @@ from n6_stateful.masking import masked
 
 Timeout = float | tuple[float, float]
 IsExpected = Callable[[str, bytes], bool]
-
-_MARKS = (  # that of UTF-32 begins with that of UTF-16
-    (codecs.BOM_UTF8, "utf-8"),
-    (codecs.BOM_UTF32_LE, "utf-32"),
-    (codecs.BOM_UTF32_BE, "utf-32"),
-    (codecs.BOM_UTF16_LE, "utf-16"),
-    (codecs.BOM_UTF16_BE, "utf-16"),
-)
 
 
 class Answer(NamedTuple):
@@ -71,7 +63,7 @@ class Answer(NamedTuple):
         """The character set that the answer names; else that of its byte order mark; else UTF-8."""
         message = Message()
         message["Content-Type"] = self.headers.get("Content-Type", "")
-        return message.get_content_charset("") or charset_by_mark(self.content)
+        return message.get_content_charset("") or json.detect_encoding(self.content)
 
     @property
     def text(self) -> str:
@@ -164,14 +156,13 @@ def download(
             "secret)"
         )
     try:
-        from n6_stateful.bases.fetching import Asked, fetch
+        from n6_stateful.bases.fetching import Fetching
     except ImportError as exc:
         raise needs_extra("a download", "http", exc) from exc
+    known, limits = validators or {}, (deadline, time.monotonic() + deadline, size_limit)
     kwargs["timeout"] = timeout
-    asked = Asked(
-        url, method, headers or {}, validators or {}, size_limit, allow_empty, is_expected, show, kwargs
-    )
-    return fetch(asked, retries, deadline)
+    fetching = Fetching(url, method, headers or {}, known, *limits, allow_empty, is_expected, show, kwargs)
+    return fetching.run(retries)
 
 
 def as_datetime(header: str | None) -> datetime | None:
@@ -185,11 +176,6 @@ def as_datetime(header: str | None) -> datetime | None:
         except (ValueError, OverflowError):
             pass
     return None
-
-
-def charset_by_mark(data: bytes) -> str:
-    """The character set of the byte order mark that `data` begins with; UTF-8 if there is none."""
-    return next((charset for mark, charset in _MARKS if data.startswith(mark)), "utf-8")
 
 
 def shown(url: str) -> str:

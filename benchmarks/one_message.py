@@ -44,17 +44,6 @@ channel.basic_publish(
 connection.close()
 """
 
-AIO_PIKA = f"""
-import asyncio, sys, aio_pika
-async def main():
-    connection = await aio_pika.connect(sys.argv[1])
-    channel = await connection.channel(publisher_confirms=True)
-    exchange = await channel.declare_exchange({EXCHANGE!r}, "fanout", durable=True)
-    await exchange.publish(aio_pika.Message(b"x" * 1024, delivery_mode=2), "a.b", mandatory=True)
-    await connection.close()
-asyncio.run(main())
-"""
-
 # The least that can publish a message and know that it arrived: frames by hand on a blocking socket.
 RAW = f"""
 import socket, struct, sys
@@ -116,7 +105,6 @@ def clients(directory: Path, url: str) -> dict[str, list[str]]:
         "raw socket": [sys.executable, "-c", RAW, url],
         "n6-stateful": collector(directory, url),
         "pika, blocking": [sys.executable, "-c", PIKA, url],
-        "aio-pika": [sys.executable, "-c", AIO_PIKA, url],
     }
 
 

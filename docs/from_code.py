@@ -1,6 +1,6 @@
 """Reference pages that are made from the code, so that nothing is typed twice.
 
-    python docs/from_code.py            writes command.md, configuration.md, exit-codes.md and modules.md
+    python docs/from_code.py            writes them into docs/reference
     python docs/from_code.py --check    only compares; the exit code is 1 if one of them is out of date
 
 They are committed, so that a clone can be read without building anything.
@@ -10,9 +10,11 @@ from __future__ import annotations
 
 import argparse
 import ast
+import re
 import sys
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from textwrap import dedent
 from typing import NamedTuple
 
@@ -23,6 +25,9 @@ from n6_stateful.broker import OUTPUT_SPEC, RABBITMQ_SPEC
 from n6_stateful.command.parser import _tree
 from n6_stateful.config import FREE
 from n6_stateful.errors import EXIT_CODES
+from n6_stateful.health import write_metrics
+from n6_stateful.journal import configured_journal
+from n6_stateful.message import Message
 from tests.house.imports import modules
 
 REFERENCE = Path(__file__).resolve().parent / "reference"
@@ -54,6 +59,13 @@ ABOUT_EXIT_CODES = """\
 # Exit codes
 
 How a run ends, and every command but `status`, which has the exit codes of a plugin for Nagios.
+"""
+ABOUT_METRICS = """\
+# Metrics
+
+What each run writes into the directory `[monitoring] textfile_dir`, for the textfile collector of
+Prometheus' node_exporter. All are gauges with the labels `source` and `collector` (the class). Times are
+seconds since the epoch, 0 for never.
 """
 ABOUT_MODULES = """\
 # Modules
@@ -177,6 +189,20 @@ def exit_codes() -> str:
     return ABOUT_EXIT_CODES + table(["exit code", "meaning"], rows)
 
 
+def metrics() -> str:
+    """What is written for Prometheus, by what is written after a run that has left a message waiting."""
+    with TemporaryDirectory() as directory:
+        journal = configured_journal({}, Path(directory, "source.MyFeedCollector.sqlite"))
+        journal.put(Message("raw", "source", b"body", {"message_id": "1"}))
+        journal.commit()
+        journal.put_run(0, {"end": 1, "exit_code": 0, "outcome": "ok"})
+        write_metrics(Path(directory), journal)
+        journal.unlock()
+        text = Path(directory, "n6_source.MyFeedCollector.prom").read_text()
+    rows = [[f"`{name}`", about] for name, about in re.findall(r"^# HELP (\w+) (.*)$", text, re.MULTILINE)]
+    return ABOUT_METRICS + table(["metric", "meaning"], rows)
+
+
 def module_list() -> str:
     """What each module is for."""
     rows = []
@@ -193,6 +219,7 @@ def main(argv: Sequence[str]) -> int:
         "command.md": command(),
         "configuration.md": configuration(),
         "exit-codes.md": exit_codes(),
+        "metrics.md": metrics(),
         "modules.md": module_list(),
     }
     stale = {name: MADE + text for name, text in pages.items() if not _is(REFERENCE / name, MADE + text)}

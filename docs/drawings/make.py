@@ -177,7 +177,7 @@ def journal() -> str:
         "n6_outbox: what waits",
         (
             "id, message_id, exchange, routing_key,",
-            "properties, body, queued, refused",
+            "properties, queued, refused, size, body",
             "deleted once confirmed",
         ),
         "outbox",
@@ -231,7 +231,7 @@ GROUPS = {
     "command": Group("the console command", "command", 24, 128, 420, 86),
     "bases": Group("shapes", "bases", 516, 128, 420, 86),
     "health": Group("records, status, metrics", "health", 24, 270, 420),
-    "collector": Group("n6's classes", "collector state state_file publishing pickles", 516, 270, 420),
+    "collector": Group("the classes of n6's guide", "collector state publishing pickles", 516, 270, 420),
     "delivery": Group("the outbox to RabbitMQ, through pika", "delivery broker", 516, 376, 420),
     "journal": Group("the journal: all SQL", "journal sqlite databases", 24, 482, 912),
     "basics": Group(
@@ -252,7 +252,7 @@ def group_of(module: str) -> str:
     if not name:
         return ""
     for key, group in GROUPS.items():
-        if name in group.modules.split():
+        if {name, name.partition("_")[0]} & set(group.modules.split()):
             return key
     raise SystemExit(f"docs/drawings/make.py: put the module {module} into one of GROUPS")
 

@@ -70,7 +70,7 @@ class TestRefused:
             (["--output", ""], "must not be empty"),
             (["--config="], "must not be empty"),
             (["outbox", "list", "--limit=0"], "--limit: must be a number, 1 or more"),
-            (["runs", "--since", "week"], "--since: must be a number of at most"),
+            (["runs", "--since", "week"], "--since: invalid seconds value"),
             (["run", "--limit", "3"], "--limit needs --dry-run"),
         ],
     )

@@ -233,16 +233,14 @@ class TestExportAndImport:
         assert (done.code, "2 messages of this state wait in the outbox" in done.err) == (69, True)
 
     def test_from_n6(self, host: Host) -> None:
-        """States of n6 are imported from their files, of Python 2, of the oldest mixins, and ours."""
+        """States of n6 are imported from their files, of Python 2 too, and from ours."""
         assert host("state", "import", str(PY2), "--yes").code == 0
         assert "text" in state_of(host)
-        text = host.directory / "my-provider.txt"
-        text.write_text("2015-10-21")
-        assert (host("state", "import", str(text), "--yes").code, state_of(host)) == (0, "2015-10-21")
         ours = host.directory / "ours.pickle"
         ours.write_bytes((host.directory / "cache" / f"{NAME}.pickle").read_bytes())
         host("state", "reset", "--yes")
-        assert (host("state", "import", str(ours), "--yes").code, state_of(host)) == (0, "2015-10-21")
+        assert host("state", "import", str(ours), "--yes").code == 0
+        assert "text" in state_of(host)
 
     @pytest.mark.parametrize(
         ("name", "data"),
@@ -284,9 +282,7 @@ class TestEdit:
         assert edit(host, monkeypatch, "").out == "nothing was changed\n"
         assert host.journal.generations()[0].number == 1
 
-    @pytest.mark.parametrize(
-        "code", ["sys.exit(1)", "file.write_text('{\"$set\": 0}')", "file.write_text('[2]')", "file.unlink()"]
-    )
+    @pytest.mark.parametrize("code", ["sys.exit(1)", "file.write_text('{\"$set\": 0}')", "file.unlink()"])
     def test_fails(self, code: str, host: Host, monkeypatch: pytest.MonkeyPatch) -> None:
         """An edit that fails changes nothing."""
         host()

@@ -196,7 +196,7 @@ class TestNoBroker:
     @pytest.mark.parametrize("answers", [(), (START,)], ids=["at once", "login"])
     def test_silence(self, answers: tuple[bytes, ...]) -> None:
         """A server that goes silent is waited for as long as connect_timeout says."""
-        with peer(*answers) as url, pytest.raises(PublishError, match="not ready within 0.4 s"):
+        with peer(*answers) as url, pytest.raises(PublishError, match=r"not ready within 0\.4 s"):
             check(url)
 
     def test_hang_up(self) -> None:

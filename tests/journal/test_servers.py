@@ -16,7 +16,7 @@ from n6_stateful.journal import DEFAULTS, Journal, configured_journal, schema
 from n6_stateful.journal_session import TABLE_NAMES
 from tests.journal.conftest import MakeDatabase, MakeJournal
 from tests.journal.helpers import at_once, lock_when_free, message, numbers, put, states
-from tests.journal.servers import ENGINES, Proxy, end_sessions, execute
+from tests.journal.servers import ENGINES, SESSIONS, Proxy, end_sessions, execute
 
 
 @pytest.fixture(params=ENGINES)
@@ -105,14 +105,11 @@ class TestSession:
         next(waiting)
         journal.runs(), journal.generations(), journal.backlog()
         if new_database.startswith("postgresql"):
-            ours = "datname = current_database() AND pid <> pg_backend_pid()"
-            select = f"SELECT state FROM pg_stat_activity WHERE {ours}"  # noqa: S608
+            select = SESSIONS["postgresql"].replace("SELECT pid", "SELECT state")
             assert execute(new_database, select) == [("idle",)]
         else:
             select = "SELECT trx_mysql_thread_id FROM information_schema.innodb_trx"
-            sessions = execute(
-                new_database, "SELECT id FROM information_schema.processlist WHERE db = DATABASE()"
-            )
+            sessions = execute(new_database, SESSIONS["mariadb"])
             assert not {*execute(new_database, select)} & {*sessions}
 
 
@@ -139,7 +136,6 @@ class TestManyRuns:
         for thread in threads:
             thread.join()
         for journal in journals:
-            assert len(numbers(journal)) == 50
             assert numbers(journal) == list(range(50, 100))
             assert states(journal)[0] == b"9"
 
@@ -148,7 +144,6 @@ class TestRights:
     @pytest.fixture
     def stranger(self, engine: str, new_database: str) -> Iterator[str]:
         """The URL of a user who may connect and nothing else."""
-        user = "n6_stranger" if engine == "postgresql" else "n6_stranger@'%%'"
         if engine == "postgresql":
             execute(new_database, "CREATE ROLE n6_stranger LOGIN PASSWORD 's3cret'")
             execute(new_database, "REVOKE CREATE ON SCHEMA public FROM PUBLIC")
@@ -160,23 +155,17 @@ class TestRights:
         end_sessions(new_database)
         if engine == "postgresql":
             execute(new_database, "DROP OWNED BY n6_stranger")
-        execute(new_database, f"DROP USER {user.replace('%%', '%')}")
+        execute(new_database, "DROP USER n6_stranger")
 
     def test_schema(self, engine: str, new_database: str, stranger: str, make_journal: MakeJournal) -> None:
         """A user who may not make the tables is told of `state schema`; what that prints is all he needs."""
         journal = make_journal(url=stranger)
-        with pytest.raises(StateError, match="denied") as caught:
+        with pytest.raises(StateError, match=r"denied.*the user's rights \(`state schema`\)") as caught:
             journal.lock()
-        assert "state schema" in str(caught.value) or engine == "mariadb"
         assert "s3cret" not in str(caught.value)
         printed = schema("postgresql" if engine == "postgresql" else "mysql")
-        execute(
-            new_database,
-            *printed.replace("collector@", "n6_stranger@")
-            .replace("TO collector;", "TO n6_stranger;")
-            .strip("\n;")
-            .split(";"),
-        )
+        statements = printed.replace("TO collector", "TO n6_stranger").strip("\n;").split(";")
+        execute(new_database, *statements)
         lock_when_free(journal)
         put(journal, 1)
         journal.commit(b"state")
@@ -269,7 +258,7 @@ class TestUrl:
     def test_nobody_there(self, url: str, make_journal: MakeJournal) -> None:
         """A server that is not there is named, and so is what to look at."""
         away = with_login(url, "u:s3cret").rpartition(":")[0] + ":1/d"
-        with pytest.raises(StateError, match=r":1/d .*refused.*see that the database runs") as caught:
+        with pytest.raises(StateError, match=r":1/d .*refused.*see that it runs") as caught:
             make_journal(url=away).lock()
         assert "s3cret" not in str(caught.value)
 

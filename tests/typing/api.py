@@ -65,11 +65,12 @@ class MyFeedCollector(CollectorWithStateMixin, BaseCollector):
 
 
 def errors(error: N6StatefulError) -> int:
-    """Every error bears the exit code that a scheduler sees."""
+    """Every error has the exit code that a scheduler sees."""
     for cls in (ConfigError, PublishError, SourceError, StateError, StateLockedError):
         assert_type(cls.exit_code, int)
     if isinstance(error, PublishError):
-        assert_type(error.undelivered[0].message_id, str)
+        assert_type(error.delivered, int)
+        assert_type(error.unreachable, bool)
     return error.exit_code
 
 

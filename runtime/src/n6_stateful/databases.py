@@ -104,9 +104,8 @@ class PostgreSQL:
         self.errors: tuple[type[Exception], ...] = (self._driver.Error, OSError)
         self.key = name
         self._database = unquote(url.path[1:])
-        self.where = f"{url.scheme} {url.hostname}:{url.port or ''}/{self._database} {name}".replace(
-            ":/", "/"
-        )
+        place = f"{url.hostname}:{url.port}" if url.port else url.hostname
+        self.where = f"{url.scheme} {place}/{self._database} {name}"
         login: dict[str, Any] = {"host": url.hostname, "port": url.port}
         login |= {"user": unquote(url.username or ""), "password": unquote(url.password or "")}
         self._login = {option: value for option, value in login.items() if value}
@@ -202,7 +201,10 @@ class PostgreSQL:
     def explain(self, exc: Exception) -> tuple[str, str]:
         """What happened, and what to do."""
         text = " ".join(str(exc.args[-1] if exc.args else exc).split())
-        return text, "see that the database runs, and that [journal] url and the user's rights are right"
+        return (
+            text,
+            "see that it runs, and that [journal] url and the user's rights (`state schema`) are right",
+        )
 
 
 class MariaDB(PostgreSQL):

@@ -25,10 +25,6 @@ from __future__ import annotations
 import argparse
 import glob
 import json
-import logging
-import os
-import re
-import socket
 import sys
 import time
 from collections.abc import Mapping, Sequence
@@ -37,13 +33,10 @@ from pathlib import Path
 from tempfile import NamedTemporaryFile
 from typing import Any, NamedTuple
 
-from n6_stateful import __version__
 from n6_stateful.converters import seconds
 from n6_stateful.errors import ConfigError, StateError
 from n6_stateful.journal import Backlog, Journal, journals_in
 from n6_stateful.masking import masked_url_text
-
-LOGGER = logging.getLogger(__name__)
 
 OK, WARNING, CRITICAL, UNKNOWN = range(4)
 LEVELS = ("OK", "WARNING", "CRITICAL", "UNKNOWN")
@@ -51,15 +44,6 @@ AHEAD = 300  # seconds by which another machine's clock may be ahead
 HOUR, DAY = 3600, 86_400
 KILLED = "did not end: it was killed, or the machine stopped"
 LONGEST_TEXT = 200
-MOST_WARNINGS = 20
-ATTRIBUTES = {
-    "messages": "published_count",
-    "bytes": "published_bytes",
-    "delivered": "delivered_count",
-    "state_before": "loaded_number",
-    "state_after": "state_number",
-    "warnings": "left_out",
-}
 
 
 def one_line(text: str) -> str:
@@ -78,86 +62,6 @@ def data_size(size: int) -> str:
     """`999 bytes`, `12 kB`, `3 MB`."""
     power = min((len(str(size)) - 1) // 3, 3)
     return f"{size / 1000**power:,.0f} {('kB', 'MB', 'GB')[power - 1]}" if power else counted(size, "byte")
-
-
-class Recorder(logging.Handler):
-    """Writes the record of one run of `collector`, which began at `started`; it also collects warnings.
-
-    What cannot be recorded is a warning, and does not fail a run that was good.
-    """
-
-    def __init__(self, collector: Any, started: float) -> None:
-        super().__init__(logging.WARNING)
-        self._collector = collector
-        self._options = getattr(collector, "config_full", {}).get("monitoring", {})
-        self._log: list[str] = []
-        self.before: dict[str, Any] = {}  # the record of the run before
-        self.record: dict[str, Any] = {"start": round(started, 3), "end": None, "exit_code": None}
-        self.record |= {"host": socket.gethostname(), "pid": os.getpid(), "version": __version__}
-        self.record |= {"outcome": "in progress", "expect_every": self._options.get("expect_every", "")}
-
-    def emit(self, record: logging.LogRecord) -> None:
-        """Keep the text of a warning."""
-        if len(self._log) < MOST_WARNINGS:
-            self._log.append(one_line(record.getMessage()))
-
-    def is_repeat(self, exit_code: int, error: str) -> bool:
-        """Whether all runs since the last outcome that was printed, a day ago at most, ended in this way."""
-        outcome = _outcome({"exit_code": exit_code, "error": one_line(error), "log": self._log})
-        for run in reversed(self._collector.journal.runs()):
-            if run["start"] != self.record["start"]:
-                if _outcome(run) != outcome:
-                    return False
-                if run.get("printed"):
-                    return bool(run["start"] > time.time() - DAY)
-        return False
-
-    def begin(self) -> None:
-        """Record that the run has begun; the journal is open."""
-        journal = self._collector.journal
-        self.record["locked"] = journal.is_locked
-        try:
-            self.before = next(iter(journal.runs(1)), {})
-            journal.put_run(self.record["start"], self.record)
-        except StateError as exc:
-            LOGGER.warning("the beginning of this run could not be recorded: %s", exc)
-
-    def end(self, exit_code: int, error: str = "", *, printed: bool = False) -> None:
-        """Record how the run has ended, and write the metrics."""
-        collector, record, before = self._collector, self.record, self.before
-        for key, attribute in ATTRIBUTES.items():
-            record[key] = getattr(collector, attribute, 0)
-        outcome = {0: "ok", 130: "interrupted", 143: "interrupted"}.get(exit_code, "failed")
-        record |= {"end": round(time.time(), 3), "exit_code": exit_code, "outcome": outcome}
-        record |= {"error": one_line(error), "log": self._log, "printed": printed}
-        record["newest"] = self._newest() if exit_code == 0 else ""
-        record["first_run"] = before.get("first_run", record["start"])
-        is_kept = exit_code == 0 or record["state_after"] != record["state_before"]
-        brought_data = record["messages"] and is_kept
-        record["last_new_data"] = record["end"] if brought_data else before.get("last_new_data")
-        try:
-            journal = collector.journal
-            journal.open()
-            backlog = journal.backlog()
-            record |= {"waiting": backlog.messages, "refused": backlog.refused}
-            journal.put_run(record["start"], record)
-            if directory := self._options.get("textfile_dir"):
-                write_metrics(Path(directory).expanduser(), journal)
-        except (StateError, OSError) as exc:
-            if str(exc) not in error:
-                LOGGER.warning("this run could not be recorded: %s", exc)
-
-    def _newest(self) -> str:
-        try:
-            return one_line(getattr(self._collector, "describe_state", str)())
-        except Exception as exc:  # a collector may have its own
-            LOGGER.warning("describe_state() failed: %s: %s", type(exc).__name__, one_line(str(exc)))
-            return ""
-
-
-def _outcome(run: Mapping[str, Any]) -> str:
-    """What a run has ended with; figures in texts may change."""
-    return re.sub(r"\d+", "0", f"{run['exit_code']} {run.get('error')} {run.get('log')}")
 
 
 class Health(NamedTuple):
@@ -319,21 +223,17 @@ def check_running(health: Health, limits: Limits) -> Check:
 
 
 def check_waiting(health: Health, limits: Limits) -> Check:
-    """How many messages wait, and for how long."""
+    """How many messages wait, for how long, and whether anything still runs that could deliver them."""
     count, oldest = health.backlog.messages, health.backlog.oldest
     if oldest is None:
         return Check(OK, "", f"outbox_waiting={count};;;0")
     text = f"{count:,} {'message waits' if count == 1 else 'messages wait'} in the outbox, since {{}}"
     check = _age("outbox_oldest", oldest, text, health.now, limits.warning, limits.critical)
-    return check._replace(perfdata=f"outbox_waiting={count};;;0 {check.perfdata}")
-
-
-def check_abandoned(health: Health, limits: Limits) -> Check:
-    """Whether messages wait, and nothing runs any more that could deliver them."""
-    idle = health.now - (health.last.get("end") or health.last.get("start") or 0)
-    if health.backlog.messages and not health.running and idle >= max(DAY, limits.critical):
-        return Check(CRITICAL, "messages wait, and the collector has not run for a day (`outbox deliver`)")
-    return Check(OK)
+    check = check._replace(perfdata=f"outbox_waiting={count};;;0 {check.perfdata}")
+    if health.running or health.now - health.last.get("start", 0) < max(DAY, limits.critical):
+        return check
+    text = f"{check.text}; the collector has not run for a day (`outbox deliver`)"
+    return check._replace(level=CRITICAL, text=text)
 
 
 def check_refused(health: Health, limits: Limits) -> Check:
@@ -370,7 +270,6 @@ CHECKS = (
     check_new_data,
     check_running,
     check_waiting,
-    check_abandoned,
     check_refused,
     check_left_out,
     check_broken,

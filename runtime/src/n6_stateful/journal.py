@@ -40,12 +40,12 @@ if TYPE_CHECKING:
 
 JOURNAL_SPEC = """
 [journal]
-url = :: str
-url_file = :: str
-timeout = 30 :: float
-directory = ~/.n6cache :: path
-outbox_max_mib = 4096 :: int
-keep_runs = 1000 :: int
+url = :: str                     ; postgresql://... or mysql://...; empty: a file beside the state file
+url_file = :: str                ; a file that has this URL, such as a mounted secret
+timeout = 30 :: float            ; seconds for connecting to a server, and for each of its answers
+directory = ~/.n6cache :: path   ; of the journal, for a collector without `cache_dir`
+outbox_max_mib = 4096 :: int     ; of a journal that is a file: beyond that, `publish_output` fails
+keep_runs = 1000 :: int          ; how many records of runs are kept
 """
 DEFAULTS = {"url": "", "url_file": "", "timeout": 30.0, "outbox_max_mib": 4096, "keep_runs": 1000}
 
@@ -288,9 +288,9 @@ class Journal(JournalSession):
         """
         select = "SELECT pickle, sha256 FROM n6_state WHERE name = ? AND number = ?"
         for pickle, sha256 in self._select(select, self._key, number):
-            if hashlib.sha256(pickle).hexdigest() != sha256:
-                raise DamagedError(f"{self.where}: state {number} is damaged")
-            return bytes(pickle)
+            if isinstance(pickle, bytes) and hashlib.sha256(pickle).hexdigest() == sha256:
+                return pickle
+            raise DamagedError(f"{self.where}: state {number} is damaged")
         raise StateError(f"{self.where}: there is no state {number} (any more)")
 
     def mark_filed(self, number: int) -> None:

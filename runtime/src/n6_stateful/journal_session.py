@@ -103,12 +103,9 @@ class JournalSession:
         with self._errors(NOTHING):
             self._engine.prepare()
         if not self.exists():
-            outcome, statements = NOTHING, []
-            if not self._has_tables:
-                outcome += "" if self.is_file else "; `state schema` prints what an administrator can run"
-                statements = TABLES.format(**self._engine.types).strip().split(";")
-            with self._transaction(outcome):
-                for statement in statements:
+            tables = "" if self._has_tables else TABLES.format(**self._engine.types)
+            with self._transaction(NOTHING):
+                for statement in filter(str.strip, tables.split(";")):
                     self._execute(statement)
                 head = f"INSERT INTO n6_collector VALUES (?, ?, 0, 0, ?) {self._engine.or_ignore}"  # noqa: S608
                 self._execute(head, self._key, os.urandom(16).hex(), url)

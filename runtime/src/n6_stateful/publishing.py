@@ -119,8 +119,21 @@ class QueuedBase:
         return False
 
     def open_journal(self) -> Journal:
-        """The journal, ready for commits."""
-        self.journal.open()
+        """The journal, ready for commits.
+
+        Raises:
+            StateError: it cannot be used; or it is in a database, and messages wait in one in a file.
+        """
+        with no_corruption(self.journal):
+            self.journal.open()
+        path = self.journal_path()
+        if not self.journal.is_file and path.exists():
+            waiting = configured_journal({}, path).backlog().messages
+            if waiting:
+                raise StateError(
+                    f"{path}: {waiting} messages wait there; nothing was published; deliver them first, with "
+                    "`outbox deliver` and without the `url` in [journal]"
+                )
         return self.journal
 
     def journal_opened(self) -> None:

@@ -22,7 +22,7 @@ from urllib.parse import quote
 from n6_stateful.errors import StateError
 
 APPLICATION_ID = 0x6E364A4E  # "n6JN", in the header of the file
-# Without `secure_delete=OFF`, some systems' SQLite overwrites what is deleted, and needs as much room for that.
+# Without the last one, some systems' SQLite overwrites what is deleted, and needs as much room for that.
 NEW_FILE = ("page_size=16384", "auto_vacuum=INCREMENTAL")  # later, the second one would write each time
 PRAGMAS = ("synchronous=EXTRA", "secure_delete=OFF")
 FREE_PAGES = 64  # that many may stay free, 1 MiB

@@ -99,8 +99,10 @@ class CollectorHarness:
     def state(self) -> Any:
         """The state that was saved last; None if there is none."""
         for journal in journals_in(self.directory / "cache"):
-            for generation in journal.generations():
-                return pickle.loads(journal.pickle(generation.number))
+            states = [journal.pickle(generation.number) for generation in journal.generations()[:1]]
+            journal.unlock()
+            if states:
+                return pickle.loads(states[0])
         return None
 
     def run(
@@ -261,10 +263,11 @@ class CollectorHarness:
         members |= _stubs(original, source) | {"set_configuration": set_configuration}
         members |= {"__module__": original.__module__, "__qualname__": original.__qualname__}
         wanted = settings.Settings(config_paths=tuple(map(str, self.config_paths)), output=output)
-        text = io.StringIO()
+        printed = io.BytesIO()
+        text = io.TextIOWrapper(printed, encoding="utf-8", write_through=True)
         with settings.use(wanted), redirect_stdout(text), redirect_stderr(text):
             exit_code = main(type(original.__name__, (original,), members), list(argv))
-        return RunResult([], exit_code, text.getvalue())
+        return RunResult([], exit_code, printed.getvalue().decode(errors="replace"))
 
 
 def _checked(result: RunResult) -> RunResult:

@@ -20,7 +20,7 @@ from n6_stateful import settings
 from n6_stateful.collector import AbstractBaseCollector
 from n6_stateful.command.failures import failure_of, report
 from n6_stateful.command.parser import parse
-from n6_stateful.errors import N6StatefulError
+from n6_stateful.errors import N6StatefulError, StateError
 from n6_stateful.interruption import signals_raise
 from n6_stateful.masking import masked_url_text
 
@@ -69,8 +69,13 @@ def _handled(collector_class: type[AbstractBaseCollector], args: Namespace) -> i
         code: int = resolve_name(f"n6_stateful.command.{args.handler}")(collector, args)
         sys.stdout.flush()
         return code
+    except OSError as exc:  # of a run, the collector's own code raised it
+        if args.handler == "run.run" or isinstance(exc, BrokenPipeError):
+            raise
+        where = exc.filename or "standard output"
+        raise StateError(f"{where}: {exc.strerror}; nothing was changed") from exc
     finally:
-        if hasattr(collector, "journal"):
+        if "journal" in vars(collector):  # it was needed
             collector.journal.unlock()
 
 

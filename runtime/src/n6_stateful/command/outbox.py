@@ -31,9 +31,11 @@ def list_(collector: Any, args: Namespace) -> int:
 
 def show(collector: Any, args: Namespace) -> int:
     """Write one message's body, as it is, to standard output, and the rest to standard error."""
-    message = _wanted(collector.journal, args.id)
+    journal: Journal = collector.journal
+    message = next((waiting for waiting in journal.waiting() if waiting.id == args.id), None)
+    if message is None:
+        raise _no_message(journal, args.id)
     print(json.dumps(_about(message), indent=2), file=sys.stderr)
-    sys.stdout.flush()
     sys.stdout.buffer.write(message.body)
     sys.stdout.buffer.flush()
     return 0
@@ -57,9 +59,11 @@ def drop(collector: Any, args: Namespace) -> int:
     journal.lock()
     dropped = {
         waiting.id: _line(waiting)
-        for waiting in ([_wanted(journal, args.id)] if args.id else journal.waiting())
-        if not args.refused or waiting.refused is not None
+        for waiting in journal.waiting()
+        if waiting.id in args.ids or args.all or (args.refused and waiting.refused is not None)
     }
+    if missing := set(args.ids) - set(dropped):
+        raise _no_message(journal, min(missing))
     question = f"No run will deliver what is dropped. Drop {_counted(len(dropped))}?"
     confirm(args, "\n".join([*dropped.values(), question]))
     journal.delivered(list(dropped))
@@ -72,11 +76,8 @@ def _counted(messages: int) -> str:
     return counted(messages, "message")
 
 
-def _wanted(journal: Journal, id: int) -> Waiting:
-    for waiting in journal.waiting():
-        if waiting.id == id:
-            return waiting
-    raise N6StatefulError(f"no message {id} waits in {journal.where}; see `outbox list`")
+def _no_message(journal: Journal, id: int) -> N6StatefulError:
+    return N6StatefulError(f"no message {id} waits in {journal.where}; nothing was done; see `outbox list`")
 
 
 def _line(waiting: Waiting) -> str:

@@ -16,7 +16,8 @@ def plot(runs: Sequence[Mapping[str, Any]], title: str, now: float, file: Path) 
     """Draw the runs into `file`: the messages of good runs, and the failures, over time until `now`.
 
     Raises:
-        ConfigError: matplotlib is not installed, or cannot write such a file.
+        ConfigError: matplotlib is not installed, or does not know that kind of file.
+        OSError: the file cannot be written.
     """
     logging.getLogger("matplotlib").setLevel(logging.WARNING)  # its first run on a machine logs about fonts
     try:
@@ -46,8 +47,8 @@ def plot(runs: Sequence[Mapping[str, Any]], title: str, now: float, file: Path) 
     axes.spines[["top", "right"]].set_visible(False)
     try:
         figure.savefig(file, dpi=150)
-    except (ValueError, OSError) as exc:
-        raise ConfigError(f"{file}: cannot be written: {exc}") from exc
+    except ValueError as exc:
+        raise ConfigError(f"{file}: {exc}") from exc
 
 
 def _date(seconds: float) -> Any:

@@ -11,8 +11,9 @@ from pathlib import Path
 from typing import Any
 
 from n6_stateful.command.failures import Failure, failure_of, report
+from n6_stateful.command.recording import Recorder
 from n6_stateful.errors import ConfigError, N6StatefulError, PublishError, StateError, StateLockedError
-from n6_stateful.health import Limits, Recorder, counted, data_size
+from n6_stateful.health import Limits, counted, data_size
 from n6_stateful.interruption import raise_if_interrupted
 
 
@@ -25,7 +26,8 @@ def run(collector: Any, args: Namespace) -> int:
         raise_if_interrupted()  # the collector may have swallowed it
     else:
         failure = _run_recorded(collector, Recorder(collector, started), args)
-    if failure.exit_code in (0, PublishError.exit_code):
+    committed = failure.exit_code == PublishError.exit_code and not collector.journal.buffered
+    if failure.exit_code == 0 or committed:
         print(closing_line(collector, time.time() - started, is_dry=args.dry_run))
     return failure.exit_code
 

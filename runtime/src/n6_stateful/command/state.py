@@ -10,7 +10,6 @@ import difflib
 import json
 import os
 import pickle
-import shlex
 import shutil
 import subprocess
 import sys
@@ -114,26 +113,18 @@ def export(collector: Any, args: Namespace) -> int:
         sys.stdout.buffer.write(data)
         sys.stdout.buffer.flush()
         return 0
-    try:
-        with open(args.file, "wb", opener=lambda path, flags: os.open(path, flags, 0o600)) as file:
-            file.write(data)
-    except OSError as exc:
-        raise StateError(f"{args.file}: cannot be written: {exc.strerror}") from exc
+    with open(args.file, "wb", opener=lambda path, flags: os.open(path, flags, 0o600)) as file:
+        file.write(data)
     print(f"exported the state to {args.file} ({len(data):,} bytes)")
     return 0
 
 
 def import_(collector: Any, args: Namespace) -> int:
-    """Save what is in a file: JSON, a text of n6's oldest mixins, a pickle, or a state file."""
+    """Save what is in a file: JSON, a pickle, or a state file."""
     before = _to_replace(collector)
-    try:
-        data = sys.stdin.buffer.read() if args.file == "-" else Path(args.file).read_bytes()
-    except OSError as exc:
-        raise StateError(f"{args.file}: cannot be read: {exc.strerror}; nothing was changed") from exc
+    data = sys.stdin.buffer.read() if args.file == "-" else Path(args.file).read_bytes()
     if args.file.endswith(".json"):
         state = _from_json(data, args.file)
-    elif args.file.endswith(".txt"):
-        state = data.decode("utf-8", "surrogateescape")  # str(state), in n6's oldest mixins
     else:
         try:
             state = collector.read_file(data, args.file)
@@ -149,14 +140,12 @@ def edit(collector: Any, args: Namespace) -> int:
     text = _as_json(state)
     file = Path(tempfile.mkdtemp(prefix="n6-state-"), "state.json")  # editors leave files beside it
     editor = os.environ.get("VISUAL") or os.environ.get("EDITOR") or "vi"
+    file.write_bytes(text)
+    if code := subprocess.call([*editor.split(), str(file)]):
+        raise StateError(f"{editor} ended with {code}; nothing was changed")
+    edited = file.read_bytes()
     try:
-        file.write_bytes(text)
-        subprocess.run([*shlex.split(editor), str(file)], check=True)
-        edited = file.read_bytes()
-    except (OSError, ValueError, subprocess.CalledProcessError) as exc:
-        raise StateError(f"{editor}: {exc}; nothing was changed; set EDITOR") from exc
-    try:
-        _save(collector, before, state if edited == text else _from_json(edited, "the edited state", state))
+        _save(collector, before, state if edited == text else _from_json(edited, "the edited state"))
     except StateError as exc:
         raise StateError(f"{exc}; fix it, then `state import {file}`") from exc
     shutil.rmtree(file.parent)
@@ -235,11 +224,9 @@ def _as_json(state: Any) -> bytes:
     return (json.dumps(typed_json.dump(state), indent=2) + "\n").encode()
 
 
-def _from_json(data: bytes, name: str, like: Any = None) -> Any:
+def _from_json(data: bytes, name: str) -> Any:
     try:
         state = typed_json.load(json.loads(data))
     except (ValueError, RecursionError) as exc:
         raise StateError(f"{name}: not a state as JSON: {exc}; nothing was changed") from exc
-    if like is not None and type(state) is not type(like):
-        raise StateError(f"{name}: {type(state).__name__}, not {type(like).__name__}; nothing was changed")
     return state

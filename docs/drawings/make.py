@@ -227,9 +227,9 @@ class Group(NamedTuple):
 
 
 GROUPS = {
-    "testing": Group("the pytest plugin", "testing", 24, 24, 912),
-    "command": Group("the console command", "command", 24, 128, 420, 86),
-    "bases": Group("shapes", "bases", 516, 128, 420, 86),
+    "testing": Group("the pytest plugin", "testing", 24, 24, 912, 58),
+    "command": Group("the console command", "command", 24, 116, 420, 104),
+    "bases": Group("shapes", "bases", 516, 116, 420, 104),
     "health": Group("records, status, metrics", "health", 24, 270, 420),
     "collector": Group("the classes of n6's guide", "collector state publishing pickles", 516, 270, 420),
     "delivery": Group("the outbox to RabbitMQ, through pika", "delivery broker", 516, 376, 420),

@@ -368,15 +368,15 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--json", action="store_true", help="as JSON, one collector a line; times in seconds")
     args = parser.parse_args(argv)
     now = time.time()
-    found = [describe(journal, now) for directory in args.directories for journal in journals_in(directory)]
-    found.sort(key=lambda about: (-LEVELS.index(about["status"]), about["name"]))
-    lines = [HEADER, *(_columns(about, now) for about in found)]
+    rows = [describe(journal, now) for directory in args.directories for journal in journals_in(directory)]
+    rows.sort(key=lambda about: (-LEVELS.index(about["status"]), about["name"]))
+    lines = [HEADER, *(_columns(about, now) for about in rows)]
     widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
     if args.json:
-        print(*map(json.dumps, found), sep="\n")
+        print(*map(json.dumps, rows), sep="\n")
     for line in () if args.json else lines:
         print("  ".join(text.ljust(width) for text, width in zip(line, widths, strict=True)).rstrip())
-    return max((LEVELS.index(about["status"]) for about in found), default=UNKNOWN)
+    return max((LEVELS.index(about["status"]) for about in rows), default=UNKNOWN)
 
 
 if __name__ == "__main__":

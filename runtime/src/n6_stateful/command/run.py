@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import sys
 import time
 from argparse import Namespace
 from collections.abc import Callable
@@ -15,12 +16,20 @@ from n6_stateful.command.recording import Recorder
 from n6_stateful.errors import ConfigError, N6StatefulError, PublishError, StateError, StateLockedError
 from n6_stateful.health import Limits, counted, data_size
 from n6_stateful.interruption import raise_if_interrupted
+from n6_stateful.message import Message
+
+SHOWN_BYTES = 200  # of a body, in a dry run
 
 
 def run(collector: Any, args: Namespace) -> int:
     """Run the collector, record the run, and print one closing line."""
     started = time.time()
     failure = Failure(0, "")
+    if args.dry_run:
+        shown = range(args.limit or sys.maxsize)
+        collector.show_message = lambda message: (
+            collector.published_count in shown and print(as_text(message))
+        )
     if args.dry_run or not hasattr(collector, "open_journal"):
         collector.run_handling()
         raise_if_interrupted()  # the collector may have swallowed it
@@ -56,6 +65,17 @@ def _run_recorded(collector: Any, recorder: Recorder, args: Namespace) -> Failur
     if failure.exit_code:
         report(args, failure)
     return failure
+
+
+def as_text(message: Message) -> str:
+    """A message of a dry run; of a long body, the beginning."""
+    lines = [f"{message.exchange} {message.routing_key} ({data_size(len(message.body))})"]
+    lines += [f"  {name}: {value}" for name, value in sorted(message.properties.items())]
+    body = message.body[:SHOWN_BYTES].decode("utf-8", "backslashreplace")
+    for line in body.splitlines():
+        lines.append("  | " + "".join(char if char.isprintable() else repr(char)[1:-1] for char in line))
+    more = len(message.body) - SHOWN_BYTES
+    return "\n".join(lines) + (f"\n  | ... and {more:,} bytes more" if more > 0 else "")
 
 
 def closing_line(collector: Any, seconds: float, *, is_dry: bool | None = False) -> str:

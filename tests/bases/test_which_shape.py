@@ -72,17 +72,8 @@ class TestRows:
         assert bodies(running, obtain_orig_data=lambda self: orig) == [b"2026-01-01,192.0.2.1"]
         assert "left out" not in caplog.text
 
-    def test_quoted(self, tmp_path: Path) -> None:
-        """A row over several lines is one, and goes out as it came."""
-        running = Running(collector("BaseTimeOrderedRowsCollector", "split_orig("), tmp_path)
-        orig = b'# a "comment\n\n2026-01-01,"one\n\n""row""\n2026"\n2026-01-02,two'
-        for expected in ([orig.partition(b"\n\n")[2]], []):
-            assert bodies(running, obtain_orig_data=lambda self: orig) == expected
-        more = orig + b'\n2026-01-03,"th\nree"\n'
-        assert bodies(running, obtain_orig_data=lambda self: more) == [b'2026-01-03,"th\nree"']
-
     def test_half_a_row(self, server: Server, tmp_path: Path) -> None:
-        """It is taken when it is whole."""
+        """It is published when it is whole."""
         base, example = "BaseDownloadingTimeOrderedRowsCollector", "obtain_orig_data("
         running = Running(collector(base, example), tmp_path, f"url = {server.url()}")
         server.says["/feed"] = answer(b"2026-01-01,one\n2026-01-02,t")
@@ -134,14 +125,6 @@ class TestList:
                 running.run()
         server.says["/feed"] = answer(b"192.0.2.1\n")
         assert bodies(running) == [b"192.0.2.1\n"]
-
-    def test_empty(self, server: Server, tmp_path: Path) -> None:
-        """An empty list is published once."""
-        cls = collector("BaseDownloadingListCollector", DATA_BODY + "answer")
-        running = Running(cls, tmp_path, f"url = {server.url()}")
-        server.says["/feed"] = answer(b"")
-        assert bodies(running) == [b"# the list is empty\n"]
-        assert bodies(running) == []
 
 
 class TestEmail:

@@ -359,11 +359,8 @@ class BaseTimeOrderedRowsCollector(StatefulBaseCollector, BaseTwoPhaseCollector)
             return self.comparable_time(self.extract_row_time(row))
 
         rows.sort(key=moment)
-        return [
-            row
-            for _, ties in groupby(rows, moment)
-            for row in {self.row_key(row): row for row in ties}.values()
-        ]
+        ties = ({self.row_key(row): row for row in same_time} for _, same_time in groupby(rows, moment))
+        return [row for rows_by_key in ties for row in rows_by_key.values()]
 
     def _check(self, window: Window, fresh: int) -> None:
         """Say what is odd about the rows; for the errors see `get_fresh_rows_only`."""

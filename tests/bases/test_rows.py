@@ -15,7 +15,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from n6_stateful import CollectorError, ConfigError, NothingNew, SourceError, StateError
-from n6_stateful.bases import row_lines
+from n6_stateful.bases import row_lines, row_window
 from n6_stateful.bases.row_window import DIGEST_SIZE
 from n6_stateful.bases.rows import BaseDownloadingTimeOrderedRowsCollector, BaseTimeOrderedRowsCollector
 from n6_stateful.testing import MakeCollectorHarness
@@ -389,6 +389,17 @@ class TestLateness:
             remembered = sum(map(len, late.state["window_rows"].values())) / DIGEST_SIZE
             assert remembered <= 4 * 60
         assert late.state["window_begin"] == datetime(2026, 1, 1, 21, 59)
+
+    @pytest.mark.parametrize("step", [1, -1, 7])
+    def test_large_first_run(self, step: int, late: Running, monkeypatch: pytest.MonkeyPatch) -> None:
+        """Of a long history only the window is remembered, whatever its order."""
+        monkeypatch.setattr(row_window, "_FEW", 10)
+        begin = datetime(2026, 1, 1)
+        feed = [f"{begin + timedelta(minutes=number)},a" for number in range(500)]
+        shown = feed[::step] if step < 2 else [feed[number * step % 500] for number in range(500)]
+        assert run(late, *shown) == feed
+        assert sum(map(len, late.state["window_rows"].values())) == DIGEST_SIZE * 121
+        assert run(late, *shown) == []
 
     def test_turned_on(self, tmp_path: Path) -> None:
         """Rows from before it was set, or made longer, are not published twice."""

@@ -9,6 +9,7 @@ from typing import Any
 from n6_stateful.bases.row_times import jumps, kind
 
 DIGEST_SIZE = 16
+_FEW = 10_000
 
 
 class Window:
@@ -42,6 +43,7 @@ class Window:
         self._begin_before = begin_before
         self._packs: dict[Any, bytes] = {}  # digests of the rows of a run, by the newest time among them
         self._recent: dict[bytes, Any] = {}  # the times of this run's, by their digests
+        self._most_recent = 2 * _FEW
         self._ordinals: list[Any] = [] if newest is None else [newest]
 
     def load(self, begin: Any, packs: Mapping[Any, bytes] | None) -> None:
@@ -85,8 +87,13 @@ class Window:
             if (key := key_of(row)) is None:
                 self.count -= 1
                 continue
-            if self._begin_before is not None and not self._is_first(_digest(moment, key), moment, seen):
-                continue
+            if self._begin_before is not None:
+                digest = _digest(moment, key)
+                if digest in seen or digest in self._recent:
+                    continue
+                self._recent[digest] = moment
+                if len(self._recent) > self._most_recent:
+                    self._forget(newest_time)
             # Only rows with the same time can be the same: those side by side are told apart here.
             if moment != last:
                 if last is not None:
@@ -103,11 +110,11 @@ class Window:
         self.newest, self.newest_time, self.newest_rows = newest, newest_time, newest_rows
         return fresh
 
-    def _is_first(self, digest: bytes, moment: Any, seen: set[bytes]) -> bool:
-        if digest in seen or digest in self._recent:
-            return False
-        self._recent[digest] = moment
-        return True
+    def _forget(self, newest_time: Any) -> None:
+        """Of a long history most rows are too old to be remembered in the end."""
+        begin = self._begin_before(newest_time) if self._begin_before else None
+        self._recent = {digest: moment for digest, moment in self._recent.items() if moment >= begin}
+        self._most_recent = 2 * max(len(self._recent), _FEW)
 
     def remembered(self) -> tuple[Any, dict[Any, bytes]] | None:
         """Since when all rows are remembered, and their digests, for `load`; None if there is no window."""

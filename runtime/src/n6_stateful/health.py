@@ -46,10 +46,14 @@ KILLED = "did not end: it was killed, or the machine stopped"
 LONGEST_TEXT = 200
 
 
+def printable(line: str) -> str:
+    """A line that has no power over a terminal."""
+    return line if line.isprintable() else ascii(line)[1:-1]
+
+
 def one_line(text: str) -> str:
     """The first line of `text`, not too long, without secrets and control characters."""
-    line = masked_url_text(text.partition("\n")[0])
-    line = line if line.isprintable() else ascii(line)[1:-1]
+    line = printable(masked_url_text(text.partition("\n")[0]))
     return line if len(line) <= LONGEST_TEXT else f"{line[: LONGEST_TEXT - 3]}..."
 
 

@@ -21,7 +21,7 @@ from pprint import pformat
 from typing import Any
 
 from n6_stateful.command import typed_json
-from n6_stateful.command.confirm import confirm
+from n6_stateful.command.failures import confirm
 from n6_stateful.errors import N6StatefulError, PublishError, StateError, StateLockedError
 from n6_stateful.health import counted, moved_aside
 from n6_stateful.journal import schema as journal_schema

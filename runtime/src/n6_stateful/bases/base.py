@@ -124,7 +124,7 @@ class BaseCollector(CollectorConfigMixin, collector.BaseCollector):
     _conn_params_dict: ClassVar = {"heartbeat_interval": 30}  # n6 4.x's AMQP collector looks there
 
     def __new__(cls, **kwargs: Any) -> Any:
-        """As in n6, a method `get_arg_parser` of the instance is called before `__init__`: it may keep things."""
+        """As in n6, `get_arg_parser` may be an instance method, which is called before `__init__`."""
         made = super().__new__(cls)
         if inspect.isfunction(inspect.getattr_static(cls, "get_arg_parser")):
             made.get_arg_parser()

@@ -194,9 +194,11 @@ class BaseTimeOrderedRowsCollector(StatefulBaseCollector, BaseTwoPhaseCollector)
             begin = getattr(type(newest), "fromisoformat", type(newest))(to)
             is_earlier = self.comparable_time(begin) <= self.comparable_time(newest)
         except (*UNREADABLE, TypeError) as exc:
-            raise StateError(f"{to!r} is no time like the newest one, {newest!r}: {exc}") from exc
+            raise StateError(
+                f"{to!r} is not a time like the newest one, {newest!r}: {exc}; nothing was changed"
+            ) from exc
         if not is_earlier:
-            raise StateError(f"{to!r} is later than the newest time, {newest!r}, or another form of time")
+            raise StateError(f"{to!r} is later than the newest time, {newest!r}; nothing was changed")
         kept = {key: value for key, value in state.items() if key not in ("window_begin", "window_rows")}
         return kept | {
             self._NEWEST_ROW_TIME_STATE_KEY: begin,

@@ -70,11 +70,3 @@ class TestList:
             running.run()
         server.says["/list"] = answer(b"192.0.2.1\n", f"Content-Type: {content_type}", 'ETag: "1"')
         assert [message.body for message in running.run()] == [b"192.0.2.1\n"]
-
-    def test_empty(self, tmp_path: Path, server: Server) -> None:
-        """An empty list is an error, or nothing new if the class says so; the one before stays in force."""
-        server.says["/list"] = answer(b"")
-        running = Running(ListCollector, tmp_path, f"url = {server.url('/list')}")
-        with pytest.raises(SourceError, match="empty body"):
-            running.run()
-        assert running.run(allow_empty_body=True) == []

@@ -15,8 +15,8 @@ from typing import Any
 import pytest
 
 from n6_stateful import PublishError, SourceError, StateError
+from n6_stateful.bases.answer import DownloadError
 from n6_stateful.bases.emails import BaseSimpleEmailCollector, ParsedMail
-from n6_stateful.bases.http import DownloadError
 from n6_stateful.errors import Terminated
 from n6_stateful.journal import Journal
 from tests.bases.running import Running

@@ -146,6 +146,15 @@ class SimpleRowsCollector(BaseTimeOrderedRowsCollector):
         return extract_field_from_csv_row(row, column_index=1)
     def clean_row_time(self, raw_row_time):
         return raw_row_time.replace(', ', ' ')
+
+
+class PickingRowsCollector(SimpleRowsCollector):
+    def obtain_input_pile(self):
+        self._state = self.load_state()
+        rows = self.all_rows_from_orig_data(self.obtain_orig_data())
+        return self.get_fresh_rows_only(rows) or None
+    def generate_input_data_dicts(self, rows, /):
+        yield {'fresh_rows': rows}
 # fmt: on
 
 
@@ -282,6 +291,8 @@ CONFIG = """
 [MyStatefulCollector]
 state_dir = {tmp}/state
 [SimpleRowsCollector]
+state_dir = {tmp}/state
+[PickingRowsCollector]
 state_dir = {tmp}/state
 [SetCollector]
 state_dir = {tmp}/state
@@ -456,6 +467,13 @@ class TestState:
         """`_state` is `state`: the run's record, too, can tell how far it is."""
         assert [run(SetCollector).state, run(SetCollector).state] == [[None], [None, None]]
         assert memory.bodies == [b"1", b"2"]
+
+    def test_once(self, memory: MemoryBroker, caplog: pytest.LogCaptureFixture) -> None:
+        """A collector that loads the state where its base has loaded it already gets that one."""
+        assert run(PickingRowsCollector).state["newest_row_time"] == "2026-01-01 00:00"
+        assert caplog.text.count("there is no state yet") == 1
+        run(PickingRowsCollector)
+        assert len(memory.bodies) == 1
 
     def test_not_allowed(self, memory: MemoryBroker, monkeypatch: pytest.MonkeyPatch) -> None:
         """With a state that cannot be saved nothing is published, however often it is tried."""

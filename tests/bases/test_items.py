@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from n6_stateful import CollectorError, ConfigError, NothingNew, SourceError, StateError
+from n6_stateful import CollectorError, NothingNew, SourceError, StateError
 from n6_stateful.bases.items import KEY_SIZE, VERSION_SIZE, BaseSeenItemsCollector
 from tests.bases.running import Running
 
@@ -70,11 +70,6 @@ class TestSeen:
         assert run(running, [], hour=4 * HOURS) == []
         assert running.state["seen"] == {}
 
-    def test_pause(self, running: Running) -> None:
-        """What the source still shows is not new, however long nobody looked."""
-        run(running, [("a", 1)], hour=0)
-        assert run(running, [("a", 1)], hour=100 * HOURS) == []
-
     def test_channel(self, running: Running) -> None:
         """The channel may depend on the item; the state's name does not."""
         run(running, [("a", 1)])
@@ -84,12 +79,6 @@ class TestSeen:
         """The state holds 16 bytes an item."""
         run(running, [(str(number), 1) for number in range(1_000)])
         assert sum(map(len, running.state["seen"].values())) == 1_000 * (KEY_SIZE + VERSION_SIZE)
-
-    @pytest.mark.parametrize("value", ["soon", "10", "-1d", ""])
-    def test_forget_after(self, value: str, tmp_path: Path) -> None:
-        """A forget_after that is not a length of time is one clear error."""
-        with pytest.raises(ConfigError, match="forget_after"):
-            run(Running(ItemsCollector, tmp_path, f"forget_after = {value}"), [("a", 1)])
 
 
 class TestKeys:
@@ -122,11 +111,6 @@ class TestKeys:
             assert running.left_out == 2
         assert run(running, [wrap("ab"), wrap("ab")], **members) == []
         assert running.left_out == 0
-
-    def test_no_version(self, running: Running) -> None:
-        """An item without a version is published once."""
-        shown = [run(running, [("a", 1)], item_version=lambda self, item: None) for _ in range(2)]
-        assert shown == [[b"a 1"], []]
 
     def test_changing_items(self, running: Running) -> None:
         """Items that are there only until the next one is asked for are published as they were."""

@@ -48,11 +48,6 @@ class TestPages:
         assert running.records() == [record.encode() for record in records(count)]
         assert len(running.arrived) == count
 
-    def test_growing(self, running: Running) -> None:
-        """A later run goes on from the cursor."""
-        running.run(records=records(4))
-        assert [message.body for message in running.run(records=records(6))] == [b"record 4", b"record 5"]
-
     @pytest.mark.parametrize("save", [1, 2, 3, 4])
     def test_killed(self, save: int, running: Running) -> None:
         """A run that is killed at any page is gone on with at that page."""
@@ -234,11 +229,6 @@ class TestCursor:
         with pytest.raises(CollectorError, match="a list of records, not one"):
             running.run(download_page=lambda self, cursor: Page(answer, 1, False))
         assert running.arrived == []
-
-    def test_last_page(self, running: Running) -> None:
-        """What to do about a last page without a cursor is said."""
-        with pytest.raises(SourceError, match="its last record's id or time"):
-            running.run(download_page=lambda self, cursor: Page(["record"], None, False))
 
     def test_half_a_character(self, running: Running) -> None:
         """What JSON can hold and UTF-8 cannot is no obstacle."""

@@ -44,6 +44,7 @@ An exception is raised instead, a function takes the method's place, and `...` l
 
 from typing import Any
 
+from n6_stateful.bases.answer import Answer, DownloadError
 from n6_stateful.bases.base import (
     PAGE,
     BaseCollector,
@@ -57,7 +58,6 @@ from n6_stateful.bases.base import (
 from n6_stateful.bases.downloading import BaseDownloadingCollector
 from n6_stateful.bases.emails import BaseSimpleEmailCollector
 from n6_stateful.bases.feeds import BaseFeedCollector
-from n6_stateful.bases.http import Answer, DownloadError
 from n6_stateful.bases.items import BaseSeenItemsCollector
 from n6_stateful.bases.lists import BaseDownloadingListCollector
 from n6_stateful.bases.pages import BasePagedCollector, CursorForgottenError, Page

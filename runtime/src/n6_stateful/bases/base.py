@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import argparse
 import copy
 import csv
 import inspect
@@ -13,11 +12,14 @@ from operator import attrgetter
 from pathlib import Path
 from textwrap import dedent
 from types import ModuleType
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from n6_stateful import collector
 from n6_stateful.errors import CollectorError
 from n6_stateful.state import CollectorWithStateMixin
+
+if TYPE_CHECKING:
+    import argparse
 
 # The names in n6's guide and in n6 4.x for things of which there can be only one.
 TWINS = (
@@ -122,9 +124,10 @@ class BaseCollector(CollectorConfigMixin, collector.BaseCollector):
     _conn_params_dict: ClassVar = {"heartbeat_interval": 30}  # n6 4.x's AMQP collector looks there
 
     def __new__(cls, **kwargs: Any) -> Any:
-        """As in n6, the parser of the arguments is made before `__init__`, and may be kept in `self`."""
+        """As in n6, `get_arg_parser` may be an instance method, which is called before `__init__`."""
         made = super().__new__(cls)
-        made.get_arg_parser()
+        if inspect.isfunction(inspect.getattr_static(cls, "get_arg_parser")):
+            made.get_arg_parser()
         return made
 
     def __init__(self, **kwargs: Any) -> None:
@@ -152,6 +155,8 @@ class BaseCollector(CollectorConfigMixin, collector.BaseCollector):
     def get_arg_parser(cls) -> argparse.ArgumentParser:
         """A parser to which arguments of the collector's own can be added. It may be an instance method, too,
         which is called before `__init__`."""
+        import argparse
+
         return argparse.ArgumentParser(add_help=False, allow_abbrev=False)
 
     # A run

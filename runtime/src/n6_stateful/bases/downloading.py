@@ -8,9 +8,10 @@ from contextlib import contextmanager
 from datetime import datetime
 from typing import Any
 
+from n6_stateful.bases.answer import Answer, as_datetime
 from n6_stateful.bases.base import BaseCollector
-from n6_stateful.bases.http import Answer, as_datetime, download
 from n6_stateful.errors import NothingNew
+from n6_stateful.extras import needs_extra
 from n6_stateful.progress import Progress
 
 
@@ -126,6 +127,10 @@ class BaseDownloadingCollector(BaseCollector):
             DownloadError: there is no whole answer.
             ConfigError: requests or stamina is not installed.
         """
+        try:
+            from n6_stateful.bases.http import download
+        except ImportError as exc:
+            raise needs_extra("a download", "http", exc) from exc
         config, progress = self.config, Progress("downloading")
         headers = {name.title(): value for name, value in config["base_request_headers"].items()}
         headers |= {name.title(): value for name, value in (custom_request_headers or {}).items()}

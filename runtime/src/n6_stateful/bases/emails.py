@@ -18,8 +18,8 @@ from functools import cached_property
 from hashlib import blake2b
 from typing import Any, cast
 
+from n6_stateful.bases.answer import DownloadError
 from n6_stateful.bases.base import PAGE
-from n6_stateful.bases.http import DownloadError
 from n6_stateful.bases.text import decoded
 from n6_stateful.bases.two_phase import BaseSimpleCollector
 from n6_stateful.errors import N6StatefulError, PublishError, SourceError, Terminated

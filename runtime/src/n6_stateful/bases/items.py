@@ -85,15 +85,14 @@ class BaseSeenItemsCollector(StatefulBaseCollector):
         Raises:
             StateError: it does not have one.
         """
-        digest = blake2b(
-            key.encode("utf-8", "surrogatepass"), digest_size=KEY_SIZE, key=state["secret"]
-        ).digest()
+        name = key.encode("utf-8", "surrogatepass")
+        digest = blake2b(name, digest_size=KEY_SIZE, key=state["secret"]).digest()
         kept = {
             hour: b"".join(mark for (mark,) in _MARKS.iter_unpack(marks) if mark[:KEY_SIZE] != digest)
             for hour, marks in state["seen"].items()
         }
         if kept == state["seen"]:
-            raise StateError(f"the state has no item with the key {key!r}: it was not seen, or is forgotten")
+            raise StateError(f"the state has no item with the key {key!r}; nothing was changed")
         return {**state, "seen": {hour: marks for hour, marks in kept.items() if marks}}
 
     def start_publishing(self) -> None:

@@ -100,7 +100,7 @@ class BasePagedCollector(StatefulBaseCollector):
         except ValueError:
             new = None
         if not isinstance(new, type(cursor) if cursor is not None else str):
-            raise StateError(f"{to!r} is not a cursor like the present one, {cursor!r}")
+            raise StateError(f"{to!r} is not a cursor like the present one, {cursor!r}; nothing was changed")
         return {**state, "cursor": new, "seen": set()}
 
     def start_publishing(self) -> None:

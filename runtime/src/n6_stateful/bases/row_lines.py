@@ -1,4 +1,4 @@
-"""Where a row ends: at a line break, or at one outside the quotes of CSV."""
+"""Where a row ends: at a line break, or at one outside the quotes of CSV; and where a message ends."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import csv
 import sys
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
+from itertools import chain
 from typing import Any
 
 _PIECE = 1 << 20
@@ -17,12 +18,16 @@ def lines_of(text: str) -> Iterator[str]:
     >>> list(lines_of("a\\r\\nb\\u2028c\\n"))
     ['a', 'b\\u2028c']
     """
-    begin = 0
-    while begin < len(text):
-        end = text.find("\n", begin + _PIECE) + 1 or len(text)
-        lines = text[begin:end].replace("\r\n", "\n").removesuffix("\r").split("\n")
-        yield from lines if lines[-1] else lines[:-1]
-        begin = end
+
+    def pieces() -> Iterator[list[str]]:
+        begin = 0
+        while begin < len(text):
+            end = text.find("\n", begin + _PIECE) + 1 or len(text)
+            lines = text[begin:end].replace("\r\n", "\n").removesuffix("\r").split("\n")
+            yield lines if lines[-1] else lines[:-1]
+            begin = end
+
+    return chain.from_iterable(pieces())
 
 
 def csv_rows(
@@ -65,3 +70,22 @@ def csv_rows(
             hopeless = max(hopeless, end - 1)
             leave_out("lines that are not CSV, left out", f"line {begin + 1}: {line!r:.100}")
             begin += 1
+
+
+def split_by_size(rows: list[Any], limit: int) -> Iterator[list[Any]]:
+    """The rows in lists which, joined by line breaks, have at most `limit` bytes as UTF-8, or are one row."""
+    try:
+        size_of: Callable[[Any], int] = len if all(map(str.isascii, rows)) else _size
+    except TypeError:  # they are not texts
+        size_of = _size
+    begin = size = 0
+    for end, row in enumerate(rows):
+        size += size_of(row) + 1
+        if size > limit + 1 and end > begin:
+            yield rows[begin:end]
+            begin, size = end, size_of(row) + 1
+    yield rows[begin:]
+
+
+def _size(row: Any) -> int:
+    return len(str(row).encode("utf-8", "surrogateescape"))

@@ -9,6 +9,7 @@ from typing import Any
 from n6_stateful.bases.row_times import jumps, kind
 
 DIGEST_SIZE = 16
+_FEW = 10_000
 
 
 class Window:
@@ -24,7 +25,7 @@ class Window:
     Attributes:
         newest, newest_time, newest_rows: what they are by now.
         kind: of what kind the times are.
-        count: how many rows have come by.
+        count: how many rows have a time, for whoever counts them.
         is_sorted: whether the new ones were in order.
     """
 
@@ -42,6 +43,7 @@ class Window:
         self._begin_before = begin_before
         self._packs: dict[Any, bytes] = {}  # digests of the rows of a run, by the newest time among them
         self._recent: dict[bytes, Any] = {}  # the times of this run's, by their digests
+        self._most_recent = 2 * _FEW
         self._ordinals: list[Any] = [] if newest is None else [newest]
 
     def load(self, begin: Any, packs: Mapping[Any, bytes] | None) -> None:
@@ -58,6 +60,10 @@ class Window:
             self._packs = dict(packs)
             self._begin = max(begin, self._begin_before(self.newest_time))
 
+    def is_past(self, moment: Any) -> bool:
+        """Whether a row with that time comes too late."""
+        return bool(self._begin is not None and moment < self._begin)
+
     def only_new(
         self, timed: Iterable[tuple[Any, Any, Any]], key_of: Callable[[Any], Hashable | None]
     ) -> list[Any]:
@@ -65,10 +71,11 @@ class Window:
         without an order; oldest first if `is_sorted`.
 
         Args:
-            timed: of each row its comparable time, its time, and itself.
+            timed: of each row that is not `past` its comparable time, its time, and itself.
             key_of: what tells a row from others with its time; None to leave it out.
         """
-        begin, before, known = self._begin, self.newest, self.newest_rows
+        before, known = self.newest, self.newest_rows
+        newest, newest_time, newest_rows = self.newest, self.newest_time, self.newest_rows
         seen = {
             digests[at : at + DIGEST_SIZE]
             for digests in self._packs.values()
@@ -77,40 +84,37 @@ class Window:
         fresh: list[Any] = []
         last, tied, rises, falls = None, {}, True, True
         for moment, row_time, row in timed:
-            self.count += 1
-            if begin is not None and moment < begin:
-                continue
             if (key := key_of(row)) is None:
                 self.count -= 1
                 continue
-            if moment == before and key in known:
-                continue
-            if self._begin_before is not None and not self._is_first(_digest(moment, key), moment, seen):
-                continue
-            # Only rows with the same time can be the same: those side by side are told apart here.
-            if moment == last:
-                if key in tied:
+            if self._begin_before is not None:
+                digest = _digest(moment, key)
+                if digest in seen or digest in self._recent:
                     continue
-                tied[key] = row
-            else:
+                self._recent[digest] = moment
+                if len(self._recent) > self._most_recent:
+                    self._forget(newest_time)
+            # Only rows with the same time can be the same: those side by side are told apart here.
+            if moment != last:
                 if last is not None:
                     rises, falls = rises and moment > last, falls and moment < last
-                last, tied = moment, {key: row}
-            if self.newest is None or moment > self.newest:
-                self.newest, self.newest_time, self.newest_rows = moment, row_time, tied
-            elif moment == self.newest:
-                self.newest_rows[key] = row
-            fresh.append(row)
+                last, tied = moment, newest_rows if moment == newest else known if moment == before else {}
+                if newest is None or moment > newest:
+                    newest, newest_time, newest_rows = moment, row_time, tied
+            if key not in tied:
+                tied[key] = row
+                fresh.append(row)
         if falls:
             fresh.reverse()
         self.is_sorted = rises or falls
+        self.newest, self.newest_time, self.newest_rows = newest, newest_time, newest_rows
         return fresh
 
-    def _is_first(self, digest: bytes, moment: Any, seen: set[bytes]) -> bool:
-        if digest in seen or digest in self._recent:
-            return False
-        self._recent[digest] = moment
-        return True
+    def _forget(self, newest_time: Any) -> None:
+        """Of a long history most rows are too old to be remembered in the end."""
+        begin = self._begin_before(newest_time) if self._begin_before else None
+        self._recent = {digest: moment for digest, moment in self._recent.items() if moment >= begin}
+        self._most_recent = 2 * max(len(self._recent), _FEW)
 
     def remembered(self) -> tuple[Any, dict[Any, bytes]] | None:
         """Since when all rows are remembered, and their digests, for `load`; None if there is no window."""

@@ -5,14 +5,14 @@ from __future__ import annotations
 import csv
 import logging
 from collections import Counter
-from collections.abc import Hashable, Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import suppress
 from datetime import datetime
 from itertools import chain, groupby, islice
 from typing import Any
 
 from n6_stateful.bases.downloading import BaseDownloadingCollector, looks_like_html
-from n6_stateful.bases.row_lines import csv_rows, lines_of
+from n6_stateful.bases.row_lines import csv_rows, lines_of, split_by_size
 from n6_stateful.bases.row_times import comparable, earlier, is_usable, kind, tomorrow
 from n6_stateful.bases.row_window import Window
 from n6_stateful.bases.shape import StatefulBaseCollector, checked
@@ -22,6 +22,7 @@ from n6_stateful.errors import CollectorError, NothingNew, SourceError, StateErr
 LOGGER = logging.getLogger(__name__)
 
 DIGEST_SIZE = 16
+USABLE, TOO_LATE = "usable", "too late"
 SAMPLE = 1000  # rows that show what kind the times of a file are
 _VALID_FOR = "newest_row_time"
 UNREADABLE = (ValueError, LookupError, ArithmeticError, csv.Error)
@@ -127,8 +128,8 @@ class BaseTimeOrderedRowsCollector(StatefulBaseCollector, BaseTwoPhaseCollector)
     def should_row_be_used(self, row: Any) -> bool:
         """Whether it is more than blanks or a comment, which begins with `#`."""
         try:
-            return not row.startswith("#") and row != "" and not row.isspace()
-        except AttributeError:
+            return row != "" and row[0] != "#" and not row.isspace()
+        except (AttributeError, LookupError, TypeError):
             raise CollectorError(
                 f"rows are {type(row).__name__}, not str: write should_row_be_used() for them"
             ) from None
@@ -193,9 +194,11 @@ class BaseTimeOrderedRowsCollector(StatefulBaseCollector, BaseTwoPhaseCollector)
             begin = getattr(type(newest), "fromisoformat", type(newest))(to)
             is_earlier = self.comparable_time(begin) <= self.comparable_time(newest)
         except (*UNREADABLE, TypeError) as exc:
-            raise StateError(f"{to!r} is no time like the newest one, {newest!r}: {exc}") from exc
+            raise StateError(
+                f"{to!r} is not a time like the newest one, {newest!r}: {exc}; nothing was changed"
+            ) from exc
         if not is_earlier:
-            raise StateError(f"{to!r} is later than the newest time, {newest!r}, or another form of time")
+            raise StateError(f"{to!r} is later than the newest time, {newest!r}; nothing was changed")
         kept = {key: value for key, value in state.items() if key not in ("window_begin", "window_rows")}
         return kept | {
             self._NEWEST_ROW_TIME_STATE_KEY: begin,
@@ -229,16 +232,8 @@ class BaseTimeOrderedRowsCollector(StatefulBaseCollector, BaseTwoPhaseCollector)
         if self.type == "blacklist":
             yield {"fresh_rows": input_pile}
             return
-        limit = int(self.max_message_mib * 2**20)
-        rows: list[Any] = []
-        size = 0
-        for row in input_pile:
-            size += (more := _size(row) + 1)
-            if size > limit + 1 and rows:
-                yield {"fresh_rows": rows}
-                rows, size = [], more
-            rows.append(row)
-        yield {"fresh_rows": rows}
+        for rows in split_by_size(list(input_pile), int(self.max_message_mib * 2**20)):
+            yield {"fresh_rows": rows}
 
     def get_output_data_body(self, *, source: str, **processed_data: Any) -> Any:
         """`output_data_from_fresh_rows`."""
@@ -284,34 +279,49 @@ class BaseTimeOrderedRowsCollector(StatefulBaseCollector, BaseTwoPhaseCollector)
         return window
 
     def _timed(self, all_rows: Iterable[Any], window: Window) -> Iterator[tuple[Any, Any, Any]]:
-        """The comparable time, the time, and the row itself, of each row whose time can be used."""
+        """The comparable time, the time, and the row itself, of each row that does not come too late."""
         rows = iter(all_rows)
         sample = [] if window.kind else list(islice(rows, SAMPLE))
         expected = window.kind or self._usual_kind(sample)
-        extract_row_time, last, problem, moment, latest = self.extract_row_time, None, "", None, tomorrow()
+        is_used, pick, clean = self.should_row_be_used, self.pick_raw_row_time, self.clean_row_time
+        if type(self).extract_row_time is not BaseTimeOrderedRowsCollector.extract_row_time:
+            is_used, pick, clean = bool, self.extract_row_time, lambda row_time: row_time  # type: ignore[assignment]
+        count, latest, last, row_time, moment, verdict = 0, tomorrow(), None, None, None, ""
         for row in chain(sample, rows):
             try:
-                row_time = extract_row_time(row)
-                if row_time is None:
+                raw_row_time = pick(row) if is_used(row) else None
+                if raw_row_time is None:
                     continue
-                if row_time != last:
-                    moment, problem = self.comparable_time(row_time), ""
-                    if kind(moment) is not expected:
-                        problem = "rows whose time has another form than the others', left out"
-                    elif expected is datetime and moment <= latest:
-                        pass  # as nearly all of them are
-                    elif not self.is_row_time_possible(row_time):
-                        problem = "rows whose time is more than a day ahead, or is not a time, left out"
-                    elif expected is not datetime:
-                        window.note(moment)
-                    last = row_time
+                if raw_row_time != last:  # many rows one after the other have the same
+                    row_time = clean(raw_row_time)
+                    moment, verdict = self._judged(row_time, window, expected, latest)
+                    last = raw_row_time
             except UNREADABLE:
+                last = None
                 self.leave_out("rows whose time cannot be read, left out", f"{row!r:.100}")
                 continue
-            if problem:
-                self.leave_out(problem, f"{row!r:.100}")
-            else:
+            if verdict is TOO_LATE:
+                count += 1
+            elif verdict is USABLE:
+                count += 1
                 yield moment, row_time, row
+            elif verdict:
+                self.leave_out(verdict, f"{row!r:.100}")
+        window.count += count
+
+    def _judged(self, row_time: Any, window: Window, expected: type, latest: datetime) -> tuple[Any, str]:
+        """The comparable time, and what is to become of rows with that time: if it is none of these two, why
+        they are left out; empty if they say so themselves."""
+        if row_time is None:
+            return None, ""
+        moment = self.comparable_time(row_time)
+        if kind(moment) is not expected:
+            return moment, "rows whose time has another form than the others', left out"
+        if not (expected is datetime and moment <= latest) and not self.is_row_time_possible(row_time):
+            return moment, "rows whose time is more than a day ahead, or is not a time, left out"
+        if expected is not datetime:
+            window.note(moment)
+        return moment, TOO_LATE if window.is_past(moment) else USABLE
 
     def _usual_kind(self, sample: list[Any]) -> type:
         """The kind of most of their times; of points in time if that is undecided."""
@@ -340,18 +350,19 @@ class BaseTimeOrderedRowsCollector(StatefulBaseCollector, BaseTwoPhaseCollector)
             key = None
         if key is None:
             self.leave_out("rows whose key cannot be read, left out", f"{row!r:.100}")
-        return checked("row_key()", key, Hashable)
+        try:
+            hash(key)
+        except TypeError as exc:
+            raise CollectorError(f"row_key() must return what can be a key of a dict: {exc}") from None
+        return key
 
     def _oldest_first(self, rows: list[Any]) -> list[Any]:
         def moment(row: Any) -> Any:
             return self.comparable_time(self.extract_row_time(row))
 
         rows.sort(key=moment)
-        return [
-            row
-            for _, ties in groupby(rows, moment)
-            for row in {self.row_key(row): row for row in ties}.values()
-        ]
+        ties = ({self.row_key(row): row for row in same_time} for _, same_time in groupby(rows, moment))
+        return [row for rows_by_key in ties for row in rows_by_key.values()]
 
     def _check(self, window: Window, fresh: int) -> None:
         """Say what is odd about the rows; for the errors see `get_fresh_rows_only`."""
@@ -432,8 +443,3 @@ class BaseDownloadingTimeOrderedRowsCollector(BaseDownloadingCollector, BaseTime
     def is_expected(self, content_type: str, beginning: bytes) -> bool:
         """Whether it is not HTML."""
         return not looks_like_html(content_type, beginning)
-
-
-def _size(row: Any) -> int:
-    text = row if isinstance(row, str) else str(row)
-    return len(text) if text.isascii() else len(text.encode("utf-8", "surrogateescape"))

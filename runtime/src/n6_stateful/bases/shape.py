@@ -22,6 +22,8 @@ class StatefulBaseCollector(StatefulCollectorMixin, BaseCollector):
         left_out: how many rows or items of this run were left out, or failed.
     """
 
+    _is_running = False
+
     def __init__(self, **kwargs: Any) -> None:
         super().__init__(**kwargs)
         self._forget_left_out()
@@ -43,8 +45,16 @@ class StatefulBaseCollector(StatefulCollectorMixin, BaseCollector):
         """Load the state, publish, and save the state."""
         self._forget_left_out()
         self.state = self.load_state()
-        super().run()
+        self._is_running = True
+        try:
+            super().run()
+        finally:
+            self._is_running = False
         self.save_state(self.state)
+
+    def load_state(self) -> Any:
+        """As in the base class; within `run`, which has loaded it, `state`."""
+        return self.state if self._is_running else super().load_state()
 
     def leave_out(self, what: str, example: str) -> None:
         """Count a row or an item that is not published.

@@ -2,9 +2,10 @@
 
     python benchmarks/bases.py [COUNT]
 
-Each measurement is a process of its own, from the file or the keys to the saved state; the output keeps
-nothing. Memory is the peak of the process above what it had before it read the file, or with the keys, as
-the system counts it. A first run over items is not compared: it publishes a message for each.
+Each measurement is a process of its own, from the file or the keys to the saved state; what it publishes is
+thrown away: what the journal costs, `benchmarks/delivery.py` shows. Memory is the peak of the process above
+what it had before it read the file, or with the keys, as the system counts it. A first run over items is not
+compared: it publishes a message for each.
 """
 
 from __future__ import annotations
@@ -27,7 +28,6 @@ from typing import Any
 
 from n6_stateful import settings
 from n6_stateful.bases import BaseSeenItemsCollector, BaseTimeOrderedRowsCollector
-from n6_stateful.testing import MemoryOutput
 
 NEW = 1000
 ROUNDS = 5
@@ -35,14 +35,14 @@ SPEC = "[bench]\nsource = bench\ncache_dir = {}\n"
 DECLARED = "[bench]\nsource :: str\ncache_dir :: path\n"
 
 
-class Nowhere(MemoryOutput):
-    """Takes every message and keeps none."""
+class Bench:
+    """What it publishes is thrown away."""
 
-    def publish(self, message: Any) -> None:
-        """Forget it."""
+    def publish_output(self, *args: Any) -> str:
+        return ""
 
 
-class Rows(BaseTimeOrderedRowsCollector):
+class Rows(Bench, BaseTimeOrderedRowsCollector):
     source_channel = "rows"
     config_spec = DECLARED
     file = Path()
@@ -57,7 +57,7 @@ class Rows(BaseTimeOrderedRowsCollector):
         return raw_row_time
 
 
-class Items(BaseSeenItemsCollector):
+class Items(Bench, BaseSeenItemsCollector):
     source_channel = "items"
     config_spec = DECLARED
     keys: list[str] = []
@@ -111,7 +111,7 @@ def by_class(cls: Any, directory: Path) -> None:
     """A run of the collector."""
     config = directory / "60_bench.conf"
     config.write_text(SPEC.format(directory / "cache"))
-    with settings.use(settings.Settings(config_paths=(str(config),), output=Nowhere())):
+    with settings.use(settings.Settings(config_paths=(str(config),), output="amqp://nowhere/")):
         cls().run_handling()
 
 
@@ -166,7 +166,7 @@ def compare(kind: str, count: int) -> None:
                         write_rows(count + NEW * again, here / "feed")
                     argv = [str(count), "--measure", what, str(again), str(here)]
                     done = subprocess.run(
-                        [sys.executable, __file__, *argv], capture_output=True, text=True, check=True
+                        [sys.executable, __file__, *argv], stdout=subprocess.PIPE, text=True, check=True
                     )
                     seconds, memory = map(float, done.stdout.split())
                     taken.setdefault((what, again), []).append((seconds, memory))

@@ -39,7 +39,12 @@ napoleon_numpy_docstring = False
 napoleon_use_ivar = True  # or the fields of a tuple would be described twice
 python_display_short_literal_types = True
 
+smartquotes_action = "q"  # `...` is typed so
+highlight_language = "none"
+
 html_theme = "furo"
+html_static_path = ["_static"]
+html_css_files = ["wide.css"]
 html_title = "n6-stateful"
 html_copy_source = False
 html_show_sphinx = False

@@ -227,9 +227,9 @@ class Group(NamedTuple):
 
 
 GROUPS = {
-    "testing": Group("the pytest plugin", "testing", 24, 24, 912),
-    "command": Group("the console command", "command", 24, 128, 420, 86),
-    "bases": Group("shapes", "bases", 516, 128, 420, 86),
+    "testing": Group("the pytest plugin", "testing", 24, 24, 912, 58),
+    "command": Group("the console command", "command", 24, 116, 420, 104),
+    "bases": Group("shapes", "bases", 516, 116, 420, 104),
     "health": Group("records, status, metrics", "health", 24, 270, 420),
     "collector": Group("the classes of n6's guide", "collector state publishing pickles", 516, 270, 420),
     "delivery": Group("the outbox to RabbitMQ, through pika", "delivery broker", 516, 376, 420),
@@ -258,30 +258,35 @@ def group_of(module: str) -> str:
 
 
 def uses() -> tuple[dict[str, set[str]], set[tuple[str, str]]]:
-    """Which groups a group imports, and the pairs of groups where that happens only when it is needed."""
-    eager: dict[str, set[str]] = {key: set() for key in GROUPS}
-    lazy = set()
+    """Which groups further down a group uses, and the pairs of groups where that goes the other way."""
+    down: dict[str, set[str]] = {key: set() for key in GROUPS}
+    other_way = set()
     for item in imports():
         user, used = group_of(item.importer), group_of(item.imported)
-        if user and used and user != used:
-            if item.lazy:
-                lazy.add((user, used))
-            else:
-                eager[user].add(used)
-    return eager, {(user, used) for user, used in lazy if used not in eager[user]}
+        if not user or not used or user == used:
+            continue
+        if GROUPS[user].y < GROUPS[used].y:
+            down[user].add(used)
+        elif item.lazy:
+            other_way.add((user, used))
+        else:
+            raise SystemExit(
+                f"docs/drawings/make.py: {item.importer} imports {item.imported}, which is above it"
+            )
+    return down, other_way
 
 
-def needed(eager: dict[str, set[str]]) -> list[tuple[str, str]]:
+def needed(down: dict[str, set[str]]) -> list[tuple[str, str]]:
     """The pairs without those that follow from others."""
 
     def reachable(key: str) -> set[str]:
-        return eager[key] | {further for used in eager[key] for further in reachable(used)}
+        return down[key] | {further for used in down[key] for further in reachable(used)}
 
     return [
         (user, used)
         for user in GROUPS
         for used in GROUPS
-        if used in eager[user] and not any(used in reachable(other) for other in eager[user] - {used})
+        if used in down[user] and not any(used in reachable(other) for other in down[user] - {used})
     ]
 
 
@@ -320,10 +325,10 @@ def module_map() -> str:
         place = (group.x, group.y, group.width, group.height)
         kind = "state" if key in CORE else "box"
         boxes[key] = Box(*place, group.title, wrapped(names, group.width), kind, "code")
-    eager, lazy = uses()
+    down, other_way = uses()
     parts = [part for box in boxes.values() for part in box.draw()]
-    parts += [between(boxes[user], boxes[used]) for user, used in needed(eager)]
-    parts += [between(boxes[user], boxes[used], "dotted", -60) for user, used in sorted(lazy)]
+    parts += [between(boxes[user], boxes[used]) for user, used in needed(down)]
+    parts += [between(boxes[user], boxes[used], "dotted", -60) for user, used in sorted(other_way)]
     about = "An arrow points to what is used; those that follow from others are left out. Green: the core."
     parts.append(text(24, 680, about, "faint"))
     parts.append(

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import base64
 import io
-import os
+import re
 import subprocess
 import sys
 from datetime import datetime
@@ -13,13 +14,14 @@ from typing import Any
 
 import pytest
 
-from n6_stateful import PublishError, SourceError
+from n6_stateful import PublishError, SourceError, StateError
+from n6_stateful.bases.answer import DownloadError
 from n6_stateful.bases.emails import BaseSimpleEmailCollector, ParsedMail
 from n6_stateful.errors import Terminated
-from n6_stateful.output.forwarding import forward
-from n6_stateful.output.spool import Spool
-from n6_stateful.testing import MemoryOutput
+from n6_stateful.journal import Journal
 from tests.bases.running import Running
+
+HEAD = b"From: a@b.example\nContent-Type: multipart/mixed; boundary=b\n\n"
 
 
 class MailCollector(BaseSimpleEmailCollector):
@@ -47,20 +49,15 @@ def mail(text: str = "a,b\n", message_id: str = "<1@feed.example>") -> bytes:
 
 
 @pytest.fixture
-def running(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Running:
-    running = Running(MailCollector, tmp_path)
-
-    def give(raw: bytes) -> None:
-        monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(raw)))
-
-    running.give = give  # type: ignore[attr-defined]
-    return running
+def running(tmp_path: Path) -> Running:
+    return Running(MailCollector, tmp_path)
 
 
-def run(running: Any, raw: bytes) -> Any:
+def run(running: Running, raw: bytes, **members: Any) -> Any:
     """What arrives of a mail on standard input."""
-    running.give(raw)
-    return running.run()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(raw)))
+        return running.run(**members)
 
 
 class TestMessage:
@@ -76,17 +73,7 @@ class TestMessage:
             "meta": {"mail_time": "2026-01-02 03:04:05", "mail_subject": "Daily scans: ż"}
         }
 
-    def test_spooled_twins(self, running: Running, tmp_path: Path) -> None:
-        """A spool keeps a mail once, though it was forwarded, and other mails have come since."""
-        spool = Spool(tmp_path / "spool")
-        output = MemoryOutput()
-        for number in (1, 2, 1, 3, 2):
-            running.give(mail(f"{number}", f"<{number}@feed.example>"))  # type: ignore[attr-defined]
-            running.run(make_output=lambda self: spool)
-            forward(spool, output)
-        assert [message.body for message in output.delivered] == [b"1\n", b"2\n", b"3\n"]
-
-    def test_twins(self, running: Running) -> None:
+    def test_repeated(self, running: Running) -> None:
         """A mail that is delivered again has the same id; another mail with the same text has another."""
         first, again, other = (
             run(running, raw)[0].properties["message_id"]
@@ -94,54 +81,55 @@ class TestMessage:
         )
         assert first == again != other
 
-    def test_nothing(self, running: Any) -> None:
+    def test_nothing(self, running: Running) -> None:
         """A mail that holds nothing to publish is no error."""
-        running.give(mail())
-        assert running.run(obtain_data_body=lambda self: None) == []
+        assert run(running, mail(), obtain_data_body=lambda self: None) == []
+
+    def test_few_headers(self, running: Running) -> None:
+        """A mail without Date, From or Subject is still a mail."""
+        assert [message.body for message in run(running, b"To: me@feed.example\n\ntext\n")] == [b"text\n"]
 
 
-class TestTryAgain:
-    """What whoever delivers the mail goes by."""
+class TestExitCode:
+    """What the mail server goes by: with 75 it keeps the mail, with another code it sends it back."""
 
-    def test_broker_down(self, running: Running, monkeypatch: pytest.MonkeyPatch) -> None:
-        """A broker that is down asks for the mail to be delivered again, not to be sent back."""
-        running.give(mail())  # type: ignore[attr-defined]
-        with pytest.raises(PublishError) as caught:
-            running.run(make_output=lambda self: MemoryOutput(fails=True))
-        assert caught.value.exit_code == 75
-
-    def test_terminated(self, running: Running) -> None:
-        """So does a run that is ended on its way."""
-
-        def start_publishing(collector: Any) -> None:
-            raise Terminated
-
-        running.give(mail())  # type: ignore[attr-defined]
-        with pytest.raises(Terminated) as caught:
-            running.run(start_publishing=start_publishing)
-        assert caught.value.exit_code == 75
-
-    def test_others_refused(self, running: Running, caplog: pytest.LogCaptureFixture) -> None:
-        """What the broker has refused of other mails is told, and does not have this one sent back."""
-        output = MemoryOutput()
-        output.problem = "1 message is set apart"
-        running.give(mail())  # type: ignore[attr-defined]
-        problems = []
-
-        def run_handling(collector: Any) -> None:
-            MailCollector.run_handling(collector)
-            problems.append(collector.delivery_problem)
-
-        running.run(make_output=lambda self: output, run_handling=run_handling)
-        assert problems == [None]
-        assert "1 message is set apart" in caplog.text
-
-
-class TestNoMail:
-    """What is not a mail."""
+    def test_broker_down(self, running: Running, caplog: pytest.LogCaptureFixture) -> None:
+        """A mail that is safe in the outbox is done; the next run delivers it."""
+        running.broker.is_down = True
+        assert run(running, mail()) == []
+        assert "is down" in caplog.text
+        running.broker.is_down = False
+        run(running, mail(message_id="<2@feed.example>"))
+        assert len(running.arrived) == 2
 
     @pytest.mark.parametrize(
-        ("raw", "told"),
+        "error", [Terminated(), DownloadError("no answer", may_pass=True), StateError("full")]
+    )
+    def test_not_committed(self, error: BaseException, running: Running) -> None:
+        """What fails before the commit, and may go well later, asks for the mail to be delivered again."""
+
+        def start_publishing(collector: Any) -> None:
+            raise error
+
+        with pytest.raises(type(error)) as caught:
+            run(running, mail(), start_publishing=start_publishing)
+        assert getattr(caught.value, "exit_code", 0) == 75
+
+    @pytest.mark.parametrize("method", ["open", "put"])
+    def test_journal(self, method: str, running: Running, monkeypatch: pytest.MonkeyPatch) -> None:
+        """So does a journal that cannot be opened, or takes no more."""
+        error = StateError("no") if method == "open" else PublishError("no")
+
+        def fail(journal: Journal, *args: Any) -> None:
+            raise error
+
+        monkeypatch.setattr(type(running.make().journal), method, fail)
+        with pytest.raises(type(error)) as caught:
+            run(running, mail())
+        assert caught.value.exit_code == 75
+
+    @pytest.mark.parametrize(
+        ("raw", "expected"),
         [
             (b"", "is empty"),
             (b"\n \n", "is empty"),
@@ -150,23 +138,15 @@ class TestNoMail:
             (b"%PDF-1.4\nX: y\n\n", "is not a mail"),
         ],
     )
-    def test_garbage(self, raw: bytes, told: str, running: Running) -> None:
-        """It is one clear error, and nothing is published."""
-        with pytest.raises(SourceError, match=told):
+    def test_garbage(self, raw: bytes, expected: str, running: Running) -> None:
+        """What is not a mail is one clear error, which no second delivery repairs."""
+        with pytest.raises(SourceError, match=expected) as caught:
             run(running, raw)
+        assert caught.value.exit_code == 66
         assert running.arrived == []
 
-    def test_terminal(self, running: Running, monkeypatch: pytest.MonkeyPatch) -> None:
-        """At a terminal it does not wait for a mail to be typed."""
-        parent, child = os.openpty()
-        with os.fdopen(child) as terminal:
-            monkeypatch.setattr(sys, "stdin", terminal)
-            with pytest.raises(SourceError, match="no mail on standard input"):
-                running.run()
-        os.close(parent)
-
     def test_check(self, running: Running) -> None:
-        """Whoever only makes the collector, as `check` does, needs no mail."""
+        """A collector that is only made, as `check` does, needs no mail."""
         code = (
             "from n6_stateful import settings\n"
             "from tests.bases.test_emails import MailCollector\n"
@@ -178,30 +158,61 @@ class TestNoMail:
         assert done.returncode == 0
 
 
-class TestParsedMail:
-    """Looking into a mail."""
+class TestFindContent:
+    """Parts of a mail, by n6's criteria."""
 
-    def with_parts(self) -> ParsedMail:
+    @pytest.fixture
+    def parsed(self) -> ParsedMail:
         message = EmailMessage()
-        message["Subject"] = "café and more"
-        message.set_content("see https://feed.example/1")
+        message["Subject"] = "café   and more"
+        message["X-Report"] = "7"
+        message.set_content("see\nhttps://feed.example/1")
         message.add_alternative("<p>see</p>", subtype="html")
         message.add_attachment(b"PK\x03", maintype="application", subtype="zip", filename="report.zip")
-        return ParsedMail(bytes(message))
+        return ParsedMail.from_bytes(bytes(message).replace(b"\n", b"\r\n"))
 
-    def test_find(self) -> None:
-        """Parts are found by type, file name and content."""
-        parsed = self.with_parts()
-        assert parsed.get_subject() == "café and more"
-        assert parsed.get_utc_datetime() is None
-        assert parsed.find_content(content_type="text/html") == "<p>see</p>\n"
-        assert parsed.find_content(filename_regex=r"\.zip$") == b"PK\x03"
-        assert parsed.find_content(content_regex="https://") == "see https://feed.example/1\n"
-        assert parsed.find_content(content_type="text/csv") is None
-        assert parsed.find_content(content_type=["text/csv", "text/h*"]) == "<p>see</p>\n"
+    @pytest.mark.parametrize(
+        ("criteria", "expected"),
+        [
+            ({"content_type": "text/html"}, "<p>see</p>\n"),
+            ({"content_type": "TEXT/Html"}, "<p>see</p>\n"),
+            ({"content_type": ["text/csv", "text/h*"]}, "<p>see</p>\n"),
+            ({"content_type": "application"}, b"PK\x03"),
+            ({"content_type": "text/csv"}, None),
+            ({"content_type": None, "filename_regex": r"\.zip$"}, b"PK\x03"),
+            ({"filename_regex": [r"\.csv$", r"\.zip$"]}, b"PK\x03"),
+            ({"content_regex": "^https://"}, "see\nhttps://feed.example/1\n"),
+            ({"content_regex": "see.https"}, "see\nhttps://feed.example/1\n"),
+            ({"content_regex": re.compile("HTTPS", re.IGNORECASE)}, "see\nhttps://feed.example/1\n"),
+            ({"content_regex": "^https", "default_regex_flags": 0}, None),
+            ({"content_regex": rb"PK\x03"}, b"PK\x03"),
+            ({"content_regex": ["nothing", b"PK"]}, b"PK\x03"),
+            ({"content_type": "text/html", "decode": False}, b"<p>see</p>\r\n"),
+            ({"content_type": "text/html", "force_content_as": bytes}, b"<p>see</p>\r\n"),
+            ({"filename_regex": "zip", "force_content_as": "str"}, "PK\x03"),
+        ],
+    )
+    def test_find(self, criteria: dict[str, Any], expected: str | bytes | None, parsed: ParsedMail) -> None:
+        """By type, file name and content: `^` begins a line, `.` is any character, LF ends a line."""
+        assert parsed.find_content(**criteria) == expected
+
+    def test_several(self, parsed: ParsedMail) -> None:
+        """Several parts are an error that names the criteria, unless the first will do."""
         with pytest.raises(ValueError, match="2 parts for see; nothing was published"):
             parsed.find_content(content_regex="see")
         assert parsed.find_content(content_regex="see", ignore_extra_matches=True)
+
+    def test_headers(self, parsed: ParsedMail) -> None:
+        """The mail's headers are there by name; its subject is on one line, or as it came."""
+        assert parsed["x-report"] == "7"
+        assert parsed.get_subject() == "café and more"
+        assert parsed.get_subject(normalize_whitespace=False) == "café   and more"
+        assert (parsed.get_utc_datetime(), parsed.get_timestamp()) == (None, None)
+
+    def test_not_here(self, parsed: ParsedMail) -> None:
+        """What n6's mail has beyond that is an error that names the page."""
+        with pytest.raises(AttributeError, match=r"no 'ZIP' here; .*from-n6\.md"):
+            parsed.ZIP  # noqa: B018
 
     @pytest.mark.parametrize(
         ("header", "expected"),
@@ -209,46 +220,43 @@ class TestParsedMail:
     )
     def test_date(self, header: str, expected: datetime | None) -> None:
         """A date that cannot be read is none."""
-        raw = f"From: a@b.example\nDate: {header}\n\nx".encode()
-        assert ParsedMail(raw).get_utc_datetime() == expected
+        parsed = ParsedMail.from_bytes(f"From: a@b.example\nDate: {header}\n\nx".encode())
+        assert parsed.get_utc_datetime() == expected
+        assert parsed.get_timestamp() == (expected and 1767323045.0)
 
-    @pytest.mark.parametrize("charset", ["no-such-charset", "utf-8", "us-ascii"])
+
+class TestBrokenMails:
+    """Mails that break a standard, or were made to."""
+
+    @pytest.mark.parametrize(
+        "charset", ["no-such-charset", "utf-8", "us-ascii", "undefined", "idna", '"a\0b"']
+    )
     def test_charset(self, charset: str) -> None:
-        """Text in a character set that nobody knows, or that it is not in, is read as well as can be."""
+        """Text in a character set that does not exist, or that it is not in, is read as well as can be."""
         raw = f"From: a@b.example\nContent-Type: text/plain; charset={charset}\n\ncaf".encode() + b"\xe9"
-        assert str(ParsedMail(raw).find_content()).startswith("caf")
+        assert str(ParsedMail.from_bytes(raw).find_content()).startswith("caf")
 
     def test_bytes(self, caplog: pytest.LogCaptureFixture) -> None:
-        """Text in another character set than the mail says is told, and its bytes are there."""
-        raw = b"From: a@b.example\nContent-Type: text/csv\n\n\xa3\xf3d\xbc"
-        assert ParsedMail(raw).find_content(decode=False) == b"\xa3\xf3d\xbc"
+        """For text in another character set than the mail says there is a warning, and its bytes."""
+        parsed = ParsedMail.from_bytes(b"From: a@b.example\nContent-Type: text/csv\n\n\xa3\xf3d\xbc")
+        assert parsed.find_content(decode=False) == b"\xa3\xf3d\xbc"
         assert not caplog.text
-        ParsedMail(raw).find_content()
+        parsed.find_content()
         assert "text is not in 'utf-8', so that some of it is replaced" in caplog.text
-        assert "find_content(decode=False) gives its bytes" in caplog.text
 
-    def test_cut_original(self) -> None:
-        """What is not asked for, as an original that a report of abuse has cut, may be damaged."""
-        raw = b"From: a@b.example\nContent-Type: multipart/report; boundary=b\n\n"
-        raw += b"--b\nContent-Type: text/csv\n\n192.0.2.1\n--b\nContent-Type: message/rfc822\n\n"
-        raw += b"From: x\nContent-Type: multipart/mixed; boundary=i\n\n--i\n\ncut\n--b--\n"
-        assert ParsedMail(raw).find_content(content_type="text/csv") == "192.0.2.1"
-        with pytest.raises(SourceError, match="the mail is damaged"):
-            ParsedMail(raw).find_content(content_type="text/plain")
+    def test_mail_in_base64(self) -> None:
+        """A mail inside a mail may be encoded."""
+        inner = base64.encodebytes(mail("192.0.2.1\n"))
+        part = b"Content-Type: message/rfc822\nContent-Transfer-Encoding: base64\n\n" + inner
+        parsed = ParsedMail.from_bytes(HEAD + b"--b\n" + part + b"\n--b--\n")
+        assert parsed.find_content(content_type="text/plain") == "192.0.2.1\n"
 
-    @pytest.mark.parametrize("charset", ["undefined", "idna", '"a\0b"'])
-    def test_odd_charset(self, charset: str) -> None:
-        """No name of a character set is more than that."""
-        raw = f"From: a@b.example\nContent-Type: text/plain; charset={charset}\n\ncaf\xe9".encode()
-        assert ParsedMail(raw).find_content() == "caf\xe9"
-
-    def test_broken_headers(self) -> None:
-        """Headers that Python's own code fails at are none; a part with such headers is left out."""
-        head = b"From: a@b.example\nMessage-ID: <a@[x>\nContent-Type: multipart/mixed; boundary=b\n\n"
-        parsed = ParsedMail(
-            head + b"--b\nContent-Disposition: attachment; filename*=utf-16''r.csv\n\nx\n--b\n\ntext\n--b--\n"
-        )
-        assert (parsed.id, parsed.find_content()) == ("", "text")
+    def test_part_with_broken_headers(self, caplog: pytest.LogCaptureFixture) -> None:
+        """A part whose file name Python's own code fails at is read, without a name."""
+        part = b"--b\nContent-Disposition: attachment; filename*=utf-16''r.csv\n\nx\n--b--\n"
+        parsed = ParsedMail.from_bytes(b"Message-ID: <a@[x>\n" + HEAD + part)
+        assert (parsed.id, list(parsed.find_filename_content_pairs())) == ("", [("", "x")])
+        assert "a header of the mail cannot be read" in caplog.text
 
     @pytest.mark.parametrize(
         "head",
@@ -257,12 +265,22 @@ class TestParsedMail:
             b'From: "',
             b"Subject: x\nDate: Fri, 31 Dec 9999 23:00:00 -2300",
             b"Subject: =?utf-7?Q?+2AA-?=",
+            b"Subject: x\nContent-Type: text/plain; charset*=utf-16''x",
+            b"Subject: x\nContent-Disposition: =?x?Q?",
         ],
     )
     def test_hostile_headers(self, head: bytes, running: Running) -> None:
         """A mail with headers that Python's own code fails at is published all the same."""
-        (message,) = run(running, head + b"\n\ntext\n")
-        assert message.body == b"text\n"
+        assert [message.body for message in run(running, head + b"\n\ntext\n")] == [b"text\n"]
+
+    def test_cut_original(self) -> None:
+        """What is not asked for, as an original that a report of abuse has cut, may be damaged."""
+        raw = b"From: a@b.example\nContent-Type: multipart/report; boundary=b\n\n"
+        raw += b"--b\nContent-Type: text/csv\n\n192.0.2.1\n--b\nContent-Type: message/rfc822\n\n"
+        raw += b"From: x\nContent-Type: multipart/mixed; boundary=i\n\n--i\n\ncut\n--b--\n"
+        assert ParsedMail.from_bytes(raw).find_content(content_type="text/csv") == "192.0.2.1"
+        with pytest.raises(SourceError, match="the mail is damaged"):
+            ParsedMail.from_bytes(raw).find_content(content_type="text/plain")
 
     @pytest.mark.parametrize(
         "part",
@@ -276,8 +294,5 @@ class TestParsedMail:
     )
     def test_damaged(self, part: bytes) -> None:
         """A mail that was cut or damaged on its way is an error, not a part of what it was."""
-        head = (
-            b"From: a@b.example\nContent-Type: multipart/mixed; boundary=b\n\n--b\nContent-Type: text/csv\n"
-        )
         with pytest.raises(SourceError, match="the mail is damaged"):
-            ParsedMail(head + part).find_content()
+            ParsedMail.from_bytes(HEAD + b"--b\nContent-Type: text/csv\n" + part).find_content()

@@ -11,10 +11,11 @@ from typing import Any
 
 import pytest
 
-from n6_stateful import CollectorError, settings
+from n6_stateful import CollectorError, StateError, bases
 from n6_stateful.bases import (
     BaseCollector,
     BaseDownloadingCollector,
+    BaseDownloadingTimeOrderedRowsCollector,
     BaseSimpleCollector,
     BaseSimpleEmailCollector,
     BaseTimeOrderedRowsCollector,
@@ -24,7 +25,9 @@ from n6_stateful.bases import (
     combined_config_spec,
     extract_field_from_csv_row,
 )
-from n6_stateful.testing import MakeCollectorHarness, MemoryOutput
+from n6_stateful.command import main
+from n6_stateful.testing import MakeCollectorHarness
+from tests.core.memory_broker import MemoryBroker
 
 STATE = "tests.bases.test_guide_4.{}.pickle"
 
@@ -68,35 +71,6 @@ class MyStatefulCollector(StatefulCollectorMixin, BaseCollector):
         return Body(b'a record')
 
 
-# n6 4.x's page on state still shows names of the older guide, with `raw_type` and `state_dir` among them.
-class OlderNamesCollector(StatefulCollectorMixin, BaseCollector):
-    raw_type = 'stream'
-    config_spec = '''
-        [older_names]
-        state_dir :: path
-        source :: str
-    '''
-    def make_default_state(self):
-        return {}
-    def run(self):
-        self.state = self.load_state()
-        super().run()
-        self.save_state(self.state)
-    def start_publishing(self):
-        output_rk, output_data_body, output_prop_kwargs = self.get_output_components()
-        self.publish_output(output_rk, output_data_body, output_prop_kwargs)
-        self.inner_stop()
-    def get_source_channel(self, **processed_data):
-        return 'older-names'
-    def get_output_data_body(self, **kwargs):
-        self.state['runs'] = self.state.get('runs', 0) + 1
-        return b'%d' % self.state['runs']
-
-
-class SourcelessCollector(OlderNamesCollector):
-    config_spec = OlderNamesCollector.config_spec.replace('source :: str', '')
-
-
 class PairsCollector(StatefulCollectorMixin, BaseTwoPhaseCollector):
     raw_type = 'file'
     content_type = 'text/csv'
@@ -132,6 +106,7 @@ class PairsCollector(StatefulCollectorMixin, BaseTwoPhaseCollector):
 
 
 class GeneratedPileCollector(PairsCollector):
+    completed = 0
     def get_config_from_config_full(self, *, config_full, collector_class_name):
         return config_full['pairs']
     def obtain_input_pile(self):
@@ -139,6 +114,9 @@ class GeneratedPileCollector(PairsCollector):
         if self._seen < 2:
             yield 1
             yield 2
+    def after_completed_publishing(self):
+        super().after_completed_publishing()
+        GeneratedPileCollector.completed += 1
 
 
 class ReportCollector(BaseDownloadingCollector, BaseSimpleEmailCollector):
@@ -168,6 +146,15 @@ class SimpleRowsCollector(BaseTimeOrderedRowsCollector):
         return extract_field_from_csv_row(row, column_index=1)
     def clean_row_time(self, raw_row_time):
         return raw_row_time.replace(', ', ' ')
+
+
+class PickingRowsCollector(SimpleRowsCollector):
+    def obtain_input_pile(self):
+        self._state = self.load_state()
+        rows = self.all_rows_from_orig_data(self.obtain_orig_data())
+        return self.get_fresh_rows_only(rows) or None
+    def generate_input_data_dicts(self, rows, /):
+        yield {'fresh_rows': rows}
 # fmt: on
 
 
@@ -182,32 +169,171 @@ class NothingCollector(BaseSimpleCollector):
         NothingCollector.completed = True
 
 
+class FlushedCollector(BaseCollector):
+    """Acknowledges its input once it is safe, as n6's AMQP collector does, or fails before."""
+
+    raw_type = "stream"
+    output_queue = [{"exchange": "raw", "exchange_type": "topic"}, {"exchange": "sample"}]
+    waits: list[int]
+
+    def get_source(self, **processed_data: Any) -> str:
+        return "my-provider.flushed"
+
+    def get_output_data_body(self, *, number: int, **processed_data: Any) -> bytes:
+        return b"%d" % number
+
+    def start_publishing(self) -> None:
+        super().start_publishing()
+        self.waits = []
+        self.start_iterative_publishing()
+
+    def publish_iteratively(self) -> Any:
+        for number in (1, 2):
+            self.publish_output(*self.get_output_components(number=number))
+            yield self.FLUSH_OUT
+            self.waits.append(self.journal.backlog().messages)
+        self.publish_output(*self.get_output_components(number=3), exchange=self.output_queue[1]["exchange"])
+        yield
+
+
+class AwaitingCollector(FlushedCollector):
+    """The same as a coroutine, as n6's MISP collector is."""
+
+    async def publish_iteratively(self) -> Any:
+        async for number in self.numbers():
+            self.publish_output(*self.get_output_components(number=number))
+            await self.PubIterFlushOut
+            self.waits.append(self.journal.backlog().messages)
+        self.publish_output(*self.get_output_components(number=3), exchange="sample")
+
+    async def numbers(self) -> Any:
+        for number in (1, 2):
+            await self.PubIter
+            yield number
+
+
+class NamedCollector(MyStatefulCollector):
+    """Takes the name of its section from the command line, and all options from its own pattern."""
+
+    config_spec_pattern = "[{section}]\nurl :: str\nstate_dir = ~/.n6state :: path\nempty :: str"
+
+    def __init__(self, **kwargs: Any) -> None:
+        self.section = self.cmdline_args.section
+        super().__init__(**kwargs)
+
+    @classmethod
+    def get_arg_parser(cls) -> argparse.ArgumentParser:
+        parser = super().get_arg_parser()
+        parser.add_argument("section")
+        return parser
+
+    def get_config_spec_format_kwargs(self) -> dict[str, Any]:
+        return {"section": self.section}
+
+    def get_config_from_config_full(self, *, config_full: Any, collector_class_name: str) -> Any:
+        return config_full[self.section]
+
+
+class ByHandCollector(BaseSimpleCollector):
+    """Without any configuration, and with an instance method for its arguments, as n6's manual collector."""
+
+    raw_type = "stream"
+    config_spec_pattern = None
+    config: Any = {}
+
+    def get_arg_parser(self) -> argparse.ArgumentParser:
+        self.arg_parser = super().get_arg_parser()
+        self.arg_parser.add_argument("--channel")
+        self.arg_parser.add_argument("input_file")
+        return self.arg_parser
+
+    def set_configuration(self) -> None:
+        pass
+
+    def get_source(self, **processed_data: Any) -> str:
+        if not self.cmdline_args.channel:
+            self.arg_parser.error("argument --channel is required")
+        return f"manual.{self.cmdline_args.channel}"
+
+    def obtain_data_body(self) -> bytes:
+        return Path(self.cmdline_args.input_file).read_bytes()
+
+    def run_collection(self) -> None:
+        self._components = self.get_output_components(**self.obtain_input_pile())
+        with self.outermost_call():
+            self.run()
+
+
+class SetCollector(StatefulCollectorMixin, BaseSimpleCollector):
+    """Keeps its state in `_state` from the constructor on, as n6's collectors do; the state has a class."""
+
+    raw_type = "stream"
+    source_channel = "set"
+    kept: Any = None
+
+    def __init__(self, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self._state = None
+
+    def get_source(self, **processed_data: Any) -> str:
+        return "my-provider.set"
+
+    def obtain_data_body(self) -> bytes | None:
+        self._state = [*(self.load_state() or []), type(self).kept]
+        return b"%d" % len(self._state)
+
+    def after_completed_publishing(self) -> None:
+        super().after_completed_publishing()
+        self.save_state(self._state)
+
+
+CONFIG = """
+[MyStatefulCollector]
+state_dir = {tmp}/state
+[SimpleRowsCollector]
+state_dir = {tmp}/state
+[PickingRowsCollector]
+state_dir = {tmp}/state
+[SetCollector]
+state_dir = {tmp}/state
+[pairs]
+source_provider = my-provider
+state_dir = {tmp}/state
+level = low
+[mine]
+url = https://feed.example/
+state_dir = {tmp}/state
+empty =
+[ReportCollector]
+subject_pattern = (.*)
+channels = {'Report': 'sinkhole'}
+[journal]
+directory = {tmp}/journals
+"""
+
+
 @pytest.fixture
-def memory(tmp_path: Path) -> Iterator[MemoryOutput]:
-    """An output in memory, with a configuration for each of the collectors, in force."""
+def memory(tmp_path: Path) -> Iterator[MemoryBroker]:
+    """A broker in memory, with a configuration for each of the collectors, in force."""
     path = tmp_path / "60_test.conf"
-    path.write_text(
-        f"[MyStatefulCollector]\nstate_dir = {tmp_path}/state\n"
-        f"[older_names]\nsource = my-provider\nstate_dir = {tmp_path}/state\n"
-        f"[SimpleRowsCollector]\nstate_dir = {tmp_path}/state\n"
-        f"[pairs]\nsource_provider = my-provider\nstate_dir = {tmp_path}/state\nlevel = low\n"
-        "[ReportCollector]\nsubject_pattern = (.*)\nchannels = {'Report': 'sinkhole'}\n"
-    )
-    output = MemoryOutput()
-    with settings.use(settings.Settings(config_paths=(str(path),), output=output)):
-        yield output
+    path.write_text(CONFIG.replace("{tmp}", str(tmp_path)))
+    memory = MemoryBroker()
+    with memory.in_place(path):
+        yield memory
 
 
-def run(cls: type[BaseCollector], **kwargs: Any) -> BaseCollector:
+def run(cls: type[BaseCollector], **kwargs: Any) -> Any:
     collector = cls(**kwargs)
-    collector.run_collection()
-    if isinstance(collector, StatefulCollectorMixin):
-        collector.close_state()
+    try:
+        collector.run_collection()
+    finally:
+        collector.journal.discard()
+        collector.journal.unlock()
     return collector
 
 
 class TestCollectors:
-    def test_guide(self, memory: MemoryOutput, tmp_path: Path) -> None:
+    def test_guide(self, memory: MemoryBroker, tmp_path: Path) -> None:
         """It publishes, and remembers where n6 4.x does, under the name that n6 4.x gives the state."""
         run(MyStatefulCollector)
         (message,) = memory.delivered
@@ -215,62 +341,35 @@ class TestCollectors:
         state = tmp_path / "state" / STATE.format("MyStatefulCollector")
         assert pickle.loads(state.read_bytes()) == {"last_utc": "2026-01-01T00:00:00"}
 
-    def test_older_names(self, memory: MemoryOutput) -> None:
-        """One with `raw_type` and `state_dir` and the older guide's other names, as n6 4.x's page has it."""
-        run(OlderNamesCollector)
-        run(OlderNamesCollector)
-        assert [(each.routing_key, each.body) for each in memory.delivered] == [
-            ("my-provider.older-names", b"1"),
-            ("my-provider.older-names", b"2"),
-        ]
-
-    def test_no_source(self, memory: MemoryOutput, tmp_path: Path) -> None:
-        """What gives the channel alone needs the option `source`."""
-        conf = tmp_path / "60_test.conf"
-        conf.write_text(f"[older_names]\nstate_dir = {tmp_path}/state\n")
-        with pytest.raises(CollectorError, match=r"declares no option 'source'.*, or write get_source"):
-            run(SourcelessCollector)
-
-    def test_run_handling(self, memory: MemoryOutput) -> None:
-        """The command, which calls the guide's name, does the same."""
-        collector = MyStatefulCollector()
-        collector.run_handling()
-        collector.close_state()
-        assert len(memory.delivered) == 1
-
-    def test_two_phases(self, memory: MemoryOutput, tmp_path: Path) -> None:
+    def test_two_phases(self, memory: MemoryBroker, tmp_path: Path) -> None:
         """Section, converters and raw type of its own; without input nothing is done, nor completed."""
         run(PairsCollector)
         run(PairsCollector)
-        assert [(each.routing_key, each.properties["type"]) for each in memory.delivered] == [
+        assert [(message.routing_key, message.properties["type"]) for message in memory.delivered] == [
             ("my-provider.pairs-1", "stream"),
             ("my-provider.pairs-2", "file"),
         ]
         assert (tmp_path / "state" / STATE.format("PairsCollector")).exists()
 
-    def test_generator(self, memory: MemoryOutput) -> None:
-        """So it is with a pile that a generator makes, whose code loads the state."""
+    def test_generator(self, memory: MemoryBroker) -> None:
+        """A generator may make the pile, and load the state; one that yields nothing is completed, too."""
         run(GeneratedPileCollector)
         run(GeneratedPileCollector)
-        assert [each.body for each in memory.delivered] == [b"1", b"2"]
+        assert GeneratedPileCollector.completed == 2
+        assert memory.bodies == [b"1", b"2"]
 
-    def test_mail(self, memory: MemoryOutput) -> None:
+    def test_mail(self, memory: MemoryBroker) -> None:
         """A mail that says in the constructor which channel it is of."""
         run(ReportCollector, raw_email_msg=b"Subject: Report\n\ntext\n")
         assert memory.delivered[0].routing_key == "shadowserver.sinkhole"
         assert memory.delivered[0].properties["headers"] == {"meta": {"mail_subject": "Report"}}
 
-    def test_rows(self, memory: MemoryOutput, tmp_path: Path) -> None:
+    def test_rows(self, memory: MemoryBroker, tmp_path: Path) -> None:
         """Not even a configuration section needs to be declared."""
         run(SimpleRowsCollector)
         run(SimpleRowsCollector)
-        assert [each.body for each in memory.delivered] == [b'"1","2026-01-01, 00:00"']
+        assert memory.bodies == [b'"1","2026-01-01, 00:00"']
         assert (tmp_path / "state" / STATE.format("SimpleRowsCollector")).exists()
-
-    def test_nothing(self, memory: MemoryOutput) -> None:
-        """`after_completed_publishing` is for runs that had something to publish."""
-        run(NothingCollector)
-        assert not NothingCollector.completed
 
     def test_harness(self, make_collector_harness: MakeCollectorHarness) -> None:
         """The harness runs them, too."""
@@ -288,7 +387,7 @@ class TestNames:
             ({"get_cache_file_name": None, "get_state_file_name": None}, "get_state_file_name"),
         ],
     )
-    def test_mixed(self, members: dict[str, Any], keep: str, memory: MemoryOutput) -> None:
+    def test_mixed(self, members: dict[str, Any], keep: str, memory: MemoryBroker) -> None:
         """Two names for one thing are an error that says which to keep, also with one of them inherited."""
         (old, value), (new, other) = members.items()
         parent = type("Parent", (BaseSimpleCollector,), {"__module__": __name__, old: value})
@@ -296,17 +395,13 @@ class TestNames:
         with pytest.raises(CollectorError, match=f"keep {keep}, and remove {old}"):
             mixed()
 
-    def test_pickle_protocol(self, memory: MemoryOutput) -> None:
-        """`state_pickle_protocol` is what `pickle_protocol` is."""
-        assert MyStatefulCollector(state_pickle_protocol=4).pickle_protocol == 4
-
-    def test_main_module(self, memory: MemoryOutput, monkeypatch: pytest.MonkeyPatch) -> None:
+    def test_main_module(self, memory: MemoryBroker, monkeypatch: pytest.MonkeyPatch) -> None:
         """A state that would be named after `__main__` is refused, as in n6."""
         monkeypatch.setattr(MyStatefulCollector, "__module__", "__main__")
         with pytest.raises(CollectorError, match="get_state_file_name"):
-            MyStatefulCollector()
+            MyStatefulCollector().journal_path()
 
-    def test_validation(self, memory: MemoryOutput) -> None:
+    def test_validation(self, memory: MemoryBroker) -> None:
         """The `validate_` methods are called, and may refuse."""
         seen: list[Any] = []
         names = ("source", "output_rk", "output_data_body", "output_prop_kwargs")
@@ -323,25 +418,134 @@ class TestNames:
         assert vars(module)["PairsCollector_main"] == PairsCollector.run_script
         assert "Body_main" not in vars(module)
 
-    def test_arguments(self, memory: MemoryOutput, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-        """Arguments of its own are there in the constructor, and the command has the others."""
 
-        class Named(MyStatefulCollector):
-            config_spec_pattern = "[{section}]\nurl :: str\nstate_dir = ~/.n6state :: path"
+class TestIterativePublishing:
+    @pytest.mark.parametrize("cls", [FlushedCollector, AwaitingCollector])
+    def test_flushed(self, cls: type[FlushedCollector], memory: MemoryBroker) -> None:
+        """What was published is safe when the code behind FLUSH_OUT runs, in a generator and a coroutine."""
+        collector = run(cls)
+        assert collector.waits == [1, 2]
+        assert [(message.exchange, message.body) for message in memory.delivered] == [
+            ("raw", b"1"),
+            ("raw", b"2"),
+            ("sample", b"3"),
+        ]
 
-            @classmethod
-            def get_arg_parser(cls) -> argparse.ArgumentParser:
-                parser = super().get_arg_parser()
-                parser.add_argument("section")
-                return parser
+    def test_interrupted(self, memory: MemoryBroker) -> None:
+        """If the run fails later, what was flushed is delivered, and nothing else."""
 
-            def get_config_spec_format_kwargs(self) -> dict[str, Any]:
-                return {"section": self.cmdline_args.section}
+        class Failing(FlushedCollector):
+            def publish_iteratively(self) -> Any:
+                self.publish_output(*self.get_output_components(number=1))
+                yield self.FLUSH_OUT
+                self.publish_output(*self.get_output_components(number=2))
+                raise ZeroDivisionError
 
-        path = tmp_path / "60_named.conf"
-        path.write_text(f"[mine]\nurl = https://feed.example/\nstate_dir = {tmp_path}/state\n")
-        monkeypatch.setattr(sys, "argv", ["n6collector_named", "mine", "--config", str(path)])
+        with pytest.raises(ZeroDivisionError):
+            run(Failing)
+        assert memory.bodies == [b"1"]
+
+    @pytest.mark.parametrize(
+        ("steps", "expected"), [(None, "must be a generator or a coroutine"), (iter(["x"]), "yielded 'x'")]
+    )
+    def test_wrong(self, steps: Any, expected: str, memory: MemoryBroker) -> None:
+        """Whatever else it returns or yields is an error that names it."""
+        wrong = type("Wrong", (FlushedCollector,), {"publish_iteratively": lambda self: steps})
+        with pytest.raises(CollectorError, match=rf"Wrong\.publish_iteratively\(\) {expected}"):
+            run(wrong)
+
+    def test_queues(self, memory: MemoryBroker) -> None:
+        """`output_queue` is a list of the instance's own."""
+        collector = MyStatefulCollector()
+        assert collector.output_queue == [{"exchange": "raw", "exchange_type": "topic"}]
+        collector.output_queue[0]["exchange"] = "other"
+        assert MyStatefulCollector().output_queue == [{"exchange": "raw", "exchange_type": "topic"}]
+
+
+class TestState:
+    def test_state(self, memory: MemoryBroker) -> None:
+        """`_state` is `state`: the run's record, too, can tell how far it is."""
+        assert [run(SetCollector).state, run(SetCollector).state] == [[None], [None, None]]
+        assert memory.bodies == [b"1", b"2"]
+
+    def test_once(self, memory: MemoryBroker, caplog: pytest.LogCaptureFixture) -> None:
+        """A collector that loads the state where its base has loaded it already gets that one."""
+        assert run(PickingRowsCollector).state["newest_row_time"] == "2026-01-01 00:00"
+        assert caplog.text.count("there is no state yet") == 1
+        run(PickingRowsCollector)
+        assert len(memory.bodies) == 1
+
+    def test_not_allowed(self, memory: MemoryBroker, monkeypatch: pytest.MonkeyPatch) -> None:
+        """With a state that cannot be saved nothing is published, however often it is tried."""
+        monkeypatch.setattr(SetCollector, "kept", pytest)
+        for _ in range(2):
+            with pytest.raises(StateError, match="nothing was published"):
+                run(SetCollector)
+        assert memory.bodies == []
+
+
+class TestArguments:
+    """Arguments of a collector's own on the command line."""
+
+    def test_section(self, memory: MemoryBroker, capsys: pytest.CaptureFixture[str]) -> None:
+        """They are there in the constructor, and beside the command's own options."""
+        assert main(NamedCollector, ["mine", "--log-level", "error"]) == 0
+        assert memory.bodies == [b"a record"]
+        assert main(NamedCollector, ["state", "show", "mine"]) == 0
+        assert "last_utc" in capsys.readouterr().out
+
+    @pytest.mark.parametrize(
+        ("argv", "code"), [(["--help"], 0), (["run", "--help"], 0), (["--version"], 0), ([], 2)]
+    )
+    def test_required(self, argv: list[str], code: int, memory: MemoryBroker) -> None:
+        """One that is required does not get in the way of help, and is missed by a run."""
         with pytest.raises(SystemExit) as ended:
-            Named.run_script()
-        assert ended.value.code == 0
-        assert len(memory.delivered) == 1
+            main(NamedCollector, argv)
+        assert ended.value.code == code
+
+    def test_by_hand(self, memory: MemoryBroker, tmp_path: Path) -> None:
+        """The parser may be made by an instance method, and kept; the configuration may be left out."""
+        (tmp_path / "data").write_text("some data")
+        assert main(ByHandCollector, ["--channel", "pl", str(tmp_path / "data")]) == 0
+        assert [(message.routing_key, message.body) for message in memory.delivered] == [
+            ("manual.pl", b"some data")
+        ]
+        assert main(ByHandCollector, [str(tmp_path / "data")]) == 1
+
+    def test_harness(self, make_collector_harness: MakeCollectorHarness) -> None:
+        """The harness takes them, too."""
+        harness = make_collector_harness(NamedCollector, "[mine]\nurl = https://feed.example/\nempty =\n")
+        result = harness.run(lambda *_: Body(b"a record"), argv=["mine"])
+        assert (result.exit_code, result.bodies) == (0, [b"a record"]), result.text
+
+
+class TestConfiguration:
+    def test_own_pattern(self, memory: MemoryBroker) -> None:
+        """What the base classes would demand is not missed by a pattern that is not combined with theirs."""
+
+        class Downloading(BaseDownloadingTimeOrderedRowsCollector):
+            config_spec_pattern = (
+                "[mine]\nstate_dir :: path\nempty :: str\ndownload_timeout = 5 :: download_timeout"
+            )
+
+            def set_configuration(self) -> None:
+                super().set_configuration()
+                assert self.config_full["mine"] is self.config
+                self.config["url"] = "https://hard.example/"
+
+        collector = Downloading()
+        assert (collector.config["url"], collector.config["download_timeout"]) == ("https://hard.example/", 5)
+        assert collector.config["empty"] == ""
+
+    @pytest.mark.parametrize("name", ["input_queue", "make_binding_keys"])
+    def test_not_supported(self, name: str, memory: MemoryBroker) -> None:
+        """What only n6 has is an error that names it, and the page that explains it."""
+        needing = type("Needing", (NothingCollector,), {"__module__": __name__, name: {"exchange": "x"}})
+        with pytest.raises(CollectorError, match=rf"Needing has {name}, .*docs/how-to/from-n6\.md"):
+            needing()
+
+    def test_not_imported(self) -> None:
+        """So it is at import with a name of n6lib that many collectors use."""
+        with pytest.raises(ImportError, match=r"no RequestPerformer.*docs/how-to/from-n6\.md"):
+            exec("from n6_stateful.bases import RequestPerformer")  # noqa: S102
+        assert not hasattr(bases, "something_else")

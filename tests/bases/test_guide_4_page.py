@@ -17,8 +17,7 @@ from typing import Any
 
 import pytest
 
-from n6_stateful import settings
-from n6_stateful.testing import MemoryOutput
+from tests.core.memory_broker import MemoryBroker
 
 PAGE = os.environ.get("N6_STATEFUL_N6_PAGE")
 CONFIG = """
@@ -57,15 +56,15 @@ def test_page(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
     monkeypatch.setattr(collector_class, "_download", download)
     monkeypatch.setattr(collector_class, "get_source", source)
-    config, output = tmp_path / "60_page.conf", MemoryOutput()
+    config, memory = tmp_path / "60_page.conf", MemoryBroker()
     config.write_text(CONFIG.format(tmp=tmp_path))
-    with settings.use(settings.Settings(config_paths=(str(config),), output=output)):
+    with memory.in_place(config):
         for _ in range(2):
             collector = collector_class()
             collector.run_collection()
             collector.close_state()
     assert asked == [("https://feed.example/", None), ("https://feed.example/", Body.time_utc)]
-    assert [(each.routing_key, each.body) for each in output.delivered] == [
+    assert [(message.routing_key, message.body) for message in memory.delivered] == [
         ("my-provider.example-channel", b"a record")
     ] * 2
     state = tmp_path / "state" / "n6_page.MyStatefullCollector.pickle"

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from n6_stateful import SourceError
+from n6_stateful import CollectorError, SourceError
 from n6_stateful.bases.lists import BaseDownloadingListCollector
 from tests.bases.http_server import Server, answer
 from tests.bases.running import Running
@@ -44,10 +44,14 @@ class TestList:
         assert (properties["type"], properties["content_type"]) == ("blacklist", "text/plain")
 
     def test_killed(self, running: Running) -> None:
-        """A run that is killed before its save publishes a twin with the same id."""
-        first = running.run(kill_at_save=1, obtain_data_body=lambda self: b"a")
-        (again,) = running.run(obtain_data_body=lambda self: b"a")
-        assert again.properties["message_id"] == first[0].properties["message_id"]
+        """A run that is killed before its save has published nothing; the next one does."""
+        assert running.run(kill_at_save=1, obtain_data_body=lambda self: b"a") == []
+        assert run(running, b"a") == [b"a"]
+
+    def test_hook(self, running: Running) -> None:
+        """A body that is text is an error that names the hook."""
+        with pytest.raises(CollectorError, match=r"obtain_data_body\(\) must return bytes, not str"):
+            running.run(obtain_data_body=lambda self: "a")
 
     def test_unreachable(self, running: Running) -> None:
         """A source that cannot be reached is an error, and the state stays."""

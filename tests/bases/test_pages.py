@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import pickle
 from pathlib import Path
 from typing import Any
@@ -10,6 +11,7 @@ import pytest
 
 from n6_stateful import CollectorError, SourceError, StateError
 from n6_stateful.bases.pages import BasePagedCollector, CursorForgottenError, Page
+from n6_stateful.bases.shape import default_body
 from tests.bases.running import Running
 
 
@@ -43,21 +45,15 @@ class TestPages:
         """Every record of every page arrives once, in order, and nothing again."""
         for _ in range(2):
             running.run(records=records(count))
-        assert running.records() == [each.encode() for each in records(count)]
+        assert running.records() == [record.encode() for record in records(count)]
         assert len(running.arrived) == count
-
-    def test_growing(self, running: Running) -> None:
-        """A later run goes on from the cursor."""
-        running.run(records=records(4))
-        assert [message.body for message in running.run(records=records(6))] == [b"record 4", b"record 5"]
 
     @pytest.mark.parametrize("save", [1, 2, 3, 4])
     def test_killed(self, save: int, running: Running) -> None:
-        """A run that is killed at any page is gone on with at that page; twins have one id."""
+        """A run that is killed at any page is gone on with at that page."""
         running.run(records=records(10), kill_at_save=save)
         running.run(records=records(12))
-        assert running.records() == [each.encode() for each in records(12)]
-        assert len(running.arrived) <= 12 + 3
+        assert [message.body for message in running.arrived] == [record.encode() for record in records(12)]
 
 
 class TestState:
@@ -72,41 +68,91 @@ class TestState:
         with pytest.raises(StateError, match="the state has no cursor, so it is not one of a PagesCollector"):
             running.run(records=records(1))
 
-    def test_saved(self, running: Running) -> None:
-        """It is not saved either."""
-        with pytest.raises(StateError, match="the state has no cursor"):
-            running.run(start_publishing=lambda self: self.save_as_new({}, 2))
+    def test_of_before(self, running: Running) -> None:
+        """A state that knows no records at its cursor is gone on with."""
+        running.run(records=records(2))
+        running.edit(lambda collector, state: {"cursor": 1})
+        assert [message.body for message in running.run(records=records(3))] == [b"record 1", b"record 2"]
 
-    def test_read(self, running: Running, tmp_path: Path) -> None:
-        """It can be read all the same, for whoever edits or exports it."""
-        running.run(records=records(1))
-        (path,) = tmp_path.glob("cache/*.pickle")
-        path.write_bytes(pickle.dumps({"curser": 1}))
-        read = []
+    @pytest.mark.parametrize(
+        ("cursor", "to", "expected"),
+        [(7, "3", 3), ("2026", "2025", "2025"), (None, "a", "a"), ({"page": 7}, '{"page": 3}', {"page": 3})],
+    )
+    def test_rewound(self, cursor: Any, to: str, expected: Any, running: Running) -> None:
+        """`state rewind` reads a cursor in the form of the present one, and forgets what was seen there."""
+        rewound = running.make().rewound({"cursor": cursor, "seen": {b"digest"}}, to)
+        assert rewound == {"cursor": expected, "seen": set()}
 
-        def load_state(collector: Any) -> Any:
-            read.append(collector.read_state()[0])
-            raise StateError("read")
+    @pytest.mark.parametrize(("cursor", "to"), [(7, "x"), (7, '"3"'), ({"page": 7}, "3"), ([7], "{}")])
+    def test_senseless(self, cursor: Any, to: str, running: Running) -> None:
+        """Anything else is an error."""
+        with pytest.raises(StateError, match="is not a cursor like the present one"):
+            running.make().rewound({"cursor": cursor}, to)
 
-        with pytest.raises(StateError, match="read"):
-            running.run(load_state=load_state)
-        assert read == [{"curser": 1}]
+
+class TestInclusive:
+    """A source that gives the records from the cursor on, those at the cursor again."""
+
+    RECORDS = [{"id": number, "time": f"2026-01-01T00:0{number // 2}:00"} for number in range(9)]
+
+    @staticmethod
+    def source(size: int, cursor_of: Any = lambda record: record["time"]) -> dict[str, Any]:
+        def download_page(collector: Any, cursor: Any) -> Page:
+            rest = [record for record in collector.records if cursor is None or cursor_of(record) >= cursor]
+            page = rest[:size]
+            return Page(page, cursor_of(page[-1]) if page else cursor, len(rest) > size)
+
+        return {"download_page": download_page, "first_cursor": lambda self: None}
+
+    @pytest.mark.parametrize("size", [3, 4, 100])
+    @pytest.mark.parametrize("cursor_of", [lambda record: record["time"], lambda record: record["id"]])
+    def test_once(self, cursor_of: Any, size: int, running: Running) -> None:
+        """Each record arrives once, quiet runs are quiet, and a late one with the newest time is not lost."""
+        source = self.source(size, cursor_of)
+        for count in (0, 1, 1, 2, 5, 5, 8, 9, 9):
+            running.run(**source, records=self.RECORDS[:count])
+        bodies = [message.body for message in running.arrived]
+        assert bodies == [default_body(record) for record in self.RECORDS]
+
+    def test_other_form(self, running: Running) -> None:
+        """So it is in quiet runs if the records do not hold the cursor as it is."""
+        source = self.source(100, lambda record: {"after": record["time"]}["after"].replace("T", " "))
+        for _ in range(3):
+            running.run(**source, records=self.RECORDS)
+        assert len(running.arrived) == len(self.RECORDS)
+
+    def test_too_many(self, running: Running) -> None:
+        """More records at one cursor than a page holds are an error, once what there is was published."""
+        crowd = [{"id": number, "time": "2026-01-01T00:00:00"} for number in range(5)]
+        for _ in range(2):
+            with pytest.raises(SourceError, match="the cursor does not advance"):
+                running.run(**self.source(3), records=crowd)
+        assert len(running.arrived) == 3
+
+    def test_equal_records(self, running: Running) -> None:
+        """Equal records of a source with positions as its cursors are different ones."""
+        running.run(records=["192.0.2.1", "192.0.2.2", "192.0.2.2"])
+        running.run(records=["192.0.2.1", "192.0.2.2", "192.0.2.2", "192.0.2.2", "192.0.2.3"])
+        assert len(running.arrived) == 5
 
 
 class TestCursor:
     """A cursor that does not do what cursors do."""
 
-    @pytest.mark.parametrize("cursors", [[0], [1, 1], [1, 2, 1], [None]])
-    def test_does_not_advance(self, cursors: list[Any], running: Running) -> None:
-        """A cursor that stays, goes in a circle, or is missing is an error, and what was taken stays so."""
+    @pytest.mark.parametrize(
+        ("cursors", "count"), [([0], 1), ([1, 1], 2), ([1, 2, 1], 2), ([1, 0], 1), ([None], 0)]
+    )
+    def test_does_not_advance(self, cursors: list[Any], count: int, running: Running) -> None:
+        """A cursor that stays although there is more, goes in a circle, or is missing is an error."""
         left = iter(cursors)
 
         def download_page(collector: Any, cursor: Any) -> Page:
-            return Page([f"after {cursor}"], next(left), True)
+            return Page([f"number {next(numbers)}"], next(left), True)
 
+        numbers = itertools.count()
         with pytest.raises(SourceError, match="cursor"):
             running.run(download_page=download_page)
-        assert len(running.arrived) == len(cursors) - 1
+        assert len(running.arrived) == count
 
     def test_forgotten(self, running: Running) -> None:
         """A cursor that the server has forgotten ends the run, unless the hook names another."""
@@ -167,21 +213,22 @@ class TestCursor:
 
         running.run(download_page=download_page, replace_cursor=lambda self, *_: next(fresh))
         assert running.records() == [b"1", b"2", b"3"]
-        running.run(download_page=lambda self, cursor: Page(["3"], "gone too", False))
+        running.run(download_page=lambda self, cursor: Page(["4"], "gone too", False))
         with pytest.raises(CursorForgottenError):
             running.run(download_page=download_page, replace_cursor=lambda self, *_: "a")
 
-    @pytest.mark.parametrize("answer", ["records", b"records", {"id": "record"}])
+    @pytest.mark.parametrize("answer", [([], 1, False), None, "page"])
+    def test_no_page(self, answer: Any, running: Running) -> None:
+        """What is not a Page is an error that names the hook."""
+        with pytest.raises(CollectorError, match=r"download_page\(\) must return Page, not"):
+            running.run(download_page=lambda self, cursor: answer)
+
+    @pytest.mark.parametrize("answer", ["records", b"records", {"id": "record"}, None])
     def test_no_list(self, answer: Any, running: Running) -> None:
         """One record in place of a list of records is not taken apart."""
         with pytest.raises(CollectorError, match="a list of records, not one"):
             running.run(download_page=lambda self, cursor: Page(answer, 1, False))
         assert running.arrived == []
-
-    def test_last_page(self, running: Running) -> None:
-        """What to do about a last page without a cursor is said."""
-        with pytest.raises(SourceError, match="its last record's id or time"):
-            running.run(download_page=lambda self, cursor: Page(["record"], None, False))
 
     def test_half_a_character(self, running: Running) -> None:
         """What JSON can hold and UTF-8 cannot is no obstacle."""

@@ -73,16 +73,14 @@ class TestRows:
         assert "left out" not in caplog.text
 
     def test_quoted(self, tmp_path: Path) -> None:
-        """A row over several lines is one, and goes out as it came."""
-        running = Running(collector("BaseTimeOrderedRowsCollector", "split_orig("), tmp_path)
+        """With `csv_rows`, a row over several lines is one, and goes out as it came."""
+        running = Running(collector("BaseTimeOrderedRowsCollector"), tmp_path)
         orig = b'# a "comment\n\n2026-01-01,"one\n\n""row""\n2026"\n2026-01-02,two'
         for expected in ([orig.partition(b"\n\n")[2]], []):
-            assert bodies(running, obtain_orig_data=lambda self: orig) == expected
-        more = orig + b'\n2026-01-03,"th\nree"\n'
-        assert bodies(running, obtain_orig_data=lambda self: more) == [b'2026-01-03,"th\nree"']
+            assert bodies(running, obtain_orig_data=lambda self: orig, csv_rows=True) == expected
 
     def test_half_a_row(self, server: Server, tmp_path: Path) -> None:
-        """It is taken when it is whole."""
+        """It is published when it is whole."""
         base, example = "BaseDownloadingTimeOrderedRowsCollector", "obtain_orig_data("
         running = Running(collector(base, example), tmp_path, f"url = {server.url()}")
         server.says["/feed"] = answer(b"2026-01-01,one\n2026-01-02,t")
@@ -136,12 +134,12 @@ class TestList:
         assert bodies(running) == [b"192.0.2.1\n"]
 
     def test_empty(self, server: Server, tmp_path: Path) -> None:
-        """An empty list is published once."""
-        cls = collector("BaseDownloadingListCollector", DATA_BODY + "answer")
-        running = Running(cls, tmp_path, f"url = {server.url()}")
+        """With `allow_empty_body` an empty list is nothing new; otherwise it is an error."""
+        running = Running(collector("BaseDownloadingListCollector"), tmp_path, f"url = {server.url()}")
         server.says["/feed"] = answer(b"")
-        assert bodies(running) == [b"# the list is empty\n"]
-        assert bodies(running) == []
+        assert bodies(running, allow_empty_body=True) == []
+        with pytest.raises(SourceError, match="empty body"):
+            running.run()
 
 
 class TestEmail:
@@ -167,16 +165,19 @@ class TestEmail:
             self.run('if "Daily', table, "report.txt", tmp_path, **kinds)
 
     def test_zip(self, tmp_path: Path) -> None:
-        """The one CSV file in a zip file is published."""
-        for names, expected in ((["a.csv", "b"], [b"a,b\n"]), (["a", "b"], None), (None, None)):
-            packed = io.BytesIO(b"not a zip file")
-            if names:
-                with zipfile.ZipFile(packed, "w") as archive:
-                    for name in names:
-                        archive.writestr(name, b"a,b\n")
-            run = partial(self.run, "packed", packed.getvalue(), "report.zip", tmp_path)
-            if expected:
-                assert run(maintype="application", subtype="zip") == expected
-            else:
-                with pytest.raises(SourceError, match="not one CSV file"):
-                    run(maintype="application", subtype="zip")
+        """The one CSV file in a zip file is published; what is damaged, encrypted or missing is an error."""
+        packed = io.BytesIO()
+        with zipfile.ZipFile(packed, "w") as archive:
+            archive.writestr("a.csv", b"a,b\n")
+            archive.writestr("b", b"")
+        whole = packed.getvalue()
+        encrypted = whole.replace(b"PK\x01\x02\x14\x03\x14\0\0", b"PK\x01\x02\x14\x03\x14\0\x01")
+        encrypted = encrypted.replace(b"PK\x03\x04\x14\0\0", b"PK\x03\x04\x14\0\x01")
+        run = partial(self.run, "packed", name="report.zip", directory=tmp_path, maintype="application")
+        assert run(attachment=whole, subtype="zip") == [b"a,b\n"]
+        bad = (b"no zip file", whole.replace(b"a,b", b"a;b"), whole.replace(b".csv", b".xls"), encrypted)
+        for attachment in bad:
+            with pytest.raises(SourceError, match="not one CSV file"):
+                run(attachment=attachment, subtype="zip")
+        with pytest.raises(SourceError, match="no zip file is attached"):
+            self.run("packed", b"", "report.txt", tmp_path, maintype="text", subtype="plain")

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import os
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -12,7 +12,7 @@ import pytest
 
 from n6_stateful import BaseCollector, CollectorWithStateMixin, NothingNew, PublishError, SourceError
 from n6_stateful.command import main
-from n6_stateful.journal import Journal, journals_in
+from n6_stateful.journal import DEFAULTS, Journal, configured_journal
 
 CONFIG = """
 [sample]
@@ -95,6 +95,7 @@ class Host:
         self.feed = directory / "feed"
         self.feed.write_text("one\ntwo\n")
         self.down = directory / "down"
+        self.journals: list[Journal] = []
 
     def __call__(self, *argv: str) -> Done:
         """Run the command in this process."""
@@ -105,11 +106,11 @@ class Host:
             code = exc.code if isinstance(exc.code, int) else 1
         return Done(code, *self._capsys.readouterr())
 
-    def process(self, *argv: str, **kwargs: Any) -> subprocess.Popen[str]:
+    def process(self, *argv: str) -> subprocess.Popen[str]:
         """Start the command of `SampleCollector` as a process."""
-        pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE} | kwargs
         argv = (sys.executable, "-m", "tests.command.conftest", *argv, "--config", str(self.config))
-        return subprocess.Popen(argv, cwd=Path(__file__).parents[2], env=dict(os.environ), text=True, **pipes)
+        pipe, root = subprocess.PIPE, Path(__file__).parents[2]
+        return subprocess.Popen(argv, cwd=root, stdout=pipe, stderr=pipe, text=True)
 
     def collect(self, *lines: str) -> Done:
         """Add lines to the feed, and run."""
@@ -128,9 +129,10 @@ class Host:
 
     @property
     def journal(self) -> Journal:
-        """The journal, to be looked at."""
-        (journal,) = journals_in(self.directory / "cache")
-        return journal
+        """The journal of the collector."""
+        name = f"my-provider.lines.{self.collector.__name__}.sqlite"
+        self.journals.append(configured_journal(DEFAULTS, self.directory / "cache" / name))
+        return self.journals[-1]
 
     @property
     def last_run(self) -> dict[str, Any]:
@@ -140,9 +142,12 @@ class Host:
 
 
 @pytest.fixture
-def host(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> Host:
+def host(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> Iterator[Host]:
     """A machine with the sample collector."""
-    return Host(tmp_path, capsys)
+    host = Host(tmp_path, capsys)
+    yield host
+    for journal in host.journals:
+        journal.unlock()
 
 
 if __name__ == "__main__":

@@ -262,11 +262,6 @@ class TestNothingSent:
         assert any(record.name.startswith("pika") for record in caplog.records)
         assert "wr0ng-s3cret" not in str(error) + caplog.text
 
-    def test_virtual_host(self, broker: RabbitMQ, outbox: Outbox) -> None:
-        """So is a virtual host that does not exist."""
-        outbox.put(broker, b"x")
-        assert "no-such-vhost" in str(outbox.fail(broker, broker.on_vhost("no-such-vhost")))
-
     def test_check(self, broker: RabbitMQ) -> None:
         """`check` finds such problems without a message."""
         broker.bind()
@@ -274,6 +269,8 @@ class TestNothingSent:
         try_broker(place, [Exchange(broker.exchange, "topic")], section)
         with pytest.raises(PublishError, match="cannot be used: 406"):
             try_broker(place, [Exchange(broker.exchange, "fanout")], section)
+        with pytest.raises(PublishError, match="no-such-vhost"):
+            try_broker(options(broker.on_vhost("no-such-vhost"))[0], [], section)
         with pytest.raises(PublishError, match=r"amqp://127.0.0.1:9/: no connection: Connection refused$"):
             try_broker(options("amqp://127.0.0.1:9/")[0], [], section)
         with pytest.raises(PublishError, match="no connection") as caught:

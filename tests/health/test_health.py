@@ -8,6 +8,7 @@ import re
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -55,9 +56,11 @@ def put(journal: Journal, *runs: dict[str, Any], waiting: int = 0, refused: bool
 
 
 @pytest.fixture
-def journal(tmp_path: Path) -> Journal:
+def journal(tmp_path: Path) -> Iterator[Journal]:
     """A journal as runs leave it."""
-    return configured_journal(DEFAULTS, tmp_path / "cache/my-provider.lines.SampleCollector.sqlite")
+    journal = configured_journal(DEFAULTS, tmp_path / "cache/my-provider.lines.SampleCollector.sqlite")
+    yield journal
+    journal.unlock()
 
 
 class TestJudge:

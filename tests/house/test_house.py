@@ -21,7 +21,7 @@ ROOT = Path(__file__).resolve().parents[2]
 UPWARD = {("n6_stateful.collector", "n6_stateful.command")}
 HEAVY = ("argparse", "feedparser", "matplotlib", "pika", "psycopg", "pymysql", "requests", "stamina")
 # What needs an extra when it is imported.
-NEEDS_EXTRA = ("n6_stateful.databases", "n6_stateful.testing")
+NEEDS_EXTRA = ("n6_stateful.bases.http", "n6_stateful.databases", "n6_stateful.testing")
 
 
 class TestImports:

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from n6_stateful.command import main
-from tests.delivery.conftest import Broker, Received
+from tests.delivery.conftest import RabbitMQ, Received
 from tests.stories.crash_points import CRASHED, Reached, run_in_child
 from tests.stories.shapes import SHAPES
 
@@ -20,7 +20,7 @@ from tests.stories.shapes import SHAPES
 class Host:
     """A machine with one collector, whose source grows by two records before each run."""
 
-    def __init__(self, directory: Path, shape: str, broker: Broker, journal_url: str = "") -> None:
+    def __init__(self, directory: Path, shape: str, broker: RabbitMQ, journal_url: str = "") -> None:
         self.shape, self.broker, self.cache = shape, broker, directory / "cache"
         self.lines: list[bytes] = []
         self.arrived: list[Received] = []
@@ -74,7 +74,7 @@ class Host:
 
 
 @pytest.fixture
-def bound(broker: Broker) -> Iterator[Broker]:
+def bound(broker: RabbitMQ) -> Iterator[RabbitMQ]:
     broker.bind()
     return broker
 
@@ -96,7 +96,7 @@ def crash_everywhere(host: Host, step: int = 1) -> Reached:
 
 
 @pytest.mark.parametrize("shape", SHAPES)
-def test_sqlite(shape: str, bound: Broker, tmp_path: Path) -> None:
+def test_sqlite(shape: str, bound: RabbitMQ, tmp_path: Path) -> None:
     """With the journal in a file, a run may die before any statement, commit, send, confirmation, deletion,
     fsync and rename."""
     reached = crash_everywhere(Host(tmp_path, shape, bound))
@@ -108,7 +108,7 @@ def test_sqlite(shape: str, bound: Broker, tmp_path: Path) -> None:
 @pytest.mark.parametrize("shape", SHAPES)
 @pytest.mark.sweep
 def test_servers(
-    shape: str, engine: str, bound: Broker, tmp_path: Path, shared_database: Callable[[str], str]
+    shape: str, engine: str, bound: RabbitMQ, tmp_path: Path, shared_database: Callable[[str], str]
 ) -> None:
     """So it may with the journal in a database."""
     crash_everywhere(Host(tmp_path, shape, bound, shared_database(engine)))
@@ -116,7 +116,7 @@ def test_servers(
 
 @pytest.mark.parametrize("engine", ["postgresql", "mariadb"])
 def test_servers_sample(
-    engine: str, bound: Broker, tmp_path: Path, shared_database: Callable[[str], str]
+    engine: str, bound: RabbitMQ, tmp_path: Path, shared_database: Callable[[str], str]
 ) -> None:
     """A sample of that: every seventh point, one shape."""
     crash_everywhere(Host(tmp_path, "saving", bound, shared_database(engine)), step=7)

@@ -45,8 +45,7 @@ password = :: str
 """
 
 NO_OUTPUT = """\
-no output is configured, and none is assumed, since a wrong guess would lose data. Write n6's section
-[rabbitmq], or
+no output is configured, and none is assumed. Write n6's section [rabbitmq], or
 
       [output]
       url = amqps://broker.example/vhost     (with a user and password before the host)
@@ -191,21 +190,21 @@ def _broker_of_url(url: str, options: Mapping[str, Any]) -> Broker:
         raise ConfigError(UNREADABLE) from None  # its text may hold a part of the password
     if "@" in parts.path + parts.query + parts.fragment:
         raise ConfigError(UNREADABLE)  # what seems to be the host is the user
+    problem = ""
     if parts.scheme not in ("amqp", "amqps"):
-        begins = f"begins with {parts.scheme}:" if parts.scheme else "has no scheme"
-        raise ConfigError(f"the output's URL {begins}; it must be {FORM}")
-    if not parts.hostname:
-        raise ConfigError(f"the output's URL names no host; it must be {FORM}")
-    if parts.query or parts.fragment:
-        raise ConfigError(
-            f"the output's URL goes on after the virtual host; it must be {FORM}; options belong in [output]"
-        )
+        problem = f"begins with {parts.scheme}:" if parts.scheme else "has no scheme"
+    elif not parts.hostname:
+        problem = "names no host"
+    elif parts.query or parts.fragment:
+        problem = "goes on after the virtual host; options belong in [output]"
+    if problem:
+        raise ConfigError(f"the output's URL {problem}; it must be {FORM}")
     tls = _tls(options) if parts.scheme == "amqps" else None
     if user is None and not (tls and tls["ssl_certfile"]):
         user = "guest"
     if port is None:
         port = 5671 if tls else 5672
-    return _checked(Broker(parts.hostname, port, vhost, user, password, tls, options["heartbeat"]))
+    return _checked(Broker(parts.hostname or "", port, vhost, user, password, tls, options["heartbeat"]))
 
 
 def _broker_of_section(section: Mapping[str, Any]) -> Broker:
@@ -233,12 +232,12 @@ def _checked(broker: Broker) -> Broker:
         raise ConfigError(f"the broker's port is {broker.port}: it must be 1 to 65535")
     if not 0 <= broker.heartbeat < 1 << 16:
         raise ConfigError(f"the heartbeat is {broker.heartbeat} s: it must be 0 (none) to 65535")
-    try:
-        login = f"{broker.user}{broker.password}{broker.vhost}".encode()
-    except UnicodeEncodeError:
-        raise ConfigError("the login or the virtual host cannot be sent: it is not UTF-8") from None
-    if b"\0" in login or len(broker.vhost.encode()) > LONGEST_VHOST:
-        raise ConfigError("the login or the virtual host cannot be sent: a NUL in it, or too long for AMQP")
+    login = f"{broker.user}{broker.password}{broker.vhost}"
+    is_utf8 = login == login.encode(errors="ignore").decode()
+    if not is_utf8 or "\0" in login or len(broker.vhost.encode(errors="ignore")) > LONGEST_VHOST:
+        raise ConfigError(
+            "the login or the virtual host cannot be sent: a NUL, not UTF-8, or too long for AMQP"
+        )
     return broker
 
 

@@ -16,7 +16,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from n6_stateful import settings
-from n6_stateful.broker import configured_broker, output_specs
 from n6_stateful.config import ConfigFiles, ConfigSection, load, section_names
 from n6_stateful.errors import CollectorError, ConfigError
 from n6_stateful.journal import JOURNAL_SPEC, Journal
@@ -133,6 +132,8 @@ class BaseCollector(QueuedBase, AbstractBaseCollector):
             specs += vars(cls).get("extra_config_specs", ())
         try:
             if self._has_output():
+                from n6_stateful.broker import output_specs  # not needed by whoever only imports a class
+
                 specs += output_specs(files, settings.current().output)
         except ConfigError as exc:
             problems.append(str(exc))
@@ -182,6 +183,8 @@ class BaseCollector(QueuedBase, AbstractBaseCollector):
     @cached_property
     def broker(self) -> Broker | None:
         """The broker that is configured; None if messages stay in the outbox."""
+        from n6_stateful.broker import configured_broker
+
         return configured_broker(self.config_full, settings.current().output)
 
     def outbox_is_destination(self) -> bool:

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import ast
 import datetime
 import json
 import re
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from pkgutil import resolve_name
 from typing import Any
 
 Converters = Mapping[str, Callable[[str], Any]]
@@ -70,8 +68,20 @@ def _path(value: str) -> Path:
     return path
 
 
+def _literal(value: str) -> Any:
+    from ast import literal_eval  # here, since few collectors need it
+
+    return literal_eval(value)
+
+
+def _importable(value: str) -> Any:
+    from pkgutil import resolve_name
+
+    return resolve_name(value)
+
+
 def _py_namespaces_dict(value: str) -> Any:
-    parts = [ast.literal_eval(value)]
+    parts = [_literal(value)]
     for part in parts:  # grows by the dicts inside
         if not isinstance(part, dict) or not all(isinstance(key, str) for key in part):
             raise ValueError("must be a dict whose keys are strings, at every depth")
@@ -89,10 +99,10 @@ CONVERTERS: Converters = {
     "datetime": _datetime,
     "path": _path,
     "json": json.loads,
-    "py": ast.literal_eval,
+    "py": _literal,
     "py_namespaces_dict": _py_namespaces_dict,
-    "importable_dotted_name": resolve_name,
-    "download_timeout": ast.literal_eval,
+    "importable_dotted_name": _importable,
+    "download_timeout": _literal,
     "duration": seconds,
 }
 """By name; `list_of_NAME` exists for each of them, separated by commas (an empty value is `[]`, a trailing

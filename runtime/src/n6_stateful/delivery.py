@@ -9,7 +9,7 @@ import logging
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
-from functools import lru_cache, wraps
+from functools import lru_cache
 from itertools import takewhile
 from struct import pack
 from typing import Any
@@ -113,6 +113,7 @@ class _Outbox:
         self._no_way: dict[tuple[str, str], str] = {}  # exchanges and routing keys, with the reason
         self._confirmed: list[int] = []
         self._set_aside: dict[int, str] = {}
+        self._written = time.monotonic()
 
     @property
     def window(self) -> int:
@@ -146,9 +147,11 @@ class _Outbox:
             if code in NO_WAY:
                 self._no_way[messages[0].exchange, messages[0].routing_key] = reason
 
-    def write(self, at_least: int = 1) -> None:
-        """Bring the journal up to date, if so many messages are confirmed or refused."""
-        if not self._journal or len(self._confirmed) + len(self._set_aside) < at_least:
+    def write(self, seconds: float = TICK_SECONDS) -> None:
+        """Bring the journal up to date, if there is much to write, or the last time was so long ago."""
+        count = len(self._confirmed) + len(self._set_aside)
+        late = time.monotonic() - self._written >= seconds
+        if not self._journal or not count or (count < DELETED_AT_ONCE and not late):
             return
         self._journal.delivered(self._confirmed)
         self.delivered += len(self._confirmed)
@@ -156,6 +159,7 @@ class _Outbox:
         if self._set_aside:
             self._journal.refuse(self._set_aside)
             self._set_aside = {}
+        self._written = time.monotonic()
         self._show(self.delivered)
 
     def refusals(self) -> str:
@@ -185,20 +189,6 @@ class _Services(SelectorIOServicesAdapter):  # type: ignore[misc,unused-ignore] 
         return super().create_streaming_connection(*args, on_done=done, **kwargs)
 
 
-def _callback(method: Callable[..., None]) -> Callable[..., None]:
-    """Keep an exception for `run`: pika would report it as a lost connection."""
-
-    @wraps(method)
-    def call(self: _Connection, *args: Any) -> None:
-        try:
-            method(self, *args)
-        except Exception as exc:
-            self.failure = self.failure or exc
-            self.loop.stop()
-
-    return call
-
-
 class _Connection:
     """One connection; its methods stand in the order in which they are called."""
 
@@ -209,13 +199,13 @@ class _Connection:
         self._exchanges = list(exchanges)
         self._waiting = outbox.waiting()
         self._next: Waiting | None = None
-        self.loop = IOLoop()
-        self._services = _Services(self.loop)
+        self._loop = IOLoop()
+        self._services = _Services(self._loop)
         self._connection: Any = None
         self._channel: Any = None
-        self.failure: Exception | None = None
+        self._end: Any = None  # the exception with which pika reports it
         self._declaring = self._alarm = ""
-        self._is_ready = self._has_ended = False
+        self._is_ready = False
         self._moved = time.monotonic()
         self._unwritten = self._last_tag = self._bytes = self._size = 0
         self._on_way: dict[int, Waiting] = {}  # by delivery tag
@@ -225,6 +215,9 @@ class _Connection:
     def run(self) -> None:
         """Send until the outbox is empty, or the broker closes the connection on a message.
 
+        The callbacks only take note of what the broker says: pika would report what they raise as a lost
+        connection.
+
         Raises:
             PublishError: the connection could not be made, or it broke.
         """
@@ -232,56 +225,63 @@ class _Connection:
         debug = LOGGER.isEnabledFor(logging.DEBUG)
         logging.getLogger("pika").setLevel(logging.DEBUG if debug else logging.CRITICAL + 1)
         parameters = self._broker.parameters(f"n6-stateful {self._name}", self._options["connect_timeout"])
+        ended = self._on_closed
+        self._connection = SelectConnection(parameters, self._on_open, ended, ended, self._services)
         try:
-            ended = self._on_closed
-            self._connection = SelectConnection(parameters, self._on_open, ended, ended, self._services)
-            self._on_tick()
-            self.loop.start()
-        except Exception as exc:  # what is not AMQP ends in any of pika's errors, or of Python's
-            LOGGER.debug("pika failed", exc_info=True)
-            self.failure = self._problem(f"the server does not speak AMQP 0-9-1 ({exc!r})")
-        except BaseException:  # a signal's
-            with suppress(StateError):
+            while self._end is None and self._is_in_time():
+                self._wait()
+                if self._is_ready and self._end is None:
+                    self._send()
                 self._outbox.write()
+            if not self._outbox.is_empty:
+                self._explain(self._end)
+        except BaseException:
+            with suppress(StateError):
+                self._outbox.write(0)
             raise
         finally:
             self._hang_up()
-        try:
-            self._outbox.write()
-        finally:
-            if self.failure is not None:
-                raise self.failure
+        self._outbox.write(0)
 
-    @_callback
-    def _on_tick(self) -> None:
-        """Bring the journal up to date, and look whether there was progress."""
-        self._outbox.write()
+    def _wait(self) -> None:
+        """Wait until there is news from the broker, at most for a short time."""
+        timer = self._loop.call_later(TICK_SECONDS, self._loop.stop)
+        try:
+            self._loop.start()
+        except Exception as exc:  # what is not AMQP ends in any of pika's errors, or of Python's
+            raise self._problem(f"the server does not speak AMQP 0-9-1 ({exc!r})") from exc
+        self._loop.remove_timeout(timer)
+
+    def _is_in_time(self) -> bool:
+        """Whether there is progress. False: everything is confirmed, and only the farewell does not come.
+
+        Raises:
+            PublishError: there is none.
+        """
         unwritten = self._services.transport.get_write_buffer_size() if self._is_ready else 0
         if unwritten != self._unwritten:
             self._moved, self._unwritten = time.monotonic(), unwritten
         option = "progress_timeout" if self._is_ready else "connect_timeout"
-        seconds: float = self._options[option]
-        if time.monotonic() - self._moved < seconds or self._outbox.is_empty:
-            self.loop.call_later(min(TICK_SECONDS, seconds), self._on_tick)
-            return
+        seconds: float = CLOSE_SECONDS if self._outbox.is_empty else self._options[option]
+        if time.monotonic() - self._moved < seconds:
+            return True
+        if self._outbox.is_empty:
+            return False
         what = "no progress for" if self._is_ready else "no connection: not ready within"
         alarm = f", because of an alarm at the broker: {self._alarm}" if self._alarm else ""
         raise self._problem(f"{what} {seconds:g} s ({option}){alarm}")
 
-    @_callback
     def _on_open(self, connection: Any) -> None:
         connection.add_on_connection_blocked_callback(self._on_alarm)
         connection.add_on_connection_unblocked_callback(self._on_alarm)
         connection.channel(on_open_callback=self._on_channel)
 
-    @_callback
     def _on_channel(self, channel: Any) -> None:
         channel.add_on_close_callback(self._on_closed)
         channel.add_on_return_callback(self._on_return)
         self._channel = channel
         self._declare()
 
-    @_callback
     def _declare(self, frame: Any = None) -> None:
         """Declare the next exchange; after the last one, ask for confirmations."""
         if self._exchanges:
@@ -291,16 +291,18 @@ class _Connection:
         else:
             self._channel.confirm_delivery(self._on_confirmation, callback=self._on_ready)
 
-    @_callback
     def _on_ready(self, frame: Any) -> None:
         LOGGER.info("connected to %s", self._broker.where)
         self._is_ready, self._moved = True, time.monotonic()
-        self._send()
+        self._loop.stop()
 
     def _send(self) -> None:
         """Fill the window; close the connection if there is nothing left."""
-        most = self._options["window_bytes"]
-        while len(self._on_way) < self._outbox.window and self._bytes < most:
+        window, most = self._outbox.window, self._options["window_bytes"]
+        # Not one by one: several messages are one write, and the broker is busy while the journal is written.
+        if len(self._on_way) > REFILLED_AT * window or self._bytes > REFILLED_AT * most:
+            return
+        while len(self._on_way) < window and self._bytes < most:
             message = self._next or next(self._waiting, None)
             self._next = None
             if message is None:
@@ -316,10 +318,9 @@ class _Connection:
                 self._outbox.done(message, f"AMQP cannot hold it: {exc}")
         self._write(at_least=1)
         if not self._on_way and not self._outbox.is_empty:
-            self._outbox.write()
-            self._outbox.is_empty = True
+            self._outbox.write(0)
+            self._outbox.is_empty, self._moved = True, time.monotonic()
             self._connection.close()
-            self.loop.call_later(CLOSE_SECONDS, self.loop.stop)
 
     def _publish(self, message: Waiting) -> None:
         """As pika's `basic_publish`, which takes three writes for each small message."""
@@ -342,7 +343,6 @@ class _Connection:
             self._services.transport.write(b"".join(self._pieces))
             self._pieces, self._size = [], 0
 
-    @_callback
     def _on_return(self, channel: Any, method: Any, properties: Any, body: bytes) -> None:
         """No queue takes a message; that comes before its confirmation, and without its tag."""
         if self._options["unroutable"] == "warn":
@@ -355,7 +355,6 @@ class _Connection:
                 self._returned[tag] = f"{method.reply_text}: bind a queue to {where}"
                 break
 
-    @_callback
     def _on_confirmation(self, frame: Any) -> None:
         last, multiple = frame.method.delivery_tag, frame.method.multiple
         for tag in list(takewhile(lambda tag: tag <= last, self._on_way)) if multiple else (last,):
@@ -366,27 +365,21 @@ class _Connection:
                 reason = "nacked: a queue is full, or could not store it"
             self._outbox.done(message, reason)
         self._moved = time.monotonic()
-        # Not one by one: several messages are one write, and the broker is busy while the journal is written.
-        window = self._outbox.window, self._options["window_bytes"]
-        if len(self._on_way) <= REFILLED_AT * window[0] and self._bytes <= REFILLED_AT * window[1]:
-            self._send()
-        self._outbox.write(DELETED_AT_ONCE)
+        self._loop.stop()
 
-    @_callback
     def _on_alarm(self, connection: Any, frame: Any) -> None:
         self._alarm = getattr(frame.method, "reason", "")
         LOGGER.warning("%s: alarm: %s", self._broker.where, self._alarm or "over")
 
-    @_callback
     def _on_closed(self, closed: Any, exc: Exception) -> None:
         """The channel or the connection has ended, or there is none."""
-        if self._outbox.is_empty and closed is self._channel:
-            return
-        self.loop.stop()
-        if self._outbox.is_empty or self._has_ended:
-            return
-        self._has_ended = True
-        code, reason = _described(exc)
+        if closed is self._connection or not self._outbox.is_empty:
+            self._end = self._end or exc
+            self._loop.stop()
+
+    def _explain(self, end: BaseException) -> None:
+        """Blame a message for the end, or raise `PublishError`."""
+        code, reason = _described(end)
         if self._on_way and (400 <= code < 500 or 501 <= code <= 505):
             self._outbox.blame(list(self._on_way.values()), code, reason)
             if self._outbox.closed == MOST_CLOSED:
@@ -404,11 +397,11 @@ class _Connection:
     def _hang_up(self) -> None:
         """End what is left of the connection; no farewell, which would have to wait for half a message."""
         with suppress(Exception):
-            if self._connection and not self._connection.is_closed:
+            if not self._connection.is_closed:
                 (self._services.transport.abort if self._services.transport else self._connection.close)()
-                self.loop.call_later(1, self.loop.stop)
-                self.loop.start()
-        self.loop.close()
+                self._loop.call_later(1, self._loop.stop)
+                self._loop.start()
+        self._loop.close()
 
 
 @lru_cache

@@ -46,10 +46,14 @@ KILLED = "did not end: it was killed, or the machine stopped"
 LONGEST_TEXT = 200
 
 
+def printable(line: str) -> str:
+    """A line that has no power over a terminal."""
+    return line if line.isprintable() else ascii(line)[1:-1]
+
+
 def one_line(text: str) -> str:
     """The first line of `text`, not too long, without secrets and control characters."""
-    line = masked_url_text(text.partition("\n")[0])
-    line = line if line.isprintable() else ascii(line)[1:-1]
+    line = printable(masked_url_text(text.partition("\n")[0]))
     return line if len(line) <= LONGEST_TEXT else f"{line[: LONGEST_TEXT - 3]}..."
 
 
@@ -368,15 +372,15 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--json", action="store_true", help="as JSON, one collector a line; times in seconds")
     args = parser.parse_args(argv)
     now = time.time()
-    found = [describe(journal, now) for directory in args.directories for journal in journals_in(directory)]
-    found.sort(key=lambda about: (-LEVELS.index(about["status"]), about["name"]))
-    lines = [HEADER, *(_columns(about, now) for about in found)]
+    rows = [describe(journal, now) for directory in args.directories for journal in journals_in(directory)]
+    rows.sort(key=lambda about: (-LEVELS.index(about["status"]), about["name"]))
+    lines = [HEADER, *(_columns(about, now) for about in rows)]
     widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
     if args.json:
-        print(*map(json.dumps, found), sep="\n")
+        print(*map(json.dumps, rows), sep="\n")
     for line in () if args.json else lines:
         print("  ".join(text.ljust(width) for text, width in zip(line, widths, strict=True)).rstrip())
-    return max((LEVELS.index(about["status"]) for about in found), default=UNKNOWN)
+    return max((LEVELS.index(about["status"]) for about in rows), default=UNKNOWN)
 
 
 if __name__ == "__main__":

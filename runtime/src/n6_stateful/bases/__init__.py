@@ -1,8 +1,7 @@
 """Base classes for the shapes that feeds come in: each manages its state itself.
 
-A shape is a small class with a hole or two: the methods below are all that must be written. Everything
-else is done: loading the state, leaving out what was taken, saving once it has arrived, going on after a
-crash.
+A shape is a small class with one or two methods to write, those below. Everything else is done: loading the
+state, leaving out what was collected already, saving it together with what is published.
 
 | shape | class | to be written |
 |---|---|---|
@@ -11,6 +10,7 @@ crash.
 | `items` | `BaseSeenItemsCollector` | `obtain_items()`, `item_key(item) -> str`, |
 | |  | `item_body(item) -> bytes`, |
 | |  | perhaps `item_version(item) -> str` |
+| `feed` | `BaseFeedCollector` (RSS, Atom; the extra `feed`) | nothing |
 | `pages` | `BasePagedCollector` | `download_page(cursor) -> Page`, |
 | |  | `record_body(record) -> bytes` |
 | `list` | `BaseDownloadingListCollector` | nothing, or `obtain_data_body() -> bytes \\| None` |
@@ -33,7 +33,7 @@ source has, and puts it in the place of the method that gets it there:
 | shape | in the place of | `source` |
 |---|---|---|
 | `rows` | `obtain_orig_data` | the whole file, bytes |
-| `items` | `obtain_items` | a list of the items |
+| `items`, `feed` | `obtain_items` | a list of the items |
 | `pages` | `download_page` | a list of pages, each of them a list of records; the cursor counts records |
 | `list` | `obtain_data_body` | the whole body, bytes |
 | `email` | standard input | the mail, bytes |
@@ -42,8 +42,13 @@ An exception is raised instead, a function takes the method's place, and `...` l
 `harness.assert_stateful_contract(source, later)` needs no more than what the source has at first, and later.
 """
 
+from typing import Any
+
+from n6_stateful.bases.answer import Answer, DownloadError
 from n6_stateful.bases.base import (
+    PAGE,
     BaseCollector,
+    CollectorConfigMixin,
     StatefulCollectorMixin,
     add_collector_entry_point_functions,
     combined_config_spec,
@@ -52,25 +57,29 @@ from n6_stateful.bases.base import (
 )
 from n6_stateful.bases.downloading import BaseDownloadingCollector
 from n6_stateful.bases.emails import BaseSimpleEmailCollector
-from n6_stateful.bases.http import Answer, DownloadError
+from n6_stateful.bases.feeds import BaseFeedCollector
 from n6_stateful.bases.items import BaseSeenItemsCollector
 from n6_stateful.bases.lists import BaseDownloadingListCollector
 from n6_stateful.bases.pages import BasePagedCollector, CursorForgottenError, Page
 from n6_stateful.bases.rows import BaseDownloadingTimeOrderedRowsCollector, BaseTimeOrderedRowsCollector
 from n6_stateful.bases.two_phase import BaseSimpleCollector, BaseTwoPhaseCollector
+from n6_stateful.collector import AbstractBaseCollector
 
 __all__ = [
+    "AbstractBaseCollector",
     "Answer",
     "BaseCollector",
     "BaseDownloadingCollector",
     "BaseDownloadingListCollector",
     "BaseDownloadingTimeOrderedRowsCollector",
+    "BaseFeedCollector",
     "BasePagedCollector",
     "BaseSeenItemsCollector",
     "BaseSimpleCollector",
     "BaseSimpleEmailCollector",
     "BaseTimeOrderedRowsCollector",
     "BaseTwoPhaseCollector",
+    "CollectorConfigMixin",
     "CursorForgottenError",
     "DownloadError",
     "Page",
@@ -80,3 +89,13 @@ __all__ = [
     "extract_field_from_csv_row",
     "split_csv_row",
 ]
+
+# What n6's own collectors import from other modules than that of the base classes, and is not here.
+_ONLY_IN_N6 = "Config ConfigMixin ConfigSection FilePagedSequence LegacyQueuedBase OPSet ParsedEmailMessage"
+_ONLY_IN_N6 += " RequestPerformer ascii_str attr_required first_regex_search parse_iso_datetime_to_utc"
+
+
+def __getattr__(name: str) -> Any:
+    if name in _ONLY_IN_N6.split():
+        raise ImportError(f"n6_stateful.bases has no {name}: {PAGE} says what to do instead")
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

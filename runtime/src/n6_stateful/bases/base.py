@@ -2,19 +2,24 @@
 
 from __future__ import annotations
 
-import argparse
+import copy
 import csv
+import inspect
 import re
 import sys
+from collections.abc import Generator, Iterator
 from operator import attrgetter
 from pathlib import Path
 from textwrap import dedent
 from types import ModuleType
-from typing import Any, ClassVar, NoReturn
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from n6_stateful import collector
 from n6_stateful.errors import CollectorError
 from n6_stateful.state import CollectorWithStateMixin
+
+if TYPE_CHECKING:
+    import argparse
 
 # The names in n6's guide and in n6 4.x for things of which there can be only one.
 TWINS = (
@@ -23,6 +28,10 @@ TWINS = (
     ("run_handling", "run_collection"),
     ("get_cache_file_name", "get_state_file_name"),
 )
+# What n6's base classes read or call, and nothing does here.
+NOT_SUPPORTED = ("input_queue", "input_callback", "make_binding_keys", "get_component_group_and_id")
+PAGE = "docs/how-to/from-n6.md"
+_REQUIRED = re.compile(r"(?m)^\s*(\w+)\s*::")
 
 
 class combined_config_spec:  # noqa: N801 - n6's name
@@ -36,29 +45,90 @@ class combined_config_spec:  # noqa: N801 - n6's name
 
     def __get__(self, instance: object, owner: type) -> str:
         # Its own first: the first declaration of an option counts.
-        return f"{self._text}\n{getattr(super(self._owner, owner), self._name, '')}"
+        return f"{self._text}\n{getattr(super(self._owner, owner), self._name, None) or ''}"
 
 
-class BaseCollector(collector.BaseCollector):
+class _Marker:
+    """What `publish_iteratively` gives control back with: `yield` the value, or `await` the marker."""
+
+    def __init__(self, value: str | None) -> None:
+        self._value = value
+
+    def __await__(self) -> Generator[str | None, None, None]:
+        yield self._value
+
+
+class CollectorConfigMixin:
+    """n6 4.x's hooks for the configuration; every collector class of this package has them.
+
+    Attributes:
+        config_spec_pattern: n6 4.x's name of `config_spec`, with `{collector_class_name}` in the place of the
+            section's name; lines that begin with `#` are comments. One that is not a `combined_config_spec`
+            has to name all options that it needs.
+    """
+
+    config_spec: str = ""
+    config_spec_pattern: Any = combined_config_spec("[{collector_class_name}]")
+    config: Any
+    config_full: Any
+
+    def set_configuration(self) -> None:
+        """Read the configuration files and set `config` and `config_full`."""
+        super().set_configuration()  # type: ignore[misc]
+        name, full = type(self).__name__, self.config_full
+        self.config = self.get_config_from_config_full(config_full=full, collector_class_name=name)
+
+    def get_config_spec(self) -> str:
+        """`config_spec`, or what `config_spec_pattern` becomes."""
+        if self.config_spec:
+            return self.config_spec
+        pattern = self.config_spec_pattern or "[{collector_class_name}]"
+        spec: str = re.sub(r"(?m)^\s*#.*", "", pattern.format(**self.get_config_spec_format_kwargs()))
+        if isinstance(inspect.getattr_static(self, "config_spec_pattern"), combined_config_spec):
+            return spec
+        # What the base classes demand is optional then; the declaration that comes first counts.
+        added = [vars(cls).get("extra_config_options", "") for cls in type(self).__mro__]
+        return "\n".join([spec, *(_REQUIRED.sub(r"\1 = ::", options) for options in added)])
+
+    def get_config_spec_format_kwargs(self) -> dict[str, Any]:
+        """What `config_spec_pattern` is formatted with."""
+        return {"collector_class_name": type(self).__name__}
+
+    def get_config_from_config_full(self, *, config_full: Any, collector_class_name: str) -> Any:
+        """The collector's own section: the first one."""
+        return self.config
+
+
+class BaseCollector(CollectorConfigMixin, collector.BaseCollector):
     """Base of collectors, by n6 4.x's names or by those of n6's guide.
 
     Attributes:
         raw_type: n6 4.x's name of `type`.
-        config_spec_pattern: n6 4.x's name of `config_spec`, with `{collector_class_name}` in the place of the
-            section's name; lines that begin with `#` are comments.
         source_channel: the part of the source after the dot, where it is always the same. Where it depends on
             the record, write `get_source_channel`, or n6 4.x's `get_source`, which gives both parts.
-        cmdline_args: the arguments that `get_arg_parser` adds to the command.
+        cmdline_args: the command line, with the arguments that `get_arg_parser` adds to it.
+        FLUSH_OUT: what `publish_iteratively` yields to have everything committed before it goes on.
+        PubIterFlushOut: the same for a coroutine, which awaits it; `PubIter` is a bare `yield`.
 
     Raises:
-        CollectorError: from the constructor, if the class has both names of one thing.
+        CollectorError: from the constructor, if the class has both names of one thing, or needs something of
+            n6 that is not here.
     """
 
     raw_type: str | None = None
     type: Any = property(attrgetter("raw_type"))
-    config_spec_pattern: Any = combined_config_spec("[{collector_class_name}]")
     source_channel = ""
     cmdline_args: ClassVar[argparse.Namespace]
+    FLUSH_OUT = "FLUSH_OUT"
+    PubIter, PubIterFlushOut = _Marker(None), _Marker(FLUSH_OUT)
+    _conn_params_dict: ClassVar = {"heartbeat_interval": 30}  # n6 4.x's AMQP collector looks there
+
+    def __new__(cls, **kwargs: Any) -> Any:
+        """As in n6, `get_arg_parser` may be an instance method, which is called before `__init__`."""
+        made = super().__new__(cls)
+        if inspect.isfunction(inspect.getattr_static(cls, "get_arg_parser")):
+            made.get_arg_parser()
+        return made
 
     def __init__(self, **kwargs: Any) -> None:
         classes = [cls for cls in type(self).__mro__ if not cls.__module__.startswith("n6_stateful.")]
@@ -68,45 +138,26 @@ class BaseCollector(collector.BaseCollector):
                     f"{type(self).__name__} has {old}, as n6's guide says, and {new}, as n6 4.x does, for "
                     f"one thing: keep {new}, and remove {old}"
                 )
+        for name in NOT_SUPPORTED:
+            if any(vars(cls).get(name) for cls in classes):
+                raise CollectorError(
+                    f"{type(self).__name__} has {name}, which does nothing here; {PAGE} says what does"
+                )
+        queues = self.output_queue or []
+        self.output_queue = copy.deepcopy([queues] if isinstance(queues, dict) else queues)
+        # n6 4.x's MISP collector looks there.
+        self._declared_output_exchanges = {queue.get("exchange") for queue in self.output_queue}
         super().__init__(**kwargs)
-
-    # The command
+        if "config_full" not in vars(self):  # set_configuration() is overridden to do nothing
+            collector.BaseCollector.set_configuration(self)
 
     @classmethod
     def get_arg_parser(cls) -> argparse.ArgumentParser:
-        """A parser to which arguments of the collector's own can be added."""
+        """A parser to which arguments of the collector's own can be added. It may be an instance method, too,
+        which is called before `__init__`."""
+        import argparse
+
         return argparse.ArgumentParser(add_help=False, allow_abbrev=False)
-
-    @classmethod
-    def run_script(cls) -> NoReturn:
-        """The console command; what `get_arg_parser` knows of its arguments goes to `cmdline_args`."""
-        from n6_stateful.command import main
-
-        cls.cmdline_args, others = cls.get_arg_parser().parse_known_args()
-        raise SystemExit(main(cls, others))
-
-    # Configuration
-
-    def set_configuration(self) -> None:
-        """Read the configuration files and set `config` and `config_full`."""
-        super().set_configuration()
-        name, full = type(self).__name__, self.config_full
-        self.config = self.get_config_from_config_full(config_full=full, collector_class_name=name)
-
-    def get_config_spec(self) -> str:
-        """`config_spec`, or what `config_spec_pattern` becomes."""
-        if self.config_spec:
-            return self.config_spec
-        spec: str = self.config_spec_pattern.format(**self.get_config_spec_format_kwargs())
-        return re.sub(r"(?m)^\s*#.*", "", spec)
-
-    def get_config_spec_format_kwargs(self) -> dict[str, Any]:
-        """What `config_spec_pattern` is formatted with."""
-        return {"collector_class_name": type(self).__name__}
-
-    def get_config_from_config_full(self, *, config_full: Any, collector_class_name: str) -> Any:
-        """The collector's own section: the first one."""
-        return self.config
 
     # A run
 
@@ -134,12 +185,24 @@ class BaseCollector(collector.BaseCollector):
 
     def start_iterative_publishing(self) -> None:
         """For `start_publishing`: publish what `publish_iteratively` publishes."""
-        for _ in self.publish_iteratively():
-            pass
+        steps = self.publish_iteratively()
+        if inspect.isawaitable(steps):
+            steps = steps.__await__()
+        hook = f"{type(self).__name__}.publish_iteratively()"
+        if not isinstance(steps, Iterator):
+            raise CollectorError(f"{hook} must be a generator or a coroutine, not {type(steps).__name__}")
+        for marker in steps:
+            if marker == self.FLUSH_OUT:
+                self.flush_output()
+            elif marker is not None:
+                raise CollectorError(f"{hook} yielded {marker!r:.60}: it may yield None and self.FLUSH_OUT")
         self.inner_stop()
 
     def publish_iteratively(self) -> Any:
-        """A generator that calls `publish_output` before each `yield`."""
+        """A generator that calls `publish_output` before each `yield`, or a coroutine that awaits `PubIter`.
+
+        After `yield self.FLUSH_OUT` (`await self.PubIterFlushOut`) what was published by then is committed.
+        """
         raise NotImplementedError(f"{type(self).__name__}.publish_iteratively() is not written yet")
 
     # Messages
@@ -177,8 +240,9 @@ class BaseCollector(collector.BaseCollector):
         """Raise if they are wrong."""
 
 
-class StatefulCollectorMixin(CollectorWithStateMixin):
-    """`CollectorWithStateMixin` by n6 4.x's names: the option `state_dir`, and `get_state_file_name`.
+class StatefulCollectorMixin(CollectorConfigMixin, CollectorWithStateMixin):
+    """`CollectorWithStateMixin` by n6 4.x's names: `state_dir`, `get_state_file_name`, and `_state`,
+    which is `state`.
 
     Args:
         state_pickle_protocol: instead of the attribute `pickle_protocol`.
@@ -187,6 +251,7 @@ class StatefulCollectorMixin(CollectorWithStateMixin):
     config_spec_pattern: Any = combined_config_spec(
         "[{collector_class_name}]\nstate_dir = ~/.n6state :: path"
     )
+    _state = property(attrgetter("state"), lambda self, state: setattr(self, "state", state))
 
     def __init__(self, *, state_pickle_protocol: int | None = None, **kwargs: Any) -> None:
         if state_pickle_protocol is not None:
@@ -196,7 +261,7 @@ class StatefulCollectorMixin(CollectorWithStateMixin):
     def journal_path(self) -> Path:
         """As in the base class, in `state_dir` if there is no `cache_dir`."""
         if "state_dir" in self.config:
-            self.config.setdefault("cache_dir", self._base.config["state_dir"])
+            self.config.setdefault("cache_dir", self.config["state_dir"])
         return super().journal_path()
 
     def get_cache_file_name(self) -> str:
@@ -208,7 +273,7 @@ class StatefulCollectorMixin(CollectorWithStateMixin):
         `<source>.<Class>.pickle`, without the channel where that depends on the record."""
         cls, config = type(self), self.config
         if "state_dir" not in config:
-            names = [config.get("source"), self.source_channel, cls.__name__, "pickle"]
+            names = [config.get("source"), getattr(self, "source_channel", ""), cls.__name__, "pickle"]
             return ".".join(filter(None, names))
         if cls.__module__ == "__main__":
             raise CollectorError(f"{cls.__name__}: run it by its command, or write get_state_file_name()")
@@ -219,9 +284,9 @@ def add_collector_entry_point_functions(module: ModuleType | str) -> None:
     """Give a module, or the one of that name, a function `<Class>_main` for each collector class in it."""
     if isinstance(module, str):
         module = sys.modules[module]
-    for name, it in list(vars(module).items()):
-        if isinstance(it, type) and issubclass(it, collector.AbstractBaseCollector) and name[0] != "_":
-            setattr(module, f"{name}_main", it.run_script)
+    for name, value in list(vars(module).items()):
+        if isinstance(value, type) and issubclass(value, collector.AbstractBaseCollector) and name[0] != "_":
+            setattr(module, f"{name}_main", value.run_script)
 
 
 def split_csv_row(row: str, **kwargs: Any) -> list[str]:

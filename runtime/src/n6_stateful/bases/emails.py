@@ -2,29 +2,34 @@
 
 from __future__ import annotations
 
+import base64
 import email
 import email.policy
 import logging
 import re
 import sys
-from collections.abc import Iterable, Iterator
-from contextlib import suppress
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 from email import errors
 from email.message import EmailMessage
 from fnmatch import fnmatch
 from functools import cached_property
 from hashlib import blake2b
-from typing import Any
+from typing import Any, cast
 
+from n6_stateful.bases.answer import DownloadError
+from n6_stateful.bases.base import PAGE
 from n6_stateful.bases.text import decoded
 from n6_stateful.bases.two_phase import BaseSimpleCollector
-from n6_stateful.errors import PublishError, SourceError, Terminated
+from n6_stateful.errors import N6StatefulError, PublishError, SourceError, Terminated
+from n6_stateful.journal import Journal
 
 LOGGER = logging.getLogger(__name__)
 
-HEADERS = ("From", "Date", "Subject")
-TRY_AGAIN = 75  # EX_TEMPFAIL: whoever delivers mail keeps it, and tries again
+TRY_AGAIN = 75  # EX_TEMPFAIL: the mail server keeps the mail, and tries again
+FLAGS = re.MULTILINE | re.DOTALL  # n6's
+Regex = str | bytes | re.Pattern[Any]
 _DAMAGE = {
     errors.CloseBoundaryNotFoundDefect: "it ends before its last part does",
     errors.InvalidBase64CharactersDefect: "a part is not the base64 that it says",
@@ -37,122 +42,176 @@ class SeveralPartsError(SourceError, ValueError):
     """A mail has more parts of a kind than one."""
 
 
-class ParsedMail:
-    """A mail, read for a collector.
+class ParsedMail(EmailMessage):
+    """A mail, read for a collector: an `email.message.EmailMessage`, in which headers that Python cannot read
+    count as absent.
 
-    Args:
-        raw: the mail as it came, headers and all.
-
-    Raises:
-        SourceError: it is not a mail.
+    Attributes:
+        raw_message_source: the mail as it came, headers and all; None for a part of a mail.
     """
 
-    def __init__(self, raw: bytes) -> None:
-        message: Any = email.message_from_bytes(raw, policy=email.policy.default)
-        self.message: EmailMessage = message
-        if not any(name in message for name in HEADERS):
-            raise SourceError(
-                f"what came on standard input ({len(raw):,} bytes) is not a mail: it has none of "
-                f"{', '.join(HEADERS)}; nothing was published"
-            )
-        self.id = str(self._header("Message-ID") or "").strip()
+    raw_message_source: bytes | None = None
 
-    def _header(self, name: str) -> Any:
-        with suppress(Exception):  # Python's own code fails at some that are broken
-            return self.message.get(name)
-        return None
+    @classmethod
+    def from_bytes(cls, raw: bytes) -> ParsedMail:
+        """The mail in `raw`.
+
+        Raises:
+            SourceError: it is not a mail.
+        """
+        mail: Any = email.message_from_bytes(raw, cls, policy=email.policy.default)
+        if not mail.keys():
+            raise SourceError(
+                f"what came on standard input ({len(raw):,} bytes) is not a mail: it has no headers; nothing "
+                "was published"
+            )
+        mail.raw_message_source = raw
+        return cast(ParsedMail, mail)
+
+    def __getattr__(self, name: str) -> Any:
+        raise AttributeError(f"a mail has no {name!r} here; of what n6's has, {PAGE} says what is missing")
+
+    def get(self, name: str, failobj: Any = None) -> Any:
+        """A header; `failobj` if there is none that can be read."""
+        return _readable(lambda: super(ParsedMail, self).get(name, failobj), failobj)
+
+    @property
+    def id(self) -> str:
+        """The header `Message-ID`, or empty."""
+        return str(self.get("Message-ID", "")).strip()
 
     def get_utc_datetime(self) -> datetime | None:
         """The time in `Date`, UTC without a timezone; None if there is none that can be read."""
-        moment: datetime | None = getattr(self._header("Date"), "datetime", None)
+        moment: datetime | None = getattr(self["Date"], "datetime", None)
         with suppress(OverflowError):
             return moment and moment.replace(tzinfo=moment.tzinfo or UTC).astimezone(UTC).replace(tzinfo=None)
         return None
 
-    def get_subject(self) -> str | None:
-        """The subject, decoded, on one line; None if there is none."""
-        subject = self._header("Subject")
-        return None if subject is None else " ".join(str(subject).encode(errors="replace").decode().split())
+    def get_timestamp(self) -> float | None:
+        """The time in `Date`, in seconds since 1970; None if there is none that can be read."""
+        moment = self.get_utc_datetime()
+        return None if moment is None else moment.replace(tzinfo=UTC).timestamp()
 
-    def contents(
-        self, content_type: str | Iterable[str] = "", filename_regex: str = "", *, decode: bool = True
-    ) -> Iterator[str | bytes]:
-        """The parts: text decoded, anything else as bytes.
+    def get_subject(self, *, normalize_whitespace: bool = True) -> str | None:
+        """The subject, decoded; None if there is none.
 
         Args:
-            content_type: only these, like `text/plain` or `text/*`, or several of them; empty for all.
-            filename_regex: only those whose file name it matches somewhere; empty for all.
-            decode: False to have text as bytes, too, where its character set is not what the mail says.
+            normalize_whitespace: whether it becomes one line, with single spaces.
+        """
+        subject = self["Subject"]
+        if subject is None:
+            return None
+        text = str(subject).encode(errors="replace").decode()
+        return " ".join(text.split()) if normalize_whitespace else text
+
+    def find_filename_content_pairs(
+        self,
+        *,
+        content_type: str | Iterable[str] | None = None,
+        filename_regex: Regex | Iterable[Regex] | None = None,
+        content_regex: Regex | Iterable[Regex] | None = None,
+        default_regex_flags: int = FLAGS,
+        force_content_as: Any = None,
+    ) -> Iterator[tuple[str, str | bytes]]:
+        """The file names (or "") and contents of the parts that all of these fit, or one of several each.
+
+        Args:
+            content_type: like `text/plain` or `text/*`; None for any.
+            filename_regex: it matches somewhere in the file name.
+            content_regex: it matches somewhere in the content, and is text or bytes as the content is.
+            default_regex_flags: for patterns that are not compiled yet.
+            force_content_as: `bytes` or `str`, for all parts. By default text is `str`, with LF at line ends,
+                and anything else bytes.
 
         Raises:
             SourceError: the mail was cut or damaged on its way.
         """
-        wanted = [content_type or "*"] if isinstance(content_type, str) else list(content_type)
-        for part, *above in _parts(self.message):
-            try:
-                kind, filename = part.get_content_type(), part.get_filename() or ""
-                charset = part.get_content_charset("utf-8")
-            except Exception as exc:  # as in _header
-                LOGGER.warning("a part of the mail is left out: its headers cannot be read (%s)", exc)
+        types = [content_type or "*"] if isinstance(content_type, str | None) else list(content_type)
+        for part, *above in _parts(self):
+            kind = part.get_content_type()
+            filename = _readable(part.get_filename) or ""
+            if not any(_is_of(kind, wanted) for wanted in types):
                 continue
-            if not any(fnmatch(kind, each) for each in wanted):
+            if not _matches(filename_regex, filename, default_regex_flags):
                 continue
-            if filename_regex and not re.search(filename_regex, filename):
-                continue
-            payload: Any = part.get_payload(decode=True) or b""
-            for defect in (defect for each in (part, *above) for defect in each.defects):
+            content: Any = part.get_payload(decode=True) or b""
+            for defect in (defect for message in (part, *above) for defect in message.defects):
                 if problem := _DAMAGE.get(type(defect)):
                     raise SourceError(f"the mail is damaged: {problem}; nothing was published")
-            is_text = decode and kind.startswith("text/")
-            yield decoded(payload, charset, "find_content(decode=False) gives") if is_text else payload
+            is_text = force_content_as in (str, "str") or kind.startswith("text/")
+            if is_text and force_content_as not in (bytes, "bytes"):
+                charset = _readable(part.get_content_charset) or "utf-8"
+                content = decoded(content, charset, "find_content(decode=False) gives")
+                content = content.replace("\r\n", "\n").replace("\r", "\n")
+            if _matches(content_regex, content, default_regex_flags):
+                yield filename, content
 
     def find_content(
-        self,
-        *,
-        content_type: str | Iterable[str] = "",
-        filename_regex: str = "",
-        content_regex: str = "",
-        ignore_extra_matches: bool = False,
-        decode: bool = True,
+        self, *, ignore_extra_matches: bool = False, decode: bool = True, **criteria: Any
     ) -> str | bytes | None:
         """The part that is asked for; None if there is none.
 
         Args:
-            content_type: as `contents` takes it.
-            filename_regex: as `contents` takes it.
-            content_regex: it matches somewhere in the part, which is text then.
             ignore_extra_matches: whether the first will do where there are several.
-            decode: as `contents` takes it.
+            decode: False to have text as bytes, too, where its character set is not what the mail says.
+            criteria: as `find_filename_content_pairs` takes them.
 
         Raises:
             SeveralPartsError: there are several.
             SourceError: the mail was cut or damaged on its way.
         """
-        found = [
-            content
-            for content in self.contents(content_type, filename_regex, decode=decode)
-            if not content_regex or (isinstance(content, str) and re.search(content_regex, content))
-        ]
-        if len(found) > 1 and not ignore_extra_matches:
-            asked = " ".join(filter(None, (str(content_type), filename_regex, content_regex))) or "anything"
-            raise SeveralPartsError(f"the mail has {len(found)} parts for {asked}; nothing was published")
-        return found[0] if found else None
+        if not decode:
+            criteria["force_content_as"] = bytes
+        contents = [content for _, content in self.find_filename_content_pairs(**criteria)]
+        if len(contents) > 1 and not ignore_extra_matches:
+            asked = " ".join(str(criterion) for criterion in criteria.values() if criterion) or "anything"
+            raise SeveralPartsError(f"the mail has {len(contents)} parts for {asked}; nothing was published")
+        return contents[0] if contents else None
+
+
+def _readable(read: Callable[[], Any], otherwise: Any = None) -> Any:
+    """What `read` reads of a mail's headers; on some broken ones Python's own code raises anything."""
+    try:
+        return read()
+    except Exception as exc:
+        LOGGER.warning("a header of the mail cannot be read (%s: %s)", type(exc).__name__, exc)
+        return otherwise
 
 
 def _parts(*path: Any) -> Iterator[tuple[Any, ...]]:
     """Each part that is not made of others, behind it those that it is a part of."""
-    if not path[0].is_multipart():
+    message = path[0]
+    if not message.is_multipart():
         yield path
         return
-    for part in path[0].get_payload():
+    inner = message.get_payload()
+    if str(message.get("Content-Transfer-Encoding", "")).strip().lower() == "base64":
+        with suppress(ValueError, TypeError, SourceError):  # the standard has it, and Python does not
+            inner = [ParsedMail.from_bytes(base64.b64decode(inner[0].get_payload()))]
+    for part in inner:
         yield from _parts(part, *path)
+
+
+def _is_of(kind: str, wanted: str) -> bool:
+    main, _, sub = wanted.lower().partition("/")
+    return fnmatch(kind, f"{main or '*'}/{sub or '*'}")
+
+
+def _matches(patterns: Regex | Iterable[Regex] | None, value: Any, flags: int) -> bool:
+    if patterns is None:
+        return True
+    several = [patterns] if isinstance(patterns, str | bytes | re.Pattern) else patterns
+    regexes: Any = (re.compile(one, 0 if isinstance(one, re.Pattern) else flags) for one in several)
+    return any(type(value) is type(regex.pattern) and regex.search(value) for regex in regexes)
 
 
 class BaseSimpleEmailCollector(BaseSimpleCollector):
     """Publishes one message made from the mail on standard input.
 
     To be written: `obtain_data_body`, which looks at `email_msg`. Nothing is remembered: a mail comes once.
-    One that is delivered again after a failed run gives the same message ids.
+    One that comes again after a failed run gives the same message ids. What fails before the message is
+    committed ends with exit code 75, so that the mail server keeps the mail; a mail that is not what it
+    should be (`SourceError`) ends with 66.
 
     Args:
         raw_email_msg: the mail; None to read it from standard input when it is needed.
@@ -181,21 +240,35 @@ class BaseSimpleEmailCollector(BaseSimpleCollector):
     @cached_property
     def email_msg(self) -> ParsedMail:
         """The mail, read."""
-        return ParsedMail(self.raw_email_msg)
+        return ParsedMail.from_bytes(self.raw_email_msg)
+
+    def open_journal(self) -> Journal:
+        """As in the base class."""
+        with self._mail_kept():
+            return super().open_journal()
+
+    def run_collection(self) -> None:
+        """As in the base class; that the message is not delivered yet is a warning."""
+        with self._mail_kept():
+            super().run_collection()
 
     def run(self) -> None:
         """Publish the mail's message."""
         about = self.email_msg.id.encode("utf-8", "surrogateescape") or self.raw_email_msg
         self.base_id = blake2b(about, digest_size=16).hexdigest()
+        super().run()
+
+    @contextmanager
+    def _mail_kept(self) -> Iterator[None]:
         try:
-            super().run()
-        except (PublishError, Terminated) as exc:
-            # With any other code postfix and procmail send the mail back, where it would be lost for us.
-            exc.exit_code = TRY_AGAIN
+            yield
+        except (N6StatefulError, Terminated) as exc:
+            if isinstance(exc, PublishError) and exc is self._undelivered:
+                LOGGER.warning("%s", exc)
+                return
+            if isinstance(exc, DownloadError) or not isinstance(exc, SourceError):
+                exc.exit_code = TRY_AGAIN
             raise
-        if self.delivery_problem is not None:  # of other mails: this one is safe
-            LOGGER.warning("%s", self.delivery_problem)
-            self.delivery_problem = None
 
     def get_output_prop_kwargs(
         self, *, source: str, output_data_body: bytes, **processed_data: Any

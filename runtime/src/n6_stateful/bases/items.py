@@ -1,9 +1,9 @@
-"""Things without an order, which come, change and go: an RSS feed, a manifest, lines of a list."""
+"""Items without an order, which come, change and go: a manifest, lines of a list, entries of a feed."""
 
 from __future__ import annotations
 
-import logging
 import os
+import pickle
 import time
 from collections.abc import Callable, Iterable
 from hashlib import blake2b
@@ -11,31 +11,38 @@ from math import inf
 from struct import Struct
 from typing import Any
 
-from n6_stateful.bases.shape import StatefulBaseCollector, default_body
-from n6_stateful.errors import NothingNew, SourceError
+from n6_stateful.bases.shape import BODY, StatefulBaseCollector, checked, default_body
+from n6_stateful.errors import NothingNew, SourceError, StateError
 
-LOGGER = logging.getLogger(__name__)
-
-# A mark is 16 bytes: which thing it is, and in which version. The digests are keyed with a secret of the
-# state, so that nobody who writes into a feed can make two things share a mark.
+# A mark is 16 bytes: which item it is, and in which version. The digests are keyed with a secret of the
+# state, so that nobody who writes into a feed can make two items share a mark.
 KEY_SIZE, VERSION_SIZE = 10, 6
 _MARKS = Struct(f"{KEY_SIZE + VERSION_SIZE}s")
 HOUR = 3600
 
+WITHOUT_KEY = "items without a key (item_key() has to return a str), left out"
+SHARED = (
+    "items with a key that another one has, which alone is published (write item_version(), or a longer key)"
+)
+FAILED = "items that could not be obtained, and are tried again by the next run"
+
 
 class BaseSeenItemsCollector(StatefulBaseCollector):
-    """Publishes each thing once, and again when its version changes.
+    """Publishes each item once, and again when its version changes.
 
     To be written: `obtain_items` and `item_key`; perhaps `item_version` and `item_body`.
 
-    The state holds a mark of 16 bytes for each thing, in the order of when the source showed it last:
+    Where `item_body` raises `SourceError`, the other items are published, and the next run tries that one
+    again. Of several items with one key (and version) only the first is published. Both are a WARNING.
+
+    The state holds a mark of 16 bytes for each item, in the order of when the source showed it last:
     `{"secret": bytes, "seen": {hours since 1970: marks, one after the other}}`. What the source has not shown
     for `forget_after` is forgotten.
     """
 
     raw_type = "stream"
     extra_config_options = """
-        ; how long a thing that is gone is remembered, so that it is not new when it returns, like 12h or 30d
+        ; how long an item that is gone is remembered, so that it is not new when it returns, like 12h or 30d
         forget_after = 30d :: duration
     """
 
@@ -45,15 +52,19 @@ class BaseSeenItemsCollector(StatefulBaseCollector):
         raise NotImplementedError(f"{type(self).__name__}.obtain_items() is not written yet")
 
     def item_key(self, item: Any) -> str:
-        """What tells one thing from another, for as long as it exists: an id, a link."""
+        """What tells one item from another, for as long as it exists: an id, a link."""
         raise NotImplementedError(f"{type(self).__name__}.item_key() is not written yet")
 
     def item_version(self, item: Any) -> str | None:
-        """What changes when the thing does, such as a time or a revision; it is published again then."""
+        """What changes when the item does, such as a time or a revision; it is published again then."""
         return ""
 
     def item_body(self, item: Any) -> bytes:
-        """The message's body: bytes as they are, text as UTF-8, anything else as JSON."""
+        """The message's body: bytes as they are, text as UTF-8, anything else as JSON.
+
+        Raises:
+            SourceError: this one cannot be obtained now; the next run tries again.
+        """
         return default_body(item)
 
     def hour(self) -> int:
@@ -68,49 +79,80 @@ class BaseSeenItemsCollector(StatefulBaseCollector):
         """Nothing was seen yet."""
         return {"secret": os.urandom(16), "seen": {}}
 
+    def without_item(self, state: dict[str, Any], key: str) -> dict[str, Any]:
+        """For `state forget`: a state in which the item with that key was not seen yet.
+
+        Raises:
+            StateError: it does not have one.
+        """
+        name = key.encode("utf-8", "surrogatepass")
+        digest = blake2b(name, digest_size=KEY_SIZE, key=state["secret"]).digest()
+        kept = {
+            hour: b"".join(mark for (mark,) in _MARKS.iter_unpack(marks) if mark[:KEY_SIZE] != digest)
+            for hour, marks in state["seen"].items()
+        }
+        if kept == state["seen"]:
+            raise StateError(f"the state has no item with the key {key!r}; nothing was changed")
+        return {**state, "seen": {hour: marks for hour, marks in kept.items() if marks}}
+
     def start_publishing(self) -> None:
-        """Publish what was not seen before, and remember what the source shows now."""
+        """Publish what was not seen before, and remember what the source shows now.
+
+        Raises:
+            SourceError: not one item could be used.
+        """
         hours: float = -(-self.config["forget_after"] // HOUR)
         now = self.hour()
-        # When each was shown last; None is now.
-        seen: dict[bytes, int | None] = {
+        # When each was shown last; what is shown now has a fingerprint there, a float.
+        seen: dict[bytes, float] = {
             mark: hour for hour, marks in self.state["seen"].items() for (mark,) in _MARKS.iter_unpack(marks)
         }
-        changed: set[bytes] = set()
-        new, odd = [], []
+        published: set[bytes] = set()
         mark_of = self._make_marker()
         try:
-            for item in self.obtain_items():
+            for item in checked("obtain_items()", self.obtain_items(), Iterable):
                 mark = mark_of(item)
                 if mark is None:
-                    odd.append(f"{item!r:.200}")
+                    self.leave_out(WITHOUT_KEY, f"{item!r:.200}")
                     continue
-                if mark not in seen:
-                    new.append(self.get_output_components(item=item))
-                    changed.add(mark[:KEY_SIZE])
-                seen[mark] = None
+                last, fingerprint = seen.get(mark), _fingerprint(item)
+                if type(last) is float:  # it was shown in this run already
+                    if last != fingerprint:
+                        self.leave_out(SHARED, f"{self.item_key(item)!r:.200}")
+                elif last is not None or self._is_published(item):
+                    if last is None:
+                        published.add(mark[:KEY_SIZE])
+                    seen[mark] = fingerprint
         except NothingNew:
-            if not new:
+            if not published:
                 raise
             hours = inf  # what is not shown may be there all the same
-        kept: dict[int, list[bytes]] = {now: [mark for mark, hour in seen.items() if hour is None]}
-        if odd:
-            text = f"items without a key: {len(odd):,}; the first is {odd[0]}"
-            if not kept[now]:
-                raise SourceError(f"{text}; item_key() has to return a str; nothing was published")
-            LOGGER.warning("%s; left out", text)
-        for each in new:  # once all could be read: what an error leaves unsaved comes again at each run
-            self.publish_output(*each)
+        self._remember(seen, published, now, now - hours)
+        self.inner_stop()
+
+    def _is_published(self, item: Any) -> bool:
+        """Publish it, unless that fails for a reason that lies with the source."""
+        try:
+            self.publish_output(*self.get_output_components(item=item))
+        except SourceError as exc:
+            self.leave_out(FAILED, str(exc))
+            return False
+        return True
+
+    def _remember(self, seen: dict[bytes, float], published: set[bytes], now: int, since: float) -> None:
+        """Keep what is shown now, and what was shown since then unless a newer version is published."""
+        kept: dict[int, list[bytes]] = {now: [mark for mark, hour in seen.items() if type(hour) is float]}
+        self.warn_of_left_out("not one item could be used" if self.left_out and not kept[now] else "")
         if len(kept[now]) < len(seen):
             for mark, hour in seen.items():
-                if hour is not None and hour >= now - hours and mark[:KEY_SIZE] not in changed:
+                if type(hour) is int and hour >= since and mark[:KEY_SIZE] not in published:
                     kept.setdefault(hour, []).append(mark)
         self.state["seen"] = {hour: b"".join(marks) for hour, marks in kept.items() if marks}
-        self.inner_stop()
 
     def get_output_data_body(self, *, source: str, **processed_data: Any) -> bytes:
         """`item_body`."""
-        return self.item_body(processed_data["item"])
+        body: bytes = checked("item_body()", self.item_body(processed_data["item"]), *BODY)
+        return body
 
     def _make_marker(self) -> Callable[[Any], bytes | None]:
         secret = self.state["secret"]
@@ -124,6 +166,8 @@ class BaseSeenItemsCollector(StatefulBaseCollector):
             name, version = item_key(item), item_version(item) or ""
             if not isinstance(name, str) or not name:
                 return None
+            if not isinstance(version, str):
+                checked("item_version()", version, str)
             key = copy()
             key.update(name.encode("utf-8", surrogates))
             if not version:
@@ -132,3 +176,13 @@ class BaseSeenItemsCollector(StatefulBaseCollector):
             return key.digest() + blake2b(revision, digest_size=VERSION_SIZE, key=secret).digest()
 
         return mark_of
+
+
+def _fingerprint(item: Any) -> float:
+    """The same for the same contents, in this process; it tells items with one key apart."""
+    if isinstance(item, str | bytes):
+        return float(hash(item))
+    try:
+        return float(hash(pickle.dumps(item)))
+    except Exception:  # it holds what does not pickle: no warning, then
+        return 0.0

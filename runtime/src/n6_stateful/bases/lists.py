@@ -6,13 +6,13 @@ from hashlib import blake2b
 from typing import Any
 
 from n6_stateful.bases.downloading import BaseDownloadingCollector, looks_like_html
-from n6_stateful.bases.shape import StatefulBaseCollector
+from n6_stateful.bases.shape import BODY, StatefulBaseCollector, checked
 from n6_stateful.errors import NothingNew
 
 
 class BaseDownloadingListCollector(BaseDownloadingCollector, StatefulBaseCollector):
     """Publishes the list at `url` whenever it has changed; nothing needs to be written. A page of HTML, with
-    which servers tell of errors, is not taken for a list.
+    which servers report errors, is refused.
 
     The state is `{"validators": ..., "digest": ...}`: what the server calls the list that was published last,
     and its digest, for servers that know no conditions.
@@ -44,9 +44,10 @@ class BaseDownloadingListCollector(BaseDownloadingCollector, StatefulBaseCollect
 
     def start_publishing(self) -> None:
         """Publish the list if it is not the one that was published last."""
-        body = self.obtain_data_body()
+        body = checked("obtain_data_body()", self.obtain_data_body(), *BODY, type(None))
         if body is None:
             raise NothingNew("the server says so")
+        body = bytes(body)
         digest = blake2b(body, digest_size=16).digest()
         if digest == self.state["digest"]:
             raise NothingNew("the list is the one that was published last")

@@ -1,13 +1,16 @@
-"""A source that is asked page by page, with a cursor that says how far one has come."""
+"""A source that is asked page by page, with a cursor that says how far it was read."""
 
 from __future__ import annotations
 
+import json
 import logging
+import re
 from collections.abc import Iterable, Mapping
+from hashlib import blake2b
 from typing import Any, NamedTuple
 
-from n6_stateful.bases.shape import StatefulBaseCollector, default_body
-from n6_stateful.errors import CollectorError, NothingNew, SourceError
+from n6_stateful.bases.shape import BODY, StatefulBaseCollector, checked, default_body
+from n6_stateful.errors import CollectorError, NothingNew, SourceError, StateError
 
 LOGGER = logging.getLogger(__name__)
 
@@ -16,10 +19,10 @@ class Page(NamedTuple):
     """What the source gave when it was asked with a cursor.
 
     Attributes:
-        records: what is new there, in the order in which it is to be published; a list, say.
+        records: what is there, in the order in which it is to be published; a list, say.
         next_cursor: with what to ask the next time; plain data. None only where there is nothing, neither
             records nor more pages: where a source names none on its last page, the next run needs another
-            one to go on from, such as the id or the time of the last record.
+            one to go on from, such as the id or the time of the last record. It may stay the same.
         has_more: whether to ask again at once.
     """
 
@@ -29,13 +32,20 @@ class Page(NamedTuple):
 
 
 class CursorForgottenError(SourceError):
-    """The source does not know the cursor any more, which is another thing than that it failed."""
+    """The source does not know the cursor any more; it did not fail otherwise."""
 
 
 class BasePagedCollector(StatefulBaseCollector):
     """Publishes page after page, and saves the state after each: a crash goes on from there.
 
-    To be written: `download_page`; perhaps `record_body` and `first_cursor`. The state is `{"cursor": ...}`.
+    To be written: `download_page`; perhaps `record_body` and `first_cursor`.
+
+    A source may give the records *after* the cursor, or those *from* it on, the ones at the cursor again:
+    these are remembered by their digests, and published once. A time as the cursor of a source of the first
+    kind loses what comes later with the same time: let it be an id, or ask from a bit before.
+
+    The state is `{"cursor": ..., "seen": digests of the records at the cursor}`. At the
+    cursor are the records that have it in their bodies, as text; if there are none, all of the last page.
     """
 
     raw_type = "stream"
@@ -78,61 +88,99 @@ class BasePagedCollector(StatefulBaseCollector):
         self.state = self.load_state()
         super(StatefulBaseCollector, self).run()
 
-    def start_publishing(self) -> None:
-        """Publish page after page.
+    def rewound(self, state: dict[str, Any], to: str) -> dict[str, Any]:
+        """For `state rewind`: a state that asks with the cursor `to`, in the form of the present one.
 
         Raises:
-            SourceError: a cursor came a second time, which would go on for ever, or take records again.
-            CollectorError: the records of a page are a single one.
+            StateError: it does not have that form.
         """
-        asked = {repr(self.state["cursor"])}
-        has_more, replaced, is_forgotten = True, {""}, False
+        cursor = state["cursor"]
+        try:
+            new = to if isinstance(cursor, str | None) else json.loads(to)
+        except ValueError:
+            new = None
+        if not isinstance(new, type(cursor) if cursor is not None else str):
+            raise StateError(f"{to!r} is not a cursor like the present one, {cursor!r}; nothing was changed")
+        return {**state, "cursor": new, "seen": set()}
+
+    def start_publishing(self) -> None:
+        """Ask for a page, publish what is new in it, and save the cursor, until there is no more.
+
+        Raises:
+            SourceError: the cursor does not advance although there is more, or comes a second time.
+            CollectorError: `download_page` returned something else than a page.
+        """
+        asked, replaced = {repr(self.state["cursor"])}, set[str]()
+        has_more = True
         while has_more:
-            cursor = self.state["cursor"]
-            try:
-                page = self.download_page(cursor)
-            except CursorForgottenError as exc:
-                self.state["cursor"] = self.replace_cursor(cursor, exc)
-                asked = {repr(self.state["cursor"])}
-                if is_forgotten or asked <= replaced:  # it would go on for ever
-                    raise
-                replaced |= asked
-                is_forgotten = True
-                LOGGER.warning(
-                    "%s; going on from the cursor %.100r instead of %.100r", exc, self.state["cursor"], cursor
-                )
-                continue
-            if isinstance(page.records, str | bytes | Mapping):
-                raise CollectorError(
-                    f"Page(records=...) takes a list of records, not one {type(page.records).__name__}; "
-                    "nothing was published of that page"
-                )
-            is_forgotten = False
-            records = list(page.records)
-            has_more = page.has_more
-            if not records and not has_more and page.next_cursor in (None, cursor):
+            page = self._next_page(asked, replaced)
+            cursor, has_more = page.next_cursor, page.has_more
+            made = [self.get_output_components(record=record) for record in page.records]
+            stays = cursor == self.state["cursor"] or (cursor is None and not made and not has_more)
+            new = [components for components in made if not self._was_seen(components[1], stays)]
+            if stays and not new and not has_more:
                 raise NothingNew
-            if page.next_cursor is None:
+            if not stays and (cursor is None or repr(cursor) in asked):  # it would go on for ever
                 raise SourceError(
-                    "a page names no next cursor, and would be taken again; nothing was published of it (for "
-                    "the last page download_page() has to find one, such as its last record's id or time)"
+                    f"the cursor does not advance: the next one is {cursor!r:.100}; nothing was published of "
+                    "that page (where the last page names none, use its last record's id or time)"
                 )
-            self.state["cursor"] = _advanced(page.next_cursor, asked)
-            for record in records:
-                self.publish_output(*self.get_output_components(record=record))
-            self.save_state(self.state)
+            asked.add(repr(cursor))
+            for components in new:
+                self.publish_output(*components)
+            if new or not stays:
+                bodies = [body for _, body, _ in made]
+                seen = {_digest(body) for body in _holding(cursor, bodies) or bodies}
+                self.state |= {"cursor": cursor, "seen": seen}
+                self.save_state(self.state)
+            if stays and has_more:
+                raise SourceError(
+                    f"the cursor does not advance: it is {cursor!r:.100} again, and there is more; what was "
+                    "new is published (if many records share a cursor, ask for larger pages)"
+                )
         self.inner_stop()
+
+    def _next_page(self, asked: set[str], replaced: set[str]) -> Page:
+        """The page at the cursor; if the source has forgotten that, at the one that replaces it."""
+        cursor = self.state["cursor"]
+        try:
+            page = self.download_page(cursor)
+        except CursorForgottenError as exc:
+            new = self.replace_cursor(cursor, exc)
+            if repr(new) in replaced:  # it would go on for ever
+                raise
+            LOGGER.warning("%s; going on from the cursor %.100r instead of %.100r", exc, new, cursor)
+            replaced.add(repr(new))
+            asked.clear()
+            self.state |= {"cursor": new, "seen": set()}
+            page = self.download_page(new)
+        records = checked("download_page()", page, Page).records
+        if isinstance(records, str | bytes | Mapping) or not isinstance(records, Iterable):
+            raise CollectorError(
+                f"Page(records=...) takes a list of records, not one {type(records).__name__}; nothing was "
+                "published of that page"
+            )
+        return page
+
+    def _was_seen(self, body: bytes, stays: bool) -> bool:
+        """Whether a record was at the cursor that was asked with. Where the cursor has moved on, an equal one
+        is another, unless the cursor is part of it."""
+        is_known = _digest(body) in self.state.get("seen", ())
+        return is_known and (stays or bool(_holding(self.state["cursor"], [body])))
 
     def get_output_data_body(self, *, source: str, **processed_data: Any) -> bytes:
         """`record_body`."""
-        return self.record_body(processed_data["record"])
+        body: bytes = checked("record_body()", self.record_body(processed_data["record"]), *BODY)
+        return body
 
 
-def _advanced(cursor: Any, asked: set[str]) -> Any:
-    if repr(cursor) in asked:
-        raise SourceError(
-            f"the cursor does not advance: it would be {repr(cursor)[:100]} again; nothing was published of "
-            "that page, and the state stays at the page before"
-        )
-    asked.add(repr(cursor))
-    return cursor
+def _holding(cursor: Any, bodies: list[bytes]) -> list[bytes]:
+    """Those that have the cursor in them, as a text of its own."""
+    if not isinstance(cursor, str | int | float) or cursor == "":
+        return []
+    text = re.escape(str(cursor).encode(errors="backslashreplace"))
+    return [body for body in bodies if re.search(rb"(?<![\w.])" + text + rb"(?![\w.])", body)]
+
+
+def _digest(body: bytes) -> bytes:
+    return blake2b(body, digest_size=16).digest()

@@ -1,59 +1,69 @@
-"""A file of rows that bear a time: newest first or last, or in no order; it grows, or rolls."""
+"""A file of rows that have a time: newest first or last, or in no order; it grows, or rolls."""
 
 from __future__ import annotations
 
 import csv
-import datetime
-import io
 import logging
-import pickle
-import sys
-from collections.abc import Iterable, Iterator
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import suppress
-from hashlib import blake2b
-from operator import itemgetter
+from datetime import datetime
+from itertools import chain, groupby, islice
 from typing import Any
 
 from n6_stateful.bases.downloading import BaseDownloadingCollector, looks_like_html
-from n6_stateful.bases.shape import StatefulBaseCollector
+from n6_stateful.bases.row_lines import csv_rows, lines_of, split_by_size
+from n6_stateful.bases.row_times import comparable, earlier, is_usable, kind, tomorrow
+from n6_stateful.bases.row_window import Window
+from n6_stateful.bases.shape import StatefulBaseCollector, checked
 from n6_stateful.bases.two_phase import BaseTwoPhaseCollector
-from n6_stateful.errors import CollectorError, NothingNew, SourceError
+from n6_stateful.errors import CollectorError, NothingNew, SourceError, StateError
 
 LOGGER = logging.getLogger(__name__)
 
 DIGEST_SIZE = 16
-_PACK = 10_000
-_SPLIT = 1 << 20
-_PROMISED_STATE_KEY = "promised"
-_UNREADABLE = (ValueError, LookupError, ArithmeticError, csv.Error)
+USABLE, TOO_LATE = "usable", "too late"
+SAMPLE = 1000  # rows that show what kind the times of a file are
+_VALID_FOR = "newest_row_time"
+UNREADABLE = (ValueError, LookupError, ArithmeticError, csv.Error)
 
 
 class BaseTimeOrderedRowsCollector(StatefulBaseCollector, BaseTwoPhaseCollector):
-    """Publishes the rows that were not there before, oldest first, as one message.
+    """Publishes the rows that were not there before, oldest first.
 
     To be written: `obtain_orig_data`, `pick_raw_row_time` and `clean_row_time`. A row's time is whatever
-    sorts: a string as ISO 8601 has it, a number, a datetime.
+    sorts: ISO 8601 text, a number, a datetime. Datetimes and ISO 8601 are compared as points in time, UTC
+    where they name no timezone; anything else as it is, unless `row_time_format` says what it means.
 
     Without `late_by` the rule is n6's: a row is new if its time is above the newest one seen, or equal to it
     and the row was not there. With `late_by` so is one that comes late, as long as its time is at most that
-    much before the newest one: the digests of the rows taken in that window are remembered. The same row
-    again, anywhere in the window, is not new.
+    much before the newest one: the digests of the rows of that window are remembered. The same row again,
+    anywhere in the window, is not new.
 
     A row whose time or key cannot be read (`ValueError`, `LookupError`, `ArithmeticError` or `csv.Error`), or
-    whose time is not possible (`is_row_time_possible`), is left out, with a line in the log; if there are
+    whose time lies more than a day ahead (`is_row_time_possible`), is left out, with a WARNING; if there are
     several and that is so of all, the format must have changed, and it is an error.
 
-    The state's keys are n6's, `newest_row_time`, `newest_rows` and `rows_count`, so that the state of either
-    is read by the other; and with `late_by` also `window_begin`, since when all rows are remembered, and
-    `window_rows`, `{newest time in a run: digests of its rows, one after the other}`. While a run publishes,
-    `promised` is the state that it is going to save: if it is cut off, the next run tells by it which rows
-    were in the message, so that its twin has the same id although the file has grown.
+    The state's keys are n6's, `newest_row_time`, `newest_rows` and `rows_count`, so that either can go on
+    from the state of the other; and with `late_by` also `window_begin`, since when all rows are remembered,
+    and `window_rows`, `{newest time in a run: digests of its rows, one after the other}`.
+
+    Attributes:
+        row_time_format: what numbers, and text that is not ISO 8601, mean: `epoch` (seconds), `epoch_ms`, or
+            a format of `strptime`. None: they merely sort, and what lies ahead is not noticed as such.
+        csv_rows: whether rows are CSV whose quoted fields may hold line breaks; or a dict of what
+            `csv.reader` takes, such as `{"delimiter": ";"}`.
+        max_message_mib: rows that need more go out as several messages, each of whole rows; but never those
+            of the type `blacklist`, where each message is a whole list.
     """
 
     raw_type = "file"
     content_type = "text/csv"
+    row_time_format: str | None = None
+    csv_rows: bool | Mapping[str, Any] = False
+    max_message_mib: float = 8
     extra_config_options = """
-        ; how much older than the newest row a row may be when it comes, like 90m, 2h or 7d
+        ; how late a row may arrive after newer ones, like 90m, 2h or 7d
         late_by = 0 :: duration
         ; whether a number of rows that the new ones do not explain ends the run, instead of a line in the log
         row_count_mismatch_is_fatal = no :: bool
@@ -61,8 +71,6 @@ class BaseTimeOrderedRowsCollector(StatefulBaseCollector, BaseTwoPhaseCollector)
     _NEWEST_ROW_TIME_STATE_KEY = "newest_row_time"
     _NEWEST_ROWS_STATE_KEY = "newest_rows"
     _ROWS_COUNT_KEY = "rows_count"
-    _again: Any = None  # the rows of a run that was cut off
-    _promise: dict[str, Any] | None = None
 
     # To be written
 
@@ -87,17 +95,18 @@ class BaseTimeOrderedRowsCollector(StatefulBaseCollector, BaseTwoPhaseCollector)
         return self.split_orig(decoded)
 
     def decode_orig(self, orig_data: bytes) -> Any:
-        """The file as text, without losing what is not UTF-8, but without UTF-8's own mark at its beginning
-        (a BOM)."""
+        """The file as text, without losing what is not UTF-8, but without a byte order mark."""
+        checked("obtain_orig_data()", orig_data, bytes, bytearray)
         return orig_data.decode("utf-8-sig", "surrogateescape")
 
     def split_orig(self, decoded: Any) -> Iterable[Any]:
-        """Its lines, without the line feeds at their ends."""
-        begin = 0
-        while begin < len(decoded):
-            end = decoded.find("\n", begin + _SPLIT)
-            yield from decoded[begin : None if end < 0 else end].split("\n")
-            begin = end + 1 or len(decoded)
+        """Its rows: the lines, without the line breaks (LF or CRLF) at their ends; with `csv_rows` several
+        lines where a quoted field holds line breaks."""
+        lines = lines_of(checked("decode_orig()", decoded, str))
+        if not self.csv_rows:
+            return lines
+        options = self.csv_rows if isinstance(self.csv_rows, Mapping) else {}
+        return csv_rows(list(lines), options, self.should_row_be_used, self.leave_out)
 
     def extract_row_time(self, row: Any) -> Any:
         """`clean_row_time` of `pick_raw_row_time`; None if any of them, or `should_row_be_used`, says so."""
@@ -107,18 +116,9 @@ class BaseTimeOrderedRowsCollector(StatefulBaseCollector, BaseTwoPhaseCollector)
         return None if raw_row_time is None else self.clean_row_time(raw_row_time)
 
     def is_row_time_possible(self, row_time: Any) -> bool:
-        """Whether a row can have that time; asked for those above tomorrow's date. Not if it has no digit, as
-        in the line with the columns' names, or lies more than a day ahead: once such a time were the newest
-        one, no row would be new any more."""
-        if not isinstance(row_time, str) or not any(map(str.isdigit, row_time)):
-            return False
-        with suppress(ValueError):
-            if row_time[4:5] != "-":  # digits in a row may be a serial number
-                return True
-            moment = datetime.datetime.fromisoformat(row_time)
-            moment = moment if moment.tzinfo else moment.replace(tzinfo=datetime.UTC)
-            return moment <= _tomorrow()
-        return True
+        """Whether a row can have that time. Asked for ordinals, and for points in time more than a day ahead:
+        by default a text must have a digit (the columns' names have none), and a number must be finite."""
+        return is_usable(self.comparable_time(row_time))
 
     def row_key(self, row: Any) -> Any:
         """What tells the row from others with its time: the row itself. To be overridden where a row changes
@@ -127,45 +127,47 @@ class BaseTimeOrderedRowsCollector(StatefulBaseCollector, BaseTwoPhaseCollector)
 
     def should_row_be_used(self, row: Any) -> bool:
         """Whether it is more than blanks or a comment, which begins with `#`."""
-        return not row.startswith("#") and row != "" and not row.isspace()
+        try:
+            return row != "" and row[0] != "#" and not row.isspace()
+        except (AttributeError, LookupError, TypeError):
+            raise CollectorError(
+                f"rows are {type(row).__name__}, not str: write should_row_be_used() for them"
+            ) from None
 
     def output_data_from_fresh_rows(self, fresh_rows: Iterable[Any]) -> bytes:
         """`join_output`, then `encode_output`."""
-        cls, base = type(self), BaseTimeOrderedRowsCollector
-        if (cls.join_output, cls.encode_output) != (base.join_output, base.encode_output):
-            return self.encode_output(self.join_output(fresh_rows))
-        body = io.BytesIO()  # the same, without holding all of it three times
-        for rows in fresh_rows.packs() if isinstance(fresh_rows, _Rows) else [fresh_rows]:
-            body.write(self.encode_output(("\n" if body.tell() else "") + self.join_output(rows)))
-        return body.getvalue()
+        return self.encode_output(self.join_output(fresh_rows))
 
     def join_output(self, fresh_rows: Iterable[Any]) -> Any:
         """What `split_orig` took apart."""
-        return "\n".join(fresh_rows)
+        try:
+            return "\n".join(fresh_rows)
+        except TypeError as exc:
+            raise CollectorError(f"rows are not str: write join_output() for them ({exc})") from None
 
     def encode_output(self, joined: Any) -> bytes:
         """What `decode_orig` decoded."""
-        encoded: bytes = joined.encode("utf-8", "surrogateescape")
+        encoded: bytes = checked("join_output()", joined, str).encode("utf-8", "surrogateescape")
         return encoded
 
     def get_oldest_possible_row_time(self) -> Any:
-        """What is below every row's time: `""` for strings, 0 or `datetime.min` for others."""
+        """What the state has before the first row; no row's time is compared with it."""
         return ""
 
     def get_window_begin(self, newest_row_time: Any, late_by: int) -> Any:
         """The time `late_by` seconds before `newest_row_time`, or a bit before that. To be overridden for
-        times that are neither ISO 8601, nor seconds, nor dates.
+        times that are neither points in time nor seconds.
 
         Raises:
-            CollectorError: it is none of those.
+            CollectorError: it is neither.
         """
-        if isinstance(newest_row_time, str):
-            return _iso_before(newest_row_time, late_by)
-        if isinstance(newest_row_time, datetime.datetime):
-            return newest_row_time - datetime.timedelta(seconds=late_by)
-        if isinstance(newest_row_time, datetime.date):
-            return newest_row_time - datetime.timedelta(days=-(-late_by // 86_400))
-        return newest_row_time - late_by
+        begin = earlier(comparable(newest_row_time, self.row_time_format), late_by)
+        if begin is None:
+            raise CollectorError(
+                f"late_by needs to know what time lies before {newest_row_time!r}: set row_time_format, or "
+                "write get_window_begin(self, newest_row_time, late_by)"
+            )
+        return begin
 
     # What is done with them
 
@@ -181,185 +183,223 @@ class BaseTimeOrderedRowsCollector(StatefulBaseCollector, BaseTwoPhaseCollector)
             self._ROWS_COUNT_KEY: 0,
         }
 
+    def rewound(self, state: dict[str, Any], to: str) -> dict[str, Any]:
+        """For `state rewind`: a state from which the rows since that time, and of that time, are new.
+
+        Raises:
+            StateError: `to` is no time of the form that the state has, or a later one.
+        """
+        newest = state[self._NEWEST_ROW_TIME_STATE_KEY]
+        try:
+            begin = getattr(type(newest), "fromisoformat", type(newest))(to)
+            is_earlier = self.comparable_time(begin) <= self.comparable_time(newest)
+        except (*UNREADABLE, TypeError) as exc:
+            raise StateError(
+                f"{to!r} is not a time like the newest one, {newest!r}: {exc}; nothing was changed"
+            ) from exc
+        if not is_earlier:
+            raise StateError(f"{to!r} is later than the newest time, {newest!r}; nothing was changed")
+        kept = {key: value for key, value in state.items() if key not in ("window_begin", "window_rows")}
+        return kept | {
+            self._NEWEST_ROW_TIME_STATE_KEY: begin,
+            self._NEWEST_ROWS_STATE_KEY: set(),
+            self._ROWS_COUNT_KEY: None,
+        }
+
     def obtain_input_pile(self) -> Any:
         """The fresh rows; None if there are none."""
-        promise = self.state.get(_PROMISED_STATE_KEY)
-        before = dict(self.state)
         orig_data = self.obtain_orig_data()
-        changed = {key: it for key, it in self.state.items() if it is not before.get(key)}
-        before.pop(_PROMISED_STATE_KEY, None)
-        self._again = self._promise = None
-        if promise is not None:
-            # A run was cut off. The rows that it promised are made the same message, and others another.
-            self.state = promise | changed
-            newer = set(self.get_fresh_rows_only(self.all_rows_from_orig_data(orig_data)))
-            self.state = dict(before)
-            self._again = self.get_fresh_rows_only(
-                row for row in self.all_rows_from_orig_data(orig_data) if row not in newer
-            )
-            before, self.state = promise, promise | changed
         rows = self.all_rows_from_orig_data(orig_data)
         del orig_data
-        if fresh := self.get_fresh_rows_only(rows):
-            self._promise = {**before, _PROMISED_STATE_KEY: self.state}
-            return fresh
-        fresh, self._again = self._again, None
-        return fresh or None
+        return self.get_fresh_rows_only(checked("all_rows_from_orig_data()", rows, Iterable)) or None
 
-    def publish_iteratively(self) -> Iterator[None]:
-        """As in the base class, once what was promised before is published and the promise is saved."""
-        fresh = self._input_pile
-        if self._again:
-            yield from self._publish_pile(self._again)
-        if self._promise is not None:
-            self.save_state(self._promise)
-            self.loaded_generation = self.state_generation  # to save a promise is to take nothing
-        yield from self._publish_pile(fresh)
-
-    def _publish_pile(self, pile: Any) -> Iterator[None]:
-        self._input_pile, published = pile, self.published_count
+    def publish_iteratively(self) -> Iterator[Any]:
+        """As in the base class; `NothingNew` may not come once rows were published."""
+        before = self.published_count
         try:
             yield from super().publish_iteratively()
         except NothingNew as exc:
-            if self.published_count == published:
-                return  # none of these rows was of interest
+            if self.published_count == before:
+                raise  # none of these rows was of interest
             raise CollectorError(
                 "NothingNew came when rows had been published already, and the others would be lost: leave "
                 "rows out where their time is read, or make no input data of them"
             ) from exc
 
     def generate_input_data_dicts(self, input_pile: Any, /) -> Iterator[dict[str, Any]]:
-        """All fresh rows at once; for a message each `for row in input_pile: yield {"fresh_rows": [row]}`."""
-        yield {"fresh_rows": input_pile}
+        """All fresh rows at once, or as many as `max_message_mib` allows; for a message each
+        `for row in input_pile: yield {"fresh_rows": [row]}`."""
+        if self.type == "blacklist":
+            yield {"fresh_rows": input_pile}
+            return
+        for rows in split_by_size(list(input_pile), int(self.max_message_mib * 2**20)):
+            yield {"fresh_rows": rows}
 
     def get_output_data_body(self, *, source: str, **processed_data: Any) -> Any:
         """`output_data_from_fresh_rows`."""
         return self.output_data_from_fresh_rows(processed_data["fresh_rows"])
 
-    def get_fresh_rows_only(self, all_rows: Iterable[Any]) -> Any:
+    def get_fresh_rows_only(self, all_rows: Iterable[Any]) -> list[Any]:
         """The rows that were not there before, oldest first; the state is brought up to date with them.
 
         Raises:
-            SourceError: no row has a time that can be read, or their number is not explained and
+            SourceError: no row has a time that can be used, or their number is not explained and
                 `row_count_mismatch_is_fatal` is set.
         """
-        state = self.state
-        newest = before = state[self._NEWEST_ROW_TIME_STATE_KEY]
-        extract_row_time, row_key = self.extract_row_time, self.row_key
-        newest_rows = known_rows = {row_key(row): row for row in state[self._NEWEST_ROWS_STATE_KEY]}
-        late_by: int = self.config["late_by"]
-        # Where no window was remembered yet, the newest rows are all that is known of it.
-        packs: dict[Any, bytes] = dict(
-            state.pop("window_rows", {before: b"".join(_digest(before, key) for key in known_rows)})
-        )
-        seen = {digests[at : at + DIGEST_SIZE] for digests in packs.values() for at in _steps(digests)}
-        begin = state.pop("window_begin", before)
-        if not late_by:
-            begin = before
-        elif before != self.get_oldest_possible_row_time():
-            begin = max(begin, self.get_window_begin(before, late_by))
-        window: dict[bytes, Any] = {}
-        longest = 2 * _PACK
-        fresh, rows = _Rows(), []
-        count, limit, last, tied, rises, falls = 0, None, None, {}, True, True
-        unread: list[Any] = []
-        for row in all_rows:
-            try:
-                row_time = extract_row_time(row)
-            except _UNREADABLE:
-                unread.append(row)
-                continue
-            if row_time is None:
-                continue
-            if not count:
-                limit = _limit(row_time)
-            if row_time != row_time or (  # as NaN is
-                limit is not None and row_time > limit and not self.is_row_time_possible(row_time)
-            ):
-                unread.append(row)
-                continue
-            count += 1
-            if row_time < begin:
-                continue
-            try:
-                key = row_key(row)
-            except _UNREADABLE:
-                count -= 1
-                unread.append(row)
-                continue
-            if row_time == before and key in known_rows:
-                continue
-            if late_by:
-                if (digest := _digest(row_time, key)) in seen or digest in window:
-                    continue
-                window[digest] = row_time
-                if len(window) > longest:  # most of them will be too old to be remembered in the end
-                    window = _since(self.get_window_begin(newest, late_by), window)
-                    longest = 2 * max(len(window), _PACK)
-            # Only rows with the same time can be the same: those side by side are told apart here.
-            if row_time == last:
-                if key in tied:
-                    continue
-                tied[key] = row
-            else:
-                if last is not None:
-                    rises, falls = rises and row_time > last, falls and row_time < last
-                last, tied = row_time, {key: row}
-            if row_time > newest:
-                newest, newest_rows = row_time, tied
-            elif row_time == newest:
-                newest_rows[key] = row
-            rows.append(row)
-            if len(rows) == _PACK:
-                fresh.add(rows)
-                rows = []
-        fresh.add(rows)
-        if falls:
-            fresh.turn()
-        elif not rises:
-            fresh = self._sorted(fresh)
-        self._tell_unread(unread, count)
-        self._check_count(count, len(fresh))
-        if fresh:
-            state[self._NEWEST_ROW_TIME_STATE_KEY] = newest
-            state[self._NEWEST_ROWS_STATE_KEY] = set(newest_rows.values())
-            state[self._ROWS_COUNT_KEY] = count
-        if late_by and newest != self.get_oldest_possible_row_time():
-            state["window_begin"] = begin = max(begin, self.get_window_begin(newest, late_by))
-            if window := _since(begin, window):
-                last = max(window.values())
-                packs[last] = packs.get(last, b"") + b"".join(window)
-            state["window_rows"] = {last: digests for last, digests in packs.items() if last >= begin}
+        window = self._window()
+        timed = self._timed(all_rows, window)
+        fresh = window.only_new(timed, self.key_of)
+        if not window.is_sorted:
+            fresh = self._oldest_first(fresh)
+        self._check(window, len(fresh))
+        self._remember(window, is_changed=bool(fresh))
         return fresh
 
-    def _sorted(self, fresh: _Rows) -> _Rows:
-        rows = {(self.extract_row_time(row), self.row_key(row)): row for row in fresh}
-        return _Rows(rows[key] for key in sorted(rows, key=itemgetter(0)))
+    def _window(self) -> Window:
+        """What the state remembers."""
+        state, late_by = self.state, self.config["late_by"]
 
-    def _tell_unread(self, unread: list[Any], count: int) -> None:
-        if unread:
-            rows = "1 row has" if len(unread) == 1 else f"{len(unread):,} rows have"
-            text = (
-                f"{rows} no time (or key), or a time that is still to come; the first is {unread[0]!r:.100}"
+        def begin_before(newest_time: Any) -> Any:
+            return self.comparable_time(self.get_window_begin(newest_time, late_by))
+
+        newest_time, rows = state[self._NEWEST_ROW_TIME_STATE_KEY], state[self._NEWEST_ROWS_STATE_KEY]
+        if newest_time == self.get_oldest_possible_row_time():
+            return Window(None, newest_time, {}, begin_before if late_by else None)
+        try:
+            newest = self.comparable_time(newest_time)
+        except UNREADABLE as exc:
+            raise StateError(
+                f"the state's newest_row_time, {newest_time!r}, is not a time of {type(self).__name__}: "
+                f"{exc}; nothing was published. `state edit` it, or `state reset`"
+            ) from exc
+        rows = [row.removesuffix("\r") if isinstance(row, str) else row for row in rows]  # n6 leaves it there
+        keyed = {self.row_key(row): row for row in rows}
+        window = Window(newest, newest_time, keyed, begin_before if late_by else None)
+        window.load(state.get("window_begin", newest), state.get("window_rows"))
+        return window
+
+    def _timed(self, all_rows: Iterable[Any], window: Window) -> Iterator[tuple[Any, Any, Any]]:
+        """The comparable time, the time, and the row itself, of each row that does not come too late."""
+        rows = iter(all_rows)
+        sample = [] if window.kind else list(islice(rows, SAMPLE))
+        expected = window.kind or self._usual_kind(sample)
+        is_used, pick, clean = self.should_row_be_used, self.pick_raw_row_time, self.clean_row_time
+        if type(self).extract_row_time is not BaseTimeOrderedRowsCollector.extract_row_time:
+            is_used, pick, clean = bool, self.extract_row_time, lambda row_time: row_time  # type: ignore[assignment]
+        count, latest, last, row_time, moment, verdict = 0, tomorrow(), None, None, None, ""
+        for row in chain(sample, rows):
+            try:
+                raw_row_time = pick(row) if is_used(row) else None
+                if raw_row_time is None:
+                    continue
+                if raw_row_time != last:  # many rows one after the other have the same
+                    row_time = clean(raw_row_time)
+                    moment, verdict = self._judged(row_time, window, expected, latest)
+                    last = raw_row_time
+            except UNREADABLE:
+                last = None
+                self.leave_out("rows whose time cannot be read, left out", f"{row!r:.100}")
+                continue
+            if verdict is TOO_LATE:
+                count += 1
+            elif verdict is USABLE:
+                count += 1
+                yield moment, row_time, row
+            elif verdict:
+                self.leave_out(verdict, f"{row!r:.100}")
+        window.count += count
+
+    def _judged(self, row_time: Any, window: Window, expected: type, latest: datetime) -> tuple[Any, str]:
+        """The comparable time, and what is to become of rows with that time: if it is none of these two, why
+        they are left out; empty if they say so themselves."""
+        if row_time is None:
+            return None, ""
+        moment = self.comparable_time(row_time)
+        if kind(moment) is not expected:
+            return moment, "rows whose time has another form than the others', left out"
+        if not (expected is datetime and moment <= latest) and not self.is_row_time_possible(row_time):
+            return moment, "rows whose time is more than a day ahead, or is not a time, left out"
+        if expected is not datetime:
+            window.note(moment)
+        return moment, TOO_LATE if window.is_past(moment) else USABLE
+
+    def _usual_kind(self, sample: list[Any]) -> type:
+        """The kind of most of their times; of points in time if that is undecided."""
+        kinds: Counter[type] = Counter()
+        for row in sample:
+            with suppress(*UNREADABLE):
+                if (row_time := self.extract_row_time(row)) is not None:
+                    kinds[kind(self.comparable_time(row_time))] += 1
+        return max(kinds, key=lambda each: (kinds[each], each is datetime), default=datetime)
+
+    def comparable_time(self, row_time: Any) -> Any:
+        """The time as it is compared with others; for the errors see `row_times.comparable`."""
+        moment = comparable(row_time, self.row_time_format)
+        if not isinstance(moment, datetime | str):
+            try:
+                sorted((moment, moment))
+            except TypeError as exc:
+                raise CollectorError(f"clean_row_time() must return what can be sorted: {exc}") from None
+        return moment
+
+    def key_of(self, row: Any) -> Any:
+        """`row_key`; None, and the row is left out, if it cannot be read."""
+        try:
+            key = self.row_key(row)
+        except UNREADABLE:
+            key = None
+        if key is None:
+            self.leave_out("rows whose key cannot be read, left out", f"{row!r:.100}")
+        try:
+            hash(key)
+        except TypeError as exc:
+            raise CollectorError(f"row_key() must return what can be a key of a dict: {exc}") from None
+        return key
+
+    def _oldest_first(self, rows: list[Any]) -> list[Any]:
+        def moment(row: Any) -> Any:
+            return self.comparable_time(self.extract_row_time(row))
+
+        rows.sort(key=moment)
+        ties = ({self.row_key(row): row for row in same_time} for _, same_time in groupby(rows, moment))
+        return [row for rows_by_key in ties for row in rows_by_key.values()]
+
+    def _check(self, window: Window, fresh: int) -> None:
+        """Say what is odd about the rows; for the errors see `get_fresh_rows_only`."""
+        is_wrong = not window.count and self.left_out > 1  # one may be the columns' names
+        self.warn_of_left_out(
+            "has the format changed, or is the clock of this machine wrong" if is_wrong else ""
+        )
+        if jump := window.jump():
+            LOGGER.warning(
+                "the newest time, %r, is far beyond all others (the next is %r): if it is a mistake of the "
+                "source, no row is new until `state rewind`; row_time_format lets such rows be left out",
+                *jump,
             )
-            if not count and len(unread) > 1:  # one may be the columns' names, of a file without rows
-                raise SourceError(
-                    f"{text}; has the format changed, or is the clock of this machine wrong? "
-                    "nothing was published"
-                )
-            LOGGER.warning("%s; left out", text)
-
-    def _check_count(self, count: int, fresh: int) -> None:
         before = self.state.get(self._ROWS_COUNT_KEY)  # n6's oldest states have none
-        if before is None or count == before + fresh:
+        if before is None or window.count == before + fresh:
             return
-        text = f"the source has {count:,} rows, where it had {before:,} and {fresh:,} are new: "
-        if count > before + fresh:
-            text += "the others are there twice, or came later than late_by allows, and are left out"
-        text += "" if count > before + fresh else "the others are gone"
+        is_more = window.count > before + fresh
+        what = (
+            "are there twice, or came later than late_by allows, and are left out" if is_more else "are gone"
+        )
+        text = f"the source has {window.count:,} rows, where it had {before:,} and {fresh:,} are new"
+        text += f": the others {what}"
         if self.config["row_count_mismatch_is_fatal"]:
             raise SourceError(f"{text}; nothing was published (row_count_mismatch_is_fatal)")
-        LOGGER.log(logging.WARNING if count > before + fresh else logging.DEBUG, "%s", text)
+        LOGGER.log(logging.WARNING if is_more else logging.DEBUG, "%s", text)
+
+    def _remember(self, window: Window, *, is_changed: bool) -> None:
+        """Bring the state up to date."""
+        state = self.state
+        if is_changed:
+            state[self._NEWEST_ROW_TIME_STATE_KEY] = window.newest_time
+            state[self._NEWEST_ROWS_STATE_KEY] = set(window.newest_rows.values())
+            state[self._ROWS_COUNT_KEY] = window.count
+        state.pop("window_begin", None)
+        state.pop("window_rows", None)
+        if remembered := window.remembered():
+            state["window_begin"], state["window_rows"] = remembered
 
 
 class BaseDownloadingTimeOrderedRowsCollector(BaseDownloadingCollector, BaseTimeOrderedRowsCollector):
@@ -377,97 +417,29 @@ class BaseDownloadingTimeOrderedRowsCollector(BaseDownloadingCollector, BaseTime
             NothingNew: the server says that it has not changed.
             SourceError: there is no whole answer.
         """
-        answer = self.request(self.config["url"], validators=self.state.get("validators"))
+        validators = self.state.get("validators", {})
+        if validators.get(_VALID_FOR) != self._valid_for():
+            validators = {}  # the state was set back: what has not changed is wanted again
+        content = self.download(self.config["url"], validators=validators)
+        answer = self.http_response
+        if answer is None:  # a download() of the collector's own
+            return content
         self.state["validators"] = answer.validators
-        if not answer.is_known_whole and not answer.content.endswith(b"\n"):
+        if not answer.is_known_whole and not content.endswith(b"\n"):
             # The last row may have been cut; it is there again the next time.
-            return answer.content[: answer.content.rfind(b"\n") + 1]
-        return answer.content
+            return content[: content.rfind(b"\n") + 1]
+        return content
+
+    def get_fresh_rows_only(self, all_rows: Iterable[Any]) -> list[Any]:
+        """As in the base class; the server's validators count for the state that follows from these rows."""
+        fresh = super().get_fresh_rows_only(all_rows)
+        if self.state.get("validators"):
+            self.state["validators"] |= {_VALID_FOR: self._valid_for()}
+        return fresh
+
+    def _valid_for(self) -> str:
+        return repr(self.state[self._NEWEST_ROW_TIME_STATE_KEY])
 
     def is_expected(self, content_type: str, beginning: bytes) -> bool:
         """Whether it is not HTML."""
         return not looks_like_html(content_type, beginning)
-
-
-class _Rows:
-    """Rows in an order, pickled by the thousands: a row as an object of its own takes twice the room."""
-
-    def __init__(self, rows: Iterable[Any] = ()) -> None:
-        self._packs: list[bytes] = []
-        self._count = 0
-        self._step = 1
-        self.add(list(rows))
-
-    def add(self, rows: list[Any]) -> None:
-        """Put them behind the others."""
-        if rows:
-            self._packs.append(pickle.dumps(rows, pickle.HIGHEST_PROTOCOL))
-            self._count += len(rows)
-
-    def turn(self) -> None:
-        """Begin with the last one."""
-        self._step = -self._step
-
-    def packs(self) -> Iterator[list[Any]]:
-        """The rows, some thousands at a time."""
-        for pack in self._packs[:: self._step]:
-            yield pickle.loads(pack)[:: self._step]
-
-    def __len__(self) -> int:
-        return self._count
-
-    def __iter__(self) -> Iterator[Any]:
-        for pack in self.packs():
-            yield from pack
-
-
-def _tomorrow() -> datetime.datetime:
-    return datetime.datetime.now(datetime.UTC) + datetime.timedelta(days=1)
-
-
-def _limit(row_time: Any) -> Any:
-    """Tomorrow, to be compared with such times; None if that cannot be said. Of numbers only infinity is
-    too much: who knows what they count."""
-    tomorrow = _tomorrow()
-    match row_time:
-        case str():
-            return f"{tomorrow:%Y-%m-%d}"
-        case datetime.datetime():
-            return tomorrow if row_time.tzinfo else tomorrow.replace(tzinfo=None)
-        case datetime.date():
-            return tomorrow.date()
-        case int() | float():
-            return sys.float_info.max
-    return None
-
-
-def _digest(row_time: Any, key: Any) -> bytes:
-    return blake2b(f"{row_time}\n{key}".encode("utf-8", "surrogatepass"), digest_size=DIGEST_SIZE).digest()
-
-
-def _since(begin: Any, window: dict[bytes, Any]) -> dict[bytes, Any]:
-    return {digest: row_time for digest, row_time in window.items() if row_time >= begin}
-
-
-def _steps(digests: bytes) -> range:
-    return range(0, len(digests), DIGEST_SIZE)
-
-
-def _iso_before(text: str, late_by: int) -> str:
-    """The time `late_by` seconds before an ISO 8601 `text`, cut to whole seconds and written in the same way,
-    so that it sorts before every time that is not earlier."""
-
-    def written(moment: datetime.datetime) -> str:
-        plain = moment.replace(tzinfo=None, microsecond=0)
-        return plain.isoformat(text[10:11] or " ")[: len(text)]
-
-    try:
-        moment = datetime.datetime.fromisoformat(text)
-        if text.startswith(written(moment)):
-            return written(moment - datetime.timedelta(seconds=late_by))
-    except (ValueError, OverflowError):
-        pass
-    raise CollectorError(
-        f"late_by needs to know what time lies before {text!r}, which is not ISO 8601: write "
-        "get_window_begin(self, newest_row_time, late_by)"
-    )

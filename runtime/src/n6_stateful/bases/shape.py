@@ -3,18 +3,33 @@
 from __future__ import annotations
 
 import json
-from typing import Any
+import logging
+from typing import Any, SupportsBytes
 
 from n6_stateful.bases.base import BaseCollector, StatefulCollectorMixin
-from n6_stateful.errors import StateError
+from n6_stateful.errors import CollectorError, SourceError, StateError
+
+LOGGER = logging.getLogger(__name__)
+EXAMPLES = 5
+BODY = (bytes, bytearray, memoryview, SupportsBytes)
 
 
 class StatefulBaseCollector(StatefulCollectorMixin, BaseCollector):
-    """A collector that manages its state itself: what `start_publishing` changes in `state` is saved once
-    everything has arrived."""
+    """A collector that manages its state itself: what `start_publishing` changes in `state` is saved at the
+    end of the run.
+
+    Attributes:
+        left_out: how many rows or items of this run were left out, or failed.
+    """
+
+    _is_running = False
+
+    def __init__(self, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self._forget_left_out()
 
     def get_state_keys(self) -> frozenset[str]:
-        """What every state of it has, as it is a dict."""
+        """The keys that each of its states has."""
         return frozenset()
 
     def check_state(self, state: Any) -> None:
@@ -28,9 +43,61 @@ class StatefulBaseCollector(StatefulCollectorMixin, BaseCollector):
 
     def run(self) -> None:
         """Load the state, publish, and save the state."""
+        self._forget_left_out()
         self.state = self.load_state()
-        super().run()
+        self._is_running = True
+        try:
+            super().run()
+        finally:
+            self._is_running = False
         self.save_state(self.state)
+
+    def load_state(self) -> Any:
+        """As in the base class; within `run`, which has loaded it, `state`."""
+        return self.state if self._is_running else super().load_state()
+
+    def leave_out(self, what: str, example: str) -> None:
+        """Count a row or an item that is not published.
+
+        Args:
+            what: what such ones are called, and why they are left out.
+            example: what it looks like, for the log.
+        """
+        self.left_out += 1
+        examples = self._left_out.setdefault(what, [])
+        examples.append(example if len(examples) < EXAMPLES else "...")
+
+    def warn_of_left_out(self, all_of_them: str = "") -> None:
+        """Log what was left out.
+
+        Raises:
+            SourceError: `all_of_them` is given, and says what that means.
+        """
+        texts = [
+            f"{what}: {len(examples):,} ({'; '.join(examples[:EXAMPLES])})"
+            for what, examples in self._left_out.items()
+        ]
+        if texts and all_of_them:
+            raise SourceError(f"{'; '.join(texts)}; {all_of_them}; nothing was published")
+        for text in texts:
+            LOGGER.warning("%s", text)
+
+    def _forget_left_out(self) -> None:
+        self.left_out = 0
+        self._left_out: dict[str, list[str]] = {}
+
+
+def checked(hook: str, value: Any, *kinds: type) -> Any:
+    """What a hook of the collector returned, if it is of one of these kinds.
+
+    Raises:
+        CollectorError: it is not.
+    """
+    if not isinstance(value, kinds):
+        raise CollectorError(
+            f"{hook} must return {kinds[0].__name__}, not {type(value).__name__}; nothing was published"
+        )
+    return value
 
 
 def default_body(record: Any) -> bytes:

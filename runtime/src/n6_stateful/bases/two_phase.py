@@ -1,12 +1,13 @@
-"""Collectors that obtain everything first, and open their output only then."""
+"""Collectors that obtain everything first, and publish it only then."""
 
 from __future__ import annotations
 
-from collections.abc import Generator, Iterator
+from collections.abc import Generator, Iterable, Iterator, Mapping
 from itertools import chain, islice
 from typing import Any
 
 from n6_stateful.bases.base import BaseCollector
+from n6_stateful.bases.shape import BODY, checked
 from n6_stateful.errors import NothingNew
 
 
@@ -26,13 +27,11 @@ class BaseTwoPhaseCollector(BaseCollector):
         raise NotImplementedError(f"{type(self).__name__}.generate_input_data_dicts() is not written yet")
 
     def run(self) -> None:
-        """Obtain the input pile, then publish it. The output is opened even if there is none: a spool may
-        have something to forward, and a broker that is down is noticed."""
+        """Obtain the input pile, then publish it."""
         try:
             pile, self._why_none = self.obtain_input_pile(), NothingNew()
             if isinstance(pile, Generator):  # what it does at its beginning must be done by now
-                begun = list(islice(pile, 1))
-                pile = chain(begun, pile) if begun else None
+                pile = chain(list(islice(pile, 1)), pile)
         except NothingNew as reason:
             pile, self._why_none = None, reason
         self._input_pile = pile
@@ -48,9 +47,11 @@ class BaseTwoPhaseCollector(BaseCollector):
             raise self._why_none
         self.start_iterative_publishing()
 
-    def publish_iteratively(self) -> Iterator[None]:
+    def publish_iteratively(self) -> Iterator[Any]:
         """Publish a message for each input data dict."""
-        for input_data in self.generate_input_data_dicts(self._input_pile):
+        hook = "generate_input_data_dicts()"
+        for input_data in checked(hook, self.generate_input_data_dicts(self._input_pile), Iterable):
+            checked(f"each step of {hook}", input_data, dict, Mapping)
             self.publish_output(*self.get_output_components(**input_data))
             yield
 
@@ -64,7 +65,7 @@ class BaseSimpleCollector(BaseTwoPhaseCollector):
 
     def obtain_input_pile(self) -> Any:
         """The input data of the one message."""
-        data_body = self.obtain_data_body()
+        data_body = checked("obtain_data_body()", self.obtain_data_body(), *BODY, type(None))
         return None if data_body is None else {"data_body": data_body}
 
     def generate_input_data_dicts(self, input_pile: Any, /) -> Iterator[dict[str, Any]]:

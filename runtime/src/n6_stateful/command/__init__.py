@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import logging
 import os
+import select
 import sys
 from argparse import Namespace
 from collections.abc import Sequence
@@ -67,7 +68,7 @@ def _handled(collector_class: type[AbstractBaseCollector], args: Namespace) -> i
         raise N6StatefulError(f"{collector_class.__name__} has no {args.needed}(), which this command needs")
     try:
         code: int = resolve_name(f"n6_stateful.command.{args.handler}")(collector, args)
-        sys.stdout.flush()
+        print(end="", flush=True)
         return code
     except OSError as exc:  # of a run, the collector's own code raised it
         if args.handler == "run.run" or isinstance(exc, BrokenPipeError):
@@ -81,12 +82,12 @@ def _handled(collector_class: type[AbstractBaseCollector], args: Namespace) -> i
 
 def _silence_closed_stdout() -> bool:
     """Whether nobody reads standard output any more; if so, nothing more is written there."""
-    try:
-        sys.stdout.flush()
-    except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return True
-    return False
+    poll = select.poll()
+    poll.register(1, 0)  # an error is reported all the same
+    if not poll.poll(0):
+        return False
+    os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+    return True
 
 
 class MaskingFormatter(logging.Formatter):

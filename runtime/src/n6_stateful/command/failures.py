@@ -1,4 +1,4 @@
-"""What ended a command: one clear line on standard error, and an exit code."""
+"""What ends a command: an error, as one clear line and an exit code, or an answer to its question."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from traceback import walk_tb
 from typing import NamedTuple
 
 from n6_stateful.errors import INTERRUPTED, N6StatefulError, SourceError, Terminated
+from n6_stateful.health import printable
 from n6_stateful.masking import masked_url_text
 
 LOGGER = logging.getLogger(__name__)
@@ -84,9 +85,7 @@ def _place(exc: BaseException) -> str:
 
 def report(args: Namespace, failure: Failure) -> int:
     """Print the failure, or log it if the log is JSON; return the exit code."""
-    # A state or a source must not control the terminal.
-    lines = [line if line.isprintable() else ascii(line)[1:-1] for line in failure.text.split("\n")]
-    text = "\n".join(lines)
+    text = "\n".join(map(printable, failure.text.split("\n")))
     if args.handler == "runs.status":  # a monitoring system reads one line of standard output
         print("UNKNOWN -", " ".join(text.split()).replace("|", "/"))
         return 3
@@ -95,3 +94,20 @@ def report(args: Namespace, failure: Failure) -> int:
     else:
         print(f"{args.prog}: error: {text}", file=sys.stderr)
     return failure.exit_code
+
+
+def confirm(args: Namespace, question: str) -> None:
+    """Return if `--yes` was given, or whoever is at the terminal agrees.
+
+    Raises:
+        N6StatefulError: otherwise.
+    """
+    if args.yes:
+        return
+    if not sys.stdin.isatty():
+        raise N6StatefulError(
+            f"nothing was changed; give --yes, as there is no terminal to ask at: {question}"
+        )
+    print(question, end=" [y/N] ", flush=True)
+    if sys.stdin.readline().strip().lower() not in ("y", "yes"):
+        raise N6StatefulError("nothing was changed")

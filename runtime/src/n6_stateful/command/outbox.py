@@ -9,9 +9,9 @@ from argparse import Namespace
 from itertools import islice
 from typing import Any
 
-from n6_stateful.command.confirm import confirm
+from n6_stateful.command.failures import confirm
 from n6_stateful.errors import ConfigError, N6StatefulError
-from n6_stateful.health import counted, data_size
+from n6_stateful.health import counted, data_size, printable
 from n6_stateful.journal import Journal, Waiting
 
 
@@ -83,8 +83,7 @@ def _no_message(journal: Journal, id: int) -> N6StatefulError:
 def _line(waiting: Waiting) -> str:
     refused = [] if waiting.refused is None else [f"refused: {waiting.refused}"]
     names = waiting.exchange, waiting.routing_key, data_size(waiting.size), waiting.message_id
-    line = "  ".join([str(waiting.id), _utc(waiting.queued), *names, *refused])
-    return line if line.isprintable() else ascii(line)[1:-1]
+    return printable("  ".join([str(waiting.id), _utc(waiting.queued), *names, *refused]))
 
 
 def _about(waiting: Waiting) -> dict[str, Any]:

@@ -35,10 +35,14 @@ def _count(text: str) -> int:
 CONFIG_HELP = "read the configuration here (repeatable; default: $N6_CONFIG, else /etc/n6 and ~/.n6)"
 OUTPUT_HELP = "deliver there, whatever the configuration says: amqp://..., amqps://... or outbox:"
 QUIET_HELP = "print errors and warnings when the outcome of runs changes, then once a day (for cron)"
+DURATION: dict[str, Any] = {"type": seconds, "metavar": "DURATION"}
 ARGUMENTS: dict[str, dict[str, Any]] = {
     "--config": {"action": "append", "type": _not_empty, "metavar": "FILE|DIR", "help": CONFIG_HELP},
-    "--log-level": {"choices": ["debug", "info", "warning", "error"], "help": "(default: info)"},
-    "--log-format": {"choices": ["text", "json"], "help": "JSON: one object a line (default: text)"},
+    "--log-level": {
+        "choices": ["debug", "info", "warning", "error"],
+        "help": "least severity (default: info)",
+    },
+    "--log-format": {"choices": ["text", "json"], "help": "of the log; JSON is one object a line"},
     "--output": {"type": _not_empty, "metavar": "URL", "help": OUTPUT_HELP},
     "--dry-run": {"action": "store_true", "help": "download and show; publish nothing, save nothing"},
     "--limit": {"type": _count, "metavar": "N", "help": "show at most N messages (of a dry run)"},
@@ -46,11 +50,11 @@ ARGUMENTS: dict[str, dict[str, Any]] = {
     "--json": {"action": "store_true", "help": "as JSON"},
     "--yes": {"action": "store_true", "help": "do not ask"},
     "--last": {"type": _count, "metavar": "N", "help": "the last N of them"},
-    "--since": {"type": seconds, "metavar": "DURATION", "help": "not those before: 90m, 7d, ..."},
+    "--since": DURATION | {"help": "not those before: 90m, 7d, ..."},
     "--plot": {"type": Path, "metavar": "FILE", "help": "draw them into FILE (.svg, .png, .pdf)"},
-    "--warning": {"type": seconds, "metavar": "DURATION", "help": "the last good run may be so old"},
-    "--critical": {"type": seconds, "metavar": "DURATION", "help": "(defaults: [monitoring] expect_every)"},
-    "--no-data": {"type": seconds, "metavar": "DURATION", "help": "new data may be so old (default: 7d)"},
+    "--warning": DURATION | {"help": "age of the last good run (default: 2 x expect_every, else 2h)"},
+    "--critical": DURATION | {"help": "the same (default: 6 x [monitoring] expect_every, else 6h)"},
+    "--no-data": DURATION | {"help": "age of the last new data, for WARNING (default: 7d)"},
     "number": {"nargs": "?", "type": _count, "help": "of a generation (default: the one before)"},
     "to": {"type": _not_empty, "help": "a time (as in the state, or ISO 8601), or a cursor"},
     "key": {"type": _not_empty, "help": "what item_key() returns for the item"},

@@ -21,9 +21,9 @@ from pprint import pformat
 from typing import Any
 
 from n6_stateful.command import typed_json
-from n6_stateful.command.confirm import confirm
+from n6_stateful.command.failures import confirm
 from n6_stateful.errors import N6StatefulError, PublishError, StateError, StateLockedError
-from n6_stateful.health import moved_aside
+from n6_stateful.health import counted, moved_aside
 from n6_stateful.journal import schema as journal_schema
 
 LONGEST_DIFF = 40  # lines
@@ -42,12 +42,16 @@ def show(collector: Any, args: Namespace) -> int:
         about["generations"] = [generation._asdict() for generation in kept]
         print(json.dumps(about if where else None, indent=2))
         return 0
-    for generation in kept:
-        print(f"number {generation.number}  {generation.saved}  {generation.size:,} bytes  {journal.where}")
-    for name in aside:
-        print(f"broken, moved aside: {name}")
-    print("" if current else f"the next run imports {file}" if where else f"no state yet in {journal.where}")
-    print(pformat(state, width=100) if where else "", end="\n" if where else "")
+    lines = [
+        f"number {generation.number}  {generation.saved}  {generation.size:,} bytes  {journal.where}"
+        for generation in kept
+    ]
+    lines += [f"broken, moved aside: {name}" for name in aside]
+    if where:
+        lines += ["" if current else f"the next run imports {file}", pformat(state, width=100)]
+    else:
+        lines.append(f"no state in {journal.where}")
+    print(*lines, sep="\n")
     return 0
 
 
@@ -62,7 +66,9 @@ def restore(collector: Any, args: Namespace) -> int:
     """Save the state of an earlier generation."""
     before = _to_replace(collector)
     kept = collector.journal.generations()
-    wanted = [each for each in kept if each.number == args.number] if args.number else kept[1:2]
+    wanted = kept[1:2]
+    if args.number:
+        wanted = [generation for generation in kept if generation.number == args.number]
     if not wanted:
         which = f"generation {args.number}" if args.number else "earlier generation"
         raise N6StatefulError(f"no {which} is kept; nothing was changed; `state show` lists them")
@@ -96,19 +102,15 @@ def export(collector: Any, args: Namespace) -> int:
     """Write the state to a file, as JSON if its name ends in `.json`, else as a plain pickle."""
     _note_a_run(collector)
     if waiting := collector.journal.backlog().messages:
-        waits = (
-            "1 message of this state waits" if waiting == 1 else f"{waiting:,} messages of this state wait"
+        count = counted(waiting, "message")
+        raise PublishError(
+            f"{count} of this state still in the outbox; nothing was exported; `outbox deliver` first"
         )
-        raise PublishError(f"{waits} in the outbox; nothing was exported; `outbox deliver` first")
     state, generation = collector.current_state()
     if generation is None and not (collector.state_path and collector.state_path.exists()):
         raise StateError(f"there is no state yet in {collector.journal.where}; nothing was exported")
-    # Protocols below 3 would be taken for Python 2's.
-    data = (
-        _as_json(state)
-        if args.file.endswith(".json")
-        else pickle.dumps(state, max(3, collector.pickle_protocol))
-    )
+    protocol = max(3, collector.pickle_protocol)  # those below would be taken for Python 2's
+    data = _as_json(state) if args.file.endswith(".json") else pickle.dumps(state, protocol)
     if args.file == "-":
         sys.stdout.buffer.write(data)
         sys.stdout.buffer.flush()
@@ -142,12 +144,13 @@ def edit(collector: Any, args: Namespace) -> int:
     editor = os.environ.get("VISUAL") or os.environ.get("EDITOR") or "vi"
     file.write_bytes(text)
     if code := subprocess.call([*editor.split(), str(file)]):
+        shutil.rmtree(file.parent)
         raise StateError(f"{editor} ended with {code}; nothing was changed")
     edited = file.read_bytes()
     try:
         _save(collector, before, state if edited == text else _from_json(edited, "the edited state"))
     except StateError as exc:
-        raise StateError(f"{exc}; fix it, then `state import {file}`") from exc
+        raise StateError(f"{exc}; the text is kept: fix it, then `state import {file}`") from exc
     shutil.rmtree(file.parent)
     return 0
 
@@ -215,9 +218,11 @@ def _as_type_of(present: Any, to: str) -> Any:
         raise N6StatefulError(f"{to}: not a time in ISO 8601; nothing was changed") from exc
     if isinstance(present, str):
         return to
+    if not moment.tzinfo:
+        moment = moment.replace(tzinfo=UTC)
     if isinstance(present, datetime):
-        return moment.replace(tzinfo=present.tzinfo and (moment.tzinfo or present.tzinfo))
-    return type(present)(moment.replace(tzinfo=moment.tzinfo or UTC).timestamp())
+        return moment.astimezone(present.tzinfo or UTC).replace(tzinfo=present.tzinfo)
+    return type(present)(moment.timestamp())
 
 
 def _as_json(state: Any) -> bytes:

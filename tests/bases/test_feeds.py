@@ -1,0 +1,174 @@
+"""RSS and Atom: each entry once, and again when it has changed, whoever wrote the feed."""
+
+from __future__ import annotations
+
+import builtins
+import json
+from pathlib import Path
+from typing import Any
+from urllib.request import OpenerDirector
+
+import pytest
+
+from n6_stateful import ConfigError, SourceError
+from n6_stateful.bases.feeds import BaseFeedCollector
+from n6_stateful.testing import MakeCollectorHarness
+from tests.bases.http_server import Server, answer
+from tests.bases.running import Running
+
+
+class FeedCollector(BaseFeedCollector):
+    source_channel = "feed"
+    config_spec = "[feed]\nsource :: str\ncache_dir :: path\n"
+
+
+RSS = """<?xml version="1.0" encoding="UTF-8"?>
+<rss version="2.0"><channel><title>News</title>{}</channel></rss>
+"""
+ITEM = (
+    "<item><guid isPermaLink='false'>{0}</guid><title>{1}</title>"
+    "<pubDate>Thu, 01 Jan 2026 00:0{0}:00 +0000</pubDate></item>"
+)
+ATOM = """<?xml version="1.0"?>
+<feed xmlns="http://www.w3.org/2005/Atom"><title>News</title><entry>
+<id>urn:1</id><title>One &amp; two</title><link href="https://news.example/1"/>
+<link rel="enclosure" href="https://news.example/1.pcap"/><updated>2026-01-01T00:00:00Z</updated>
+<author><name>N. N.</name></author><category term="malware"/><summary>short</summary>
+<content type="html">&lt;script&gt;long&lt;/script&gt;</content></entry></feed>
+"""
+
+
+@pytest.fixture
+def running(tmp_path: Path, server: Server) -> Running:
+    return Running(FeedCollector, tmp_path, f"url = {server.url('/feed')}")
+
+
+@pytest.fixture
+def run(running: Running, server: Server) -> Any:
+    """What a run publishes when the server has that feed."""
+
+    def run(feed: str | bytes, content_type: str = "application/rss+xml") -> list[dict[str, Any]]:
+        data = feed if isinstance(feed, bytes) else feed.encode()
+        server.says["/feed"] = answer(data, f"Content-Type: {content_type}")
+        return [json.loads(message.body) for message in running.run()]
+
+    return run
+
+
+def rss(*items: tuple[int, str]) -> str:
+    return RSS.format("".join(ITEM.format(*item) for item in items))
+
+
+class TestEntries:
+    """What is published."""
+
+    def test_rss(self, run: Any) -> None:
+        """Each entry once, in the feed's order, and again when it has changed."""
+        published = {"id": "1", "title": "a", "published": "Thu, 01 Jan 2026 00:01:00 +0000"}
+        assert run(rss((1, "a"), (2, "b")))[0] == published
+        assert run(rss((1, "a"), (2, "b"))) == []
+        assert [entry["title"] for entry in run(rss((1, "a"), (2, "changed"), (3, "c")))] == ["changed", "c"]
+        assert run(rss()) == []
+
+    def test_atom(self, run: Any) -> None:
+        """All fields of an entry, as they stand in the feed."""
+        assert run(ATOM, "text/html") == [
+            {
+                "author": "N. N.",
+                "categories": ["malware"],
+                "content": ["<script>long</script>"],
+                "enclosures": ["https://news.example/1.pcap"],
+                "id": "urn:1",
+                "link": "https://news.example/1",
+                "summary": "short",
+                "title": "One & two",
+                "updated": "2026-01-01T00:00:00Z",
+            }
+        ]
+
+    def test_key(self, run: Any) -> None:
+        """Without an id the link tells one entry from another, or else the title."""
+        items = "<item><link>https://a.example/</link></item><item><title>b</title></item>"
+        assert len(run(RSS.format(items))) == 2
+        assert run(RSS.format(items)) == []
+
+    def test_no_key(self, run: Any, running: Running) -> None:
+        """An entry with none of them is left out."""
+        assert len(run(RSS.format("<item><description>x</description></item>" + ITEM.format(1, "a")))) == 1
+        assert running.left_out == 1
+
+    @pytest.mark.parametrize("charset", ["utf-8", "utf-16", "iso-8859-2"])
+    def test_charset(self, charset: str, run: Any) -> None:
+        """The text is read in the feed's character set."""
+        (entry,) = run(rss((1, "zażółć")).replace("UTF-8", charset).encode(charset))
+        assert entry["title"] == "zażółć"
+
+
+class TestBadFeeds:
+    """A feed that is broken, or written by an attacker."""
+
+    def test_control_characters(self, run: Any) -> None:
+        """Control characters, which XML does not allow, are left out; the entries are read."""
+        assert [entry["title"] for entry in run(rss((1, "a\x08\x0b\x1bb"), (2, "c")))] == ["ab", "c"]
+
+    @pytest.mark.parametrize(
+        "feed", ["<!DOCTYPE html><html><p>Log in</p></html>", "{}", "/etc/passwd", "<a/>"]
+    )
+    def test_no_feed(self, feed: str, run: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+        """What is not a feed is an error, and never taken for a file's name."""
+        with pytest.raises(SourceError, match="neither RSS nor Atom"):
+            run(feed)
+
+    def test_no_url(self, run: Any, monkeypatch: pytest.MonkeyPatch, server: Server) -> None:
+        """Nor for an address."""
+        monkeypatch.setattr(OpenerDirector, "open", None)
+        with pytest.raises(SourceError, match="neither RSS nor Atom"):
+            run(server.url("/other"))
+
+    @pytest.mark.parametrize("cut", [20, 60, 150])
+    def test_cut(self, cut: int, run: Any) -> None:
+        """Half a feed is an error, and nothing of it is published; the whole one is."""
+        with pytest.raises(SourceError, match="the feed ends before its end"):
+            run(rss((1, "a"), (2, "b"))[:-cut])
+        assert len(run(rss((1, "a"), (2, "b")))) == 2
+
+    def test_entities(self, run: Any) -> None:
+        """Entities that grow, or name a file, are not filled in."""
+        levels = "".join(f'<!ENTITY e{n} "{f"&e{n - 1};" * 10}">' for n in range(1, 10))
+        doctype = f'<!DOCTYPE rss [<!ENTITY e0 "x">{levels}<!ENTITY file SYSTEM "file:///etc/hostname">]>'
+        feed = rss((1, "&e9;&file;"), (2, "b")).replace("<rss", f"{doctype}<rss", 1)
+        try:
+            entries = run(feed)
+        except SourceError:
+            entries = []
+        assert len(json.dumps(entries)) < 1000
+        assert Path("/etc/hostname").read_text().strip() not in json.dumps(entries)
+
+    def test_large(self, run: Any, tmp_path: Path, server: Server) -> None:
+        """What is larger than the limit is given up; by default that is 32 MiB."""
+        assert Running(FeedCollector, tmp_path, "url = x").make().config["download_max_size"] == 32 << 20
+        server.says["/feed"] = answer(rss(*((number, "a") for number in range(9))).encode())
+        limited = Running(FeedCollector, tmp_path, f"url = {server.url('/feed')}\ndownload_max_size = 500")
+        with pytest.raises(SourceError, match="larger than 500"):
+            limited.run()
+
+
+def test_contract(make_collector_harness: MakeCollectorHarness, tmp_path: Path) -> None:
+    """What every stateful collector owes."""
+    config = f"[feed]\nsource = provider\ncache_dir = {tmp_path}\nurl = https://feed.example/\n"
+    harness = make_collector_harness(FeedCollector, config)
+    harness.assert_stateful_contract([{"id": "1"}], [{"id": "1"}, {"id": "2"}])
+
+
+def test_extra(run: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without feedparser the error names the extra."""
+    original = builtins.__import__
+
+    def without(name: str, *args: Any, **kwargs: Any) -> Any:
+        if name == "feedparser":
+            raise ImportError("No module named 'feedparser'", name="feedparser")
+        return original(name, *args, **kwargs)
+
+    monkeypatch.setattr(builtins, "__import__", without)
+    with pytest.raises(ConfigError, match=r"a feed needs .*feedparser.*\[feed\]"):
+        run(rss())

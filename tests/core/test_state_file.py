@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 
 import pytest
 
-from n6_stateful import StateError, StateLockedError, state_file
+from n6_stateful import BaseCollector, StateError, StateLockedError
 from n6_stateful.errors import PublishError
 from n6_stateful.journal import Journal
 from n6_stateful.state_file import StateFile
@@ -86,7 +86,8 @@ class Host:
         with closing(sqlite3.connect(self.journal)) as connection:
             head = connection.execute("SELECT id, newest, filed FROM n6_collector").fetchone()
             row = connection.execute("SELECT pickle FROM n6_state ORDER BY number DESC").fetchone()
-        return Peek(*(head or ("", 0, 0)), pickle.loads(row[0])["collected"] if row else None)
+        id, newest, filed = head or ("", 0, 0)
+        return Peek(id, newest, filed, pickle.loads(row[0])["collected"] if row else None)
 
     def put(self, collected: int) -> None:
         """Put a plain pickle, as n6 saves it, in the place of the state file."""
@@ -292,7 +293,7 @@ class TestGenerations:
 
         def run(collector: Any) -> None:
             collector.state = collector.load_state()
-            super(CountingCollector, collector).run()
+            BaseCollector.run(collector)
 
         host.run(run=run)
         host.run(run=run)
@@ -354,7 +355,7 @@ class History:
 
     def kill(self) -> None:
         owner, name = self.random.choice(
-            [(Journal, "commit"), (Journal, "delivered"), (Journal, "mark_filed"), (state_file.os, "rename")]
+            [(Journal, "commit"), (Journal, "delivered"), (Journal, "mark_filed"), (os, "rename")]
         )
         after, countdown = self.random.random() < 0.5, self.random.randrange(3)
         original: Any = getattr(owner, name)

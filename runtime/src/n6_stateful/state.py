@@ -275,10 +275,13 @@ class CollectorWithStateMixin:
 
     # For commands
 
-    def current_state(self) -> tuple[Any, Generation | None]:
+    def current_state(self, *, strict: bool = False) -> tuple[Any, Generation | None]:
         """What a run would begin with, and its generation if it is the journal's, without taking the lock and
-        without changing anything. The default state if there is none."""
+        without changing anything. The default state if there is none; if `strict`, only where `load_state`
+        would return that."""
         start = self._decide()
+        if strict and start.pickle is None:
+            self._check_may_begin_anew(start.file)
         state = self.make_default_state() if start.pickle is None else self._unpickle(start.pickle, start)
         return state, start.generation
 
@@ -296,9 +299,9 @@ class CollectorWithStateMixin:
         Raises:
             StateError: it is not a state, or holds what is not allowed.
         """
-        file = self._checked(StateFile.parse(data))
+        file = self._checked(StateFile.parse(data), where)
         if file.pickle is None:
-            raise StateError(f"{where}: {file.problem}")
+            raise StateError(f"{where}: {file.problem}; nothing was changed")
         return self._unpickle_file(file)
 
     def save_as_new(self, state: Any) -> int:
@@ -412,13 +415,13 @@ class CollectorWithStateMixin:
     def _allow_list(self) -> pickles.AllowList:
         return pickles.AllowList(type(self).__module__.partition(".")[0], self.state_classes)
 
-    def _checked(self, file: StateFile) -> StateFile:
+    def _checked(self, file: StateFile, where: str = "the state file") -> StateFile:
         """`file`, if it is ours, whose checksum is right by now, or if it can be loaded."""
         if file.pickle is not None and not file.id:
             try:
                 self._unpickle_file(file)
             except StateError as exc:
-                raise StateError(f"the state file: {exc}; nothing was changed") from exc
+                raise StateError(f"{where}: {exc}; nothing was changed") from exc
             except Exception as exc:  # a damaged pickle may raise anything
                 return StateFile(None, f"it cannot be loaded: {type(exc).__name__}: {exc}")
         return file

@@ -27,7 +27,6 @@ from n6_stateful.journal import (
     Journal,
     configured_journal,
 )
-from n6_stateful.publishing import no_corruption
 from n6_stateful.state_file import StateFile
 
 LOGGER = logging.getLogger(__name__)
@@ -111,8 +110,8 @@ class CollectorWithStateMixin:
         if settings.current().dry_run:
             start = self._decide()
         else:
-            with no_corruption(self.open_journal()):
-                start = self._decide()
+            self.open_journal()
+            start = self._decide()
         number, data = (start.generation.number if start.generation else 0), start.pickle
         if data is None:
             self._check_may_begin_anew(start.file)
@@ -232,8 +231,8 @@ class CollectorWithStateMixin:
             journal.lock()
             start = self._decide()
         except CorruptError as exc:
-            aside = journal.move_aside()
-            LOGGER.error("%s; it was moved to %s; going on from the state file", exc, aside)  # noqa: TRY400
+            LOGGER.error("%s; going on from the state file", exc)  # noqa: TRY400
+            journal.unlock()
             journal.lock()
             start = self._decide()
         try:
@@ -332,9 +331,7 @@ class CollectorWithStateMixin:
         return Start(file, None, file.pickle)
 
     def _newest_intact(self) -> tuple[Generation, bytes] | tuple[None, None]:
-        if not self.journal.exists():
-            return None, None
-        self.journal.open()
+        self.journal.exists()
         for generation in self.journal.generations():
             try:
                 return generation, self.journal.pickle(generation.number)
@@ -352,8 +349,7 @@ class CollectorWithStateMixin:
                 journal.mark_filed(file.number)  # the run before died in between
         elif file.pickle is not None:
             self._import(file, file.pickle)
-        with no_corruption(journal):
-            self.write_state_file()
+        self.write_state_file()
 
     def _import(self, file: StateFile, data: bytes) -> None:
         """Make the pickle of the state file the newest generation, and the file that generation's."""
@@ -372,8 +368,7 @@ class CollectorWithStateMixin:
         run = self._run
         if getattr(self, "published_count", None) == self._published_before:  # replace the newest
             run = next((generation.run for generation in journal.generations()), run)
-        with no_corruption(journal):
-            number = journal.commit(data, run=run)
+        number = journal.commit(data, run=run)
         self._set_current(number, data)
         LOGGER.debug("saved the state %d", number)
         if hasattr(self, "deliver_committed"):

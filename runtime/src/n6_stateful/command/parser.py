@@ -140,16 +140,15 @@ def _tree(prog: str, collector_class: type[AbstractBaseCollector]) -> _Parser:
     _add(parser, 0, OF_RUN)
     groups: dict[str, Any] = {"": parser.add_subparsers(metavar="COMMAND", title="subcommands")}
     # Without __init__, which may need the arguments. In n6 it is an instance or a class method.
-    get_own = getattr(collector_class.__new__(collector_class), "get_arg_parser", _Parser)
+    get_own = getattr(collector_class.__new__(collector_class), "get_arg_parser", None)
     for words, (handler, help, *names) in COMMANDS.items():
         group, _, name = words.rpartition(" ")
-        own = get_own()
-        for action in own._actions if name != "run" else ():  # only a run requires them
+        own = [get_own()] if get_own and handler else []
+        for action in own[0]._actions if own and name != "run" else ():  # only a run requires them
             action.required = False
             action.nargs = action.nargs if action.option_strings else action.nargs or "?"
-        leaf = groups[group].add_parser(
-            name, help=help, description=help, parents=[own] if handler else [], conflict_handler="resolve"
-        )
+        how = {"help": help, "description": help, "parents": own, "conflict_handler": "resolve"}
+        leaf = groups[group].add_parser(name, **how)
         _add(leaf, 2 if handler else 1, names)
         leaf.set_defaults(handler=handler, takes=names, parser=leaf)
         if not handler:

@@ -80,13 +80,11 @@ def _show(collector: Any, limit: int, message: Message) -> None:
     """Print a message of a dry run; of a long body, the beginning."""
     if collector.published_count >= limit:
         return
-    print(f"{message.exchange} {message.routing_key} ({health.data_size(len(message.body))})")
-    for name, value in sorted(message.properties.items()):
-        print(f"  {name}: {value}")
+    lines = [f"{message.exchange} {message.routing_key} ({health.data_size(len(message.body))})"]
+    lines += [f"  {name}: {value}" for name, value in sorted(message.properties.items())]
     body = message.body[:SHOWN_BYTES].decode("utf-8", "backslashreplace")
-    print(*(f"  | {health.printable(line)}" for line in body.splitlines()), sep="\n")
-    if (more := len(message.body) - SHOWN_BYTES) > 0:
-        print(f"  | ... and {more:,} bytes more")
+    lines += [f"  | {health.printable(line)}" for line in body.splitlines()]
+    print(*lines, *(["  | ..."] if len(message.body) > SHOWN_BYTES else []), sep="\n")
 
 
 def closing_line(collector: Any, seconds: float, *, is_dry: bool | None = False) -> str:
@@ -221,13 +219,11 @@ def _state(collector: Any) -> str:
 def _metrics(collector: Any) -> str:
     options = collector.config_full["monitoring"]
     health.Limits.expecting(options["expect_every"])
-    if not options["textfile_dir"]:
-        return "none, as [monitoring] textfile_dir is not set"
-    directory = Path(options["textfile_dir"]).expanduser()
-    if not directory.is_dir() or not os.access(directory, os.W_OK | os.X_OK):
-        text = "not a directory where this user may write"
-        raise ConfigError(f"[monitoring] textfile_dir = {directory}: {text}")
-    return f"in {directory}"
+    directory = options["textfile_dir"]
+    if directory and not os.access(Path(directory).expanduser(), os.W_OK | os.X_OK):
+        problem = "not a directory where this user may write"
+        raise ConfigError(f"[monitoring] textfile_dir = {directory}: {problem}")
+    return f"in {directory}" if directory else "none, as [monitoring] textfile_dir is not set"
 
 
 # For each part that is tried: the attribute of the collector that it needs.

@@ -11,9 +11,9 @@ from pathlib import Path
 import pytest
 
 from n6_stateful.errors import CollectorError, ConfigError, StateError
-from n6_stateful.journal import TABLE_NAMES, Journal, configured_journal, schema
+from n6_stateful.journal import Journal, configured_journal, schema
 from tests.journal.conftest import MakeJournal
-from tests.journal.helpers import at_once, ids, lock_when_free, message, numbers, put, states
+from tests.journal.helpers import ids, lock_when_free, message, numbers, put, states
 from tests.journal.servers import ENGINES, SESSIONS, Proxy, end_sessions, execute
 
 
@@ -109,12 +109,8 @@ class TestSession:
             assert not {*execute(new_database, select)} & {*sessions}
 
 
-class TestManyRuns:
-    def test_fifty_at_once(self, new_database: str, make_journal: MakeJournal) -> None:
-        """Of fifty first runs at once one makes the tables and runs, and the others end with 75."""
-        assert at_once(50, lambda: make_journal(url=new_database).lock()) == [75] * 49 + [0]
-
-    def test_collectors_at_once(self, new_database: str, make_journal: MakeJournal) -> None:
+class TestManyCollectors:
+    def test_at_once(self, new_database: str, make_journal: MakeJournal) -> None:
         """Collectors may make the tables, commit and deliver at the same time, each its own."""
         journals = [make_journal(f"C{number}", url=new_database) for number in range(8)]
 
@@ -168,18 +164,6 @@ class TestRights:
         later.prove_deletable()
         later.delivered(ids(later))
         assert (numbers(later), states(later)) == ([], [b"state"])
-
-    def test_read_only(self, new_database: str, stranger: str, make_journal: MakeJournal) -> None:
-        """A user who may only read can look at everything, and commits nothing."""
-        journal = make_journal(url=new_database)
-        put(journal, 1)
-        journal.commit(b"state")
-        user = "n6_stranger" if new_database.startswith("postgresql") else "n6_stranger@'%'"
-        execute(new_database, *(f"GRANT SELECT ON {table} TO {user}" for table in TABLE_NAMES))
-        reader = make_journal(url=stranger)
-        assert (numbers(reader), states(reader), reader.runs()) == ([1], [b"state"], [])
-        with pytest.raises(StateError, match="denied"):
-            reader.commit(b"new")
 
 
 class TestLimits:

@@ -94,19 +94,6 @@ class TestFailures:
         assert (record["exit_code"], record["messages"], record["last_new_data"]) == (code, 1, None)
         assert f"{ERROR}{record['error']}\n" == done.err
 
-    @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
-    def test_signal(self, number: signal.Signals, code: int, host: Host) -> None:
-        """A process that is interrupted in the middle ends at once, saves nothing, and is recorded."""
-        host.feed.unlink()
-        os.mkfifo(host.feed)  # the collector waits until somebody writes
-        with host.process() as process:
-            writer = os.open(host.feed, os.O_WRONLY)
-            process.send_signal(number)
-            out, err = process.communicate()
-            os.close(writer)
-        assert (process.returncode, out, "Traceback" in err) == (code, "", False)
-        assert (host.last_run["outcome"], host.journal.generations()) == ("interrupted", [])
-
     def test_swallowed(self, host: Host, monkeypatch: pytest.MonkeyPatch) -> None:
         """A signal that the collector swallows ends the run all the same."""
 
@@ -115,7 +102,7 @@ class TestFailures:
                 os.kill(os.getpid(), signal.SIGTERM)
 
         monkeypatch.setattr(SampleCollector, "run_handling", run_handling)
-        assert host().code == 143
+        assert (host().code, host.last_run["outcome"]) == (143, "interrupted")
 
     def test_json_log(self, host: Host) -> None:
         """With `--log-format json` standard error is one object a line, the error among them."""
@@ -163,35 +150,26 @@ def test_no_record(host: Host, caplog: pytest.LogCaptureFixture, monkeypatch: py
     assert host.last_run["outcome"] == "ok"
 
 
-class TestQuietRepeats:
-    """`run --quiet-repeats`, as cron calls it: what goes to standard error."""
+def test_quiet_repeats(host: Host, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Errors and warnings are printed when the outcome changes, then once a day; records have them all."""
 
-    def run(self, host: Host, monkeypatch: pytest.MonkeyPatch) -> str:
+    def run() -> str:
         monkeypatch.setattr(logging.getLogger(), "handlers", [])  # as in a process
         return host("--quiet-repeats", "--log-level", "warning").err
 
-    def test_when_it_changes(self, host: Host, monkeypatch: pytest.MonkeyPatch) -> None:
-        """Errors and warnings are printed when the outcome changes; the records have them all."""
-        assert "WARNING n6_stateful.state: there is no state yet" in self.run(host, monkeypatch)
-        assert self.run(host, monkeypatch) == ""
-        host.collect(":source 17")
-        host.feed.write_text(host.feed.read_text().replace("17", "18"))
-        assert self.run(host, monkeypatch) == ""
-        assert host.last_run["error"] == ":source 18"
-        host.feed.write_text(host.feed.read_text().replace(":source", ":code"))
-        assert "Traceback" in self.run(host, monkeypatch)
-        assert self.run(host, monkeypatch) == ""
-
-    def test_once_a_day(self, host: Host, monkeypatch: pytest.MonkeyPatch) -> None:
-        """The same outcome is printed again after a day."""
-        host.feed.write_text(":source\n")
-        assert ":source" in self.run(host, monkeypatch)
-        assert self.run(host, monkeypatch) == ""
-        record, journal = host.last_run, host.journal
-        journal.put_run(record["start"], record | {"printed": record["printed"] - 86_400})
-        journal.unlock()
-        assert ":source" in self.run(host, monkeypatch)
-        assert self.run(host, monkeypatch) == ""
+    assert "WARNING n6_stateful.state: there is no state yet" in run()
+    assert run() == ""
+    host.feed.write_text("one\ntwo\n:source 17\n")
+    assert "error: :source 17" in run()
+    host.feed.write_text("one\ntwo\n:source 18\n")
+    assert (run(), host.last_run["error"]) == ("", ":source 18")
+    record, journal = host.last_run, host.journal
+    journal.put_run(record["start"], record | {"printed": record["printed"] - 86_400})
+    journal.unlock()
+    assert "error: :source 18" in run()
+    assert run() == ""
+    host.feed.write_text("one\ntwo\n:code\n")
+    assert "Traceback" in run()
 
 
 def test_progress(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -226,8 +204,6 @@ class TestCheck:
         assert (code, [*lines]) == (0, ["configuration", "state", "output", "metrics", "source"])
         assert lines["state"].startswith(f"ok, none yet; the first run makes {host.directory}/cache/")
         assert lines["source"] == "not asked; `run --dry-run` does"
-        host()
-        assert self.check(host)[1]["state"].startswith("ok, number 1 of 20")
 
     @pytest.mark.parametrize("option", ["textfile_dir = /no/such", "expect_every = often"])
     def test_metrics(self, option: str, host: Host) -> None:
@@ -236,18 +212,16 @@ class TestCheck:
         code, lines = self.check(host)
         assert (code, option in lines["metrics"], "source" in lines) == (78, True, True)
 
-    def test_broken_state(self, host: Host) -> None:
-        """It reports a damaged state file, and leaves it."""
+    def test_state(self, host: Host, make_database: Callable[[str], str]) -> None:
+        """It reports a damaged state file, and what the run would end with where a database has no state, but
+        `cache_dir` has one."""
         host()
+        assert self.check(host)[1]["state"].startswith("ok, number 1 of 20")
         host.journal.path.unlink()
         file = host.journal.path.with_suffix(".pickle")
         file.write_bytes(b"garbage")
         code, lines = self.check(host)
         assert (code, str(file) in lines["state"], file.read_bytes()) == (74, True, b"garbage")
-
-    def test_left_behind(self, host: Host, make_database: Callable[[str], str]) -> None:
-        """Where a database has no state, but `cache_dir` has one, it reports what the run would end with."""
-        host()
         host.configure(f"[journal]\nurl = {make_database('postgresql')}")
         code, lines = self.check(host)
         assert (code, "run `state import " in lines["state"]) == (74, True)

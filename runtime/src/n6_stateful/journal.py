@@ -62,7 +62,7 @@ CREATE TABLE IF NOT EXISTS n6_run (name VARCHAR(255), started DOUBLE PRECISION, 
 CREATE TABLE IF NOT EXISTS n6_collector (name VARCHAR(255) PRIMARY KEY, id VARCHAR(32), newest BIGINT,
     filed BIGINT, url VARCHAR(255)){db.suffix};
 """
-TABLE_NAMES = ("n6_collector", "n6_state", "n6_outbox", "n6_run")
+GRANT = "-- GRANT SELECT, INSERT, UPDATE, DELETE ON each of these four tables TO the collector's user\n"
 MESSAGE = "message_id, exchange, routing_key, properties, body, queued"
 INSERT_MESSAGE = f"INSERT INTO n6_outbox (name, size, {MESSAGE}) VALUES (?, ?, ?, ?, ?, ?, ?, ?)"  # noqa: S608
 FENCE = "UPDATE n6_collector SET newest = ? WHERE name = ? AND newest = ?"
@@ -141,7 +141,7 @@ def journals_in(directory: Path) -> list[Journal]:
 
 
 def schema(engine: str) -> str:
-    """The SQL that makes the tables in `postgresql` or `mysql`, and lets a user use them.
+    """The SQL that makes the tables in `postgresql` or `mysql`, and a comment on the rights that are needed.
 
     Raises:
         ConfigError: there is no such engine.
@@ -150,9 +150,7 @@ def schema(engine: str) -> str:
 
     if engine not in ENGINES:
         raise ConfigError(URL_FORM)
-    user, tables = ENGINES[engine].user, TABLES.format(db=ENGINES[engine])
-    grants = [f"GRANT SELECT, INSERT, UPDATE, DELETE ON {table} TO {user};\n" for table in TABLE_NAMES]
-    return tables.lstrip(";\n") + "".join(grants)
+    return TABLES.format(db=ENGINES[engine]).lstrip(";\n") + GRANT
 
 
 class Journal(SQLite):

@@ -53,7 +53,7 @@ class SQLite:
     # In the statements that make the tables, and before them.
     serial, blob, text, suffix = "INTEGER PRIMARY KEY AUTOINCREMENT", "BLOB", "TEXT", ""
     before_tables = f"PRAGMA application_id = {APPLICATION_ID}"
-    largest, limit = 999_000_000, "what SQLite takes"  # bytes of a row
+    largest, limit = 500_000_000, "what a database takes"  # bytes of a row
     errors: tuple[type[Exception], ...] = (sqlite3.Error, OSError)
     advice = "see that its disk works and has room, run as the user whose file it is, and try again later"
 

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from n6_stateful import __version__
 from n6_stateful.command.parser import parse
 from n6_stateful.errors import EXIT_CODES
 from tests.command.conftest import Host, SampleCollector
@@ -31,7 +32,7 @@ class TestPlaces:
 
     def test_run(self) -> None:
         """Without a subcommand the collector runs."""
-        assert parsed().handler == parsed("run").handler == parsed("--dry-run").handler == "run.run"
+        assert parsed().handler == parsed("run").handler == parsed("--dry-run").handler == "runs.run"
 
     @pytest.mark.parametrize(
         "argv", [["--output", "u", "run"], ["run", "--output", "u"], ["--output=u"], ["check", "--output=u"]]
@@ -96,6 +97,16 @@ class TestRefused:
         done = host(group)
         assert (done.code, done.err) == (2, "")
         assert f"usage: n6collector_sample {group}" in done.out
+
+
+def test_version(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    """`--version` shows the runtime's, and that of the distribution that the collector comes with, if any."""
+    for module, own in (("tests.command", ""), ("pytest.collector", f"pytest {pytest.__version__}, ")):
+        monkeypatch.setattr(SampleCollector, "__module__", module)
+        with pytest.raises(SystemExit) as caught:
+            parsed("--version")
+        assert caught.value.code is None
+        assert capsys.readouterr().out == f"n6collector_sample: {own}n6-stateful-runtime {__version__}\n"
 
 
 class TestOwnArguments:

@@ -9,7 +9,7 @@ import pty
 import re
 import signal
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 from pathlib import Path
 
@@ -17,6 +17,7 @@ import pytest
 
 from n6_stateful import AbstractBaseCollector, __version__, progress
 from tests.command.conftest import Host, SampleCollector
+from tests.journal.conftest import make_database as make_database  # the fixture
 
 
 class TestClosingLine:
@@ -158,12 +159,12 @@ class TestRecord:
         host()
         record = host.last_run
         assert before - 0.001 <= record.pop("start") <= record.pop("end") <= time.time()
-        assert record.pop("first_run") <= record.pop("last_new_data")
+        assert record.pop("first_run") == record.pop("printed") <= record.pop("last_new_data")
         assert (record.pop("host"), record.pop("pid")) == (os.uname().nodename, os.getpid())
         assert record == {
             "exit_code": 0, "outcome": "ok", "messages": 2, "bytes": 6, "delivered": 2, "waiting": 0,
             "refused": 0, "state_before": 0, "state_after": 1, "newest": "", "warnings": 0, "error": "",
-            "printed": True, "log": ["there is no state yet: beginning with the default state"],
+            "log": ["there is no state yet: beginning with the default state"],
             "locked": True, "expect_every": "", "version": __version__,
         }  # fmt: skip
 
@@ -204,7 +205,7 @@ class TestQuietRepeats:
         host.collect(":source 17")
         host.feed.write_text(host.feed.read_text().replace("17", "18"))
         assert self.run(host) == ""
-        assert (host.last_run["error"], host.last_run["printed"]) == (":source 18", False)
+        assert host.last_run["error"] == ":source 18"
         host.feed.write_text(host.feed.read_text().replace(":source", ":code"))
         assert "Traceback" in self.run(host)
         assert self.run(host) == ""
@@ -213,10 +214,8 @@ class TestQuietRepeats:
         """The same outcome is printed again after a day."""
         host.feed.write_text(":source\n")
         assert ":source" in self.run(host)
-        record = host.last_run
-        host.journal.path.unlink()
-        journal = host.journal
-        journal.put_run(record["start"] - 86_400, record)
+        record, journal = host.last_run, host.journal
+        journal.put_run(record["start"], record | {"printed": record["printed"] - 86_400})
         journal.unlock()
         assert ":source" in self.run(host)
         assert self.run(host) == ""
@@ -274,6 +273,14 @@ class TestCheck:
         file.write_bytes(b"garbage")
         code, lines = self.check(host)
         assert (code, str(file) in lines["state"], file.read_bytes()) == (74, True, b"garbage")
+
+    def test_left_behind(self, host: Host, make_database: Callable[[str], str]) -> None:
+        """Where a database has no state, but `cache_dir` has one, it reports what the run would end with."""
+        host()
+        host.configure(f"[journal]\nurl = {make_database('postgresql')}")
+        code, lines = self.check(host)
+        assert (code, "run `state import " in lines["state"]) == (74, True)
+        assert host().err == f"n6collector_sample: error: {lines['state']}\n"
 
     def test_configuration(self, host: Host) -> None:
         """A wrong configuration is one error that names all problems."""

@@ -11,7 +11,7 @@ from n6_stateful import BaseCollector, PublishError, settings
 from n6_stateful.journal import Journal
 from n6_stateful.message import Message
 
-InForce = Callable[[str], AbstractContextManager[None]]
+InForce = Callable[..., AbstractContextManager[None]]
 
 
 class MemoryBroker:
@@ -53,7 +53,7 @@ class MemoryBroker:
     def in_place(self, config: Path, **kwargs: Any) -> Iterator[None]:
         """Collectors that are made and run in this block are configured by `config` and deliver here."""
         original = BaseCollector.send
-        BaseCollector.send = lambda collector, journal: self.send(journal)  # type: ignore[method-assign]
+        BaseCollector.send = lambda _, journal: self.send(journal)  # type: ignore[assignment, method-assign]
         wanted = settings.Settings(**{"config_paths": (str(config),), "output": "amqp://memory/", **kwargs})
         try:
             with settings.use(wanted):

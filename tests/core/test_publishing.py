@@ -203,7 +203,7 @@ class TestStateful:
 
             def run(collector: Any, state: Any = state) -> None:
                 collector.state = collector.load_state()
-                super(CountingCollector, collector).run()
+                BaseCollector.run(collector)
                 collector.save_state(state)
 
             with in_force(CONFIG):

@@ -300,7 +300,7 @@ class TestInterrupted:
         """A journal that cannot be changed is a StateError; a delivery that begins with one sends nothing."""
         broker.bind()
         outbox.put(broker, *numbers(1_500))
-        outbox.journal._engine.execute("PRAGMA busy_timeout = 0")
+        outbox.journal._execute("PRAGMA busy_timeout = 0")
         place, section = options(broker.url)
         other = sqlite3.connect(outbox.journal.path, isolation_level=None)
 

@@ -9,7 +9,7 @@ from typing import Any, Protocol
 
 import pytest
 
-from n6_stateful.journal import DEFAULTS, Journal, configured_journal
+from n6_stateful.journal import Journal, configured_journal
 from tests.journal.servers import ENGINES, administrator, end_sessions, execute
 
 
@@ -17,12 +17,8 @@ class MakeJournal(Protocol):
     def __call__(self, name: str = ..., **options: Any) -> Journal: ...
 
 
-class MakeDatabase(Protocol):
-    def __call__(self, engine: str) -> str: ...
-
-
 @pytest.fixture(scope="session")
-def make_database() -> Iterator[MakeDatabase]:
+def make_database() -> Iterator[Callable[[str], str]]:
     """Makes empty databases, and drops them in the end; gives their URLs."""
     made = []
 
@@ -39,7 +35,7 @@ def make_database() -> Iterator[MakeDatabase]:
 
 
 @pytest.fixture(scope="session")
-def shared_database(make_database: MakeDatabase) -> Callable[[str], str]:
+def shared_database(make_database: Callable[[str], str]) -> Callable[[str], str]:
     """The database that the tests of an engine share, by its URL."""
     made: dict[str, str] = {}
 
@@ -71,7 +67,7 @@ def make_journal(url: str, tmp_path: Path) -> Iterator[MakeJournal]:
 
     def make(name: str = "C", **options: Any) -> Journal:
         path = tmp_path / "cache" / f"source-{own}.channel.{name}.sqlite"
-        made.append(configured_journal({**DEFAULTS, "url": url, **options}, path))
+        made.append(configured_journal({"url": url, **options}, path))
         return made[-1]
 
     yield make

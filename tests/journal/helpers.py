@@ -82,22 +82,18 @@ def at_once(count: int, work: Callable[[], object]) -> list[int]:
     return [*codes, os.waitstatus_to_exitcode(os.wait()[1])]
 
 
-def end_at_statement(journal: Journal, number: int, *, before: bool) -> None:
-    """Let this process end at the statement of that number, as if it were killed."""
-    engine: Any = journal._engine
+def end_at_statement(journal: Any, number: int) -> None:
+    """Let this process end before its statement of that number, counted from 0, as if it were killed."""
     left = number
 
     def wrapped(execute: Callable[..., Any]) -> Callable[..., Any]:
         def ending(*args: Any) -> Any:
             nonlocal left
+            if not left:
+                os._exit(ENDED)
             left -= 1
-            if left == 0 and before:
-                os._exit(ENDED)
-            result = execute(*args)
-            if left == 0:
-                os._exit(ENDED)
-            return result
+            return execute(*args)
 
         return ending
 
-    engine.execute, engine.execute_many = wrapped(engine.execute), wrapped(engine.execute_many)
+    journal._execute, journal._execute_many = wrapped(journal._execute), wrapped(journal._execute_many)

@@ -4,7 +4,9 @@ line to them."""
 from __future__ import annotations
 
 import os
+import select
 import socket
+import socketserver
 import struct
 import threading
 from contextlib import suppress
@@ -76,7 +78,7 @@ def administrator(engine: str) -> str:
     return URLS[engine]
 
 
-class Proxy:
+class Proxy(socketserver.ThreadingTCPServer):
     """Forwards connections to the database at `url`, and breaks one when a client says `marker`.
 
     Args:
@@ -84,66 +86,36 @@ class Proxy:
             what is said from there on, and leave the connection open.
     """
 
+    daemon_threads = True
+
     def __init__(self, url: str, marker: bytes, how: str) -> None:
-        parts = urlsplit(url)
-        self._server = (parts.hostname, parts.port)
-        self._listener = socket.create_server(("127.0.0.1", 0))
-        port = self._listener.getsockname()[1]
-        self.url = url.replace(f"{parts.hostname}:{parts.port}", f"127.0.0.1:{port}")
-        self._marker, self._how = marker, how
-        self._sockets: list[socket.socket] = []
-        self._threads = [threading.Thread(target=self._accept)]
+        super().__init__(("127.0.0.1", 0), socketserver.BaseRequestHandler)
+        parts, (host, port) = urlsplit(url), self.socket.getsockname()
+        self._server, self._marker, self._how = (parts.hostname, parts.port), marker, how
+        self.url = url.replace(f"{parts.hostname}:{parts.port}", f"{host}:{port}")
 
     def __enter__(self) -> Proxy:
-        self._threads[0].start()
+        threading.Thread(target=self.serve_forever, args=(0.01,)).start()
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._listener.shutdown(socket.SHUT_RDWR)
-        for one in self._sockets:
-            with suppress(OSError):
-                one.shutdown(socket.SHUT_RDWR)
-        for thread in self._threads:
-            thread.join()
-        for one in (self._listener, *self._sockets):
-            one.close()
+        self.shutdown()
+        self.server_close()
 
-    def _accept(self) -> None:
-        with suppress(OSError):
+    def finish_request(self, client: Any, _: object) -> None:
+        is_broken = False
+        with suppress(OSError), socket.create_connection(self._server) as server:
             while True:
-                client, _ = self._listener.accept()
-                server = socket.create_connection(self._server)
-                self._sockets += [client, server]
-                state = {"broken": False}
-                for pump in (self._to_server, self._to_client):
-                    self._threads.append(threading.Thread(target=pump, args=(client, server, state)))
-                    self._threads[-1].start()
-
-    def _to_server(self, client: socket.socket, server: socket.socket, state: dict[str, bool]) -> None:
-        with suppress(OSError):
-            while data := client.recv(1 << 20):
-                if self._marker in data:
-                    state["broken"] = True
-                    if self._how == "lose":
-                        return _reset(client)
-                if not state["broken"] or self._how == "answer":
-                    server.sendall(data)
-        with suppress(OSError):
-            server.shutdown(socket.SHUT_WR)
-        return None
-
-    def _to_client(self, client: socket.socket, server: socket.socket, state: dict[str, bool]) -> None:
-        with suppress(OSError):
-            while data := server.recv(1 << 20):
-                if state["broken"]:
-                    return _reset(client)
-                client.sendall(data)
-        with suppress(OSError):
-            client.shutdown(socket.SHUT_WR)
-        return None
-
-
-def _reset(connection: socket.socket) -> None:
-    with suppress(OSError):
-        connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
-        connection.shutdown(socket.SHUT_RDWR)
+                for source in select.select([client, server], [], [])[0]:
+                    data = source.recv(1 << 20)
+                    is_broken |= source is client and self._marker in data
+                    if not data:
+                        return
+                    if is_broken and (self._how == "lose" or source is server):
+                        client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+                        client.close()
+                        return
+                    if source is server:
+                        client.sendall(data)
+                    elif not is_broken or self._how == "answer":
+                        server.sendall(data)

@@ -1,9 +1,9 @@
 """Ends a process at the n-th call that matters, as a kill or a power cut would.
 
-In a forked child the few calls that change anything outside the process are wrapped: statements and commits of
-the journal, fsync and rename of the state file, and what pika sends and confirms. Before the n-th of them the
-child ends with `os._exit`; to end after a call is to end before the next one. So a kill costs milliseconds, and
-nothing in the product is made for it.
+In a forked child the few calls that change anything outside the process are wrapped: statements and commits
+of the journal, fsync and rename of the state file, and what pika sends and confirms. Before the n-th of them
+the child ends with `os._exit`; to end after a call is to end before the next one. So a kill costs
+milliseconds, and nothing in the product is made for it.
 """
 
 from __future__ import annotations
@@ -23,10 +23,10 @@ FAILED = 87
 
 # The class, the method, and what a point there is called.
 POINTS: list[tuple[Any, str, str]] = [
-    (sqlite.SQLite, "execute", "statement"),
-    (sqlite.SQLite, "execute_many", "statement"),
-    (databases.PostgreSQL, "execute", "statement"),
-    (databases.PostgreSQL, "execute_many", "statement"),
+    (sqlite.SQLite, "_execute", "statement"),
+    (sqlite.SQLite, "_execute_many", "statement"),
+    (databases.PostgreSQL, "_execute", "statement"),
+    (databases.PostgreSQL, "_execute_many", "statement"),
     (Journal, "commit", "commit"),
     (Journal, "delivered", "deletion"),
     (os, "fsync", "fsync"),

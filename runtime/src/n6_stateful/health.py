@@ -14,7 +14,7 @@ A record is a dict without secrets, and without anything that was published:
     state_before, -_after    numbers of the state that was loaded and of the one that was saved last
     newest                   how far the source was collected (`describe_state`), after a good run
     warnings, log            how many rows or items were left out; the first warnings
-    error, printed           first line of the error; whether errors and warnings were printed
+    error, printed           first line of the error; when an outcome like it was printed last
     first_run, last_new_data seconds since the epoch, so that a silence longer than `keep_runs` is noticed
     expect_every             `[monitoring] expect_every`
     host, pid, version, locked
@@ -25,12 +25,12 @@ from __future__ import annotations
 import argparse
 import glob
 import json
+import os
 import sys
 import time
 from collections.abc import Mapping, Sequence
 from itertools import takewhile
 from pathlib import Path
-from tempfile import NamedTemporaryFile
 from typing import Any, NamedTuple
 
 from n6_stateful.converters import seconds
@@ -111,16 +111,6 @@ class Health(NamedTuple):
     def failed(self) -> int:
         """How many runs have failed in a row since."""
         return sum(1 for _ in takewhile(lambda run: run["outcome"] != "ok", reversed(self.runs)))
-
-    @property
-    def first(self) -> float | None:
-        """When the first run began."""
-        return next((run.get("first_run", run["start"]) for run in self.runs), None)
-
-    @property
-    def new_data(self) -> float | None:
-        """When the last run ended that collected anything."""
-        return next((run["last_new_data"] for run in reversed(self.runs) if run.get("last_new_data")), None)
 
 
 def records(journal: Journal, now: float, last: int | None = None) -> list[dict[str, Any]]:
@@ -210,12 +200,11 @@ def check_failed(health: Health, limits: Limits) -> Check:
 
 def check_new_data(health: Health, limits: Limits) -> Check:
     """The age of the last new data."""
-    if health.new_data is not None:
-        return _age("new_data", health.new_data, "last new data {} ago", health.now, limits.no_data)
-    if health.first is None:
+    new, first = health.last.get("last_new_data"), health.last.get("first_run", health.last.get("start"))
+    if first is None:
         return Check(OK)
-    text = "no new data since the first run, {} ago"
-    return _age("new_data", health.first, text, health.now, limits.no_data)
+    text = "last new data {} ago" if new else "no new data since the first run, {} ago"
+    return _age("new_data", new or first, text, health.now, limits.no_data)
 
 
 def check_running(health: Health, limits: Limits) -> Check:
@@ -256,9 +245,8 @@ def check_left_out(health: Health, limits: Limits) -> Check:
 def check_broken(health: Health, limits: Limits) -> Check:
     """Whether broken journals were moved aside; until someone removes them."""
     text = "moved aside (`state show`)"
-    return _count(
-        "broken_journals", health.broken, f"broken journal was {text}", f"broken journals were {text}"
-    )
+    one, many = f"broken journal was {text}", f"broken journals were {text}"
+    return _count("broken_journals", health.broken, one, many)
 
 
 def check_clock(health: Health, limits: Limits) -> Check:
@@ -268,17 +256,8 @@ def check_clock(health: Health, limits: Limits) -> Check:
     return Check(WARNING, text) if ahead else Check(OK)
 
 
-CHECKS = (
-    check_good_run,
-    check_failed,
-    check_new_data,
-    check_running,
-    check_waiting,
-    check_refused,
-    check_left_out,
-    check_broken,
-    check_clock,
-)
+CHECKS = [check_good_run, check_failed, check_new_data, check_running, check_waiting, check_refused]
+CHECKS += [check_left_out, check_broken, check_clock]
 
 
 def judge(health: Health, limits: Limits) -> Check:
@@ -301,6 +280,7 @@ def write_metrics(directory: Path, journal: Journal) -> None:
     health = Health.read(journal, time.time())
     last, backlog = health.last, health.backlog
     end = last["end"] or last["start"]
+    new_data = last.get("last_new_data") or 0
     code = -1 if last["exit_code"] is None else last["exit_code"]
     # node_exporter refuses a metric that has two texts, from collectors with different versions of this.
     metrics: dict[str, tuple[str, float | None]] = {
@@ -309,9 +289,9 @@ def write_metrics(directory: Path, journal: Journal) -> None:
         "last_run_duration_seconds": ("How long the last run took", end - last["start"]),
         "last_run_messages": ("How many messages the last run collected", last.get("messages", 0)),
         "last_success_timestamp_seconds": ("When the last good run ended", health.good or 0),
-        "last_new_data_timestamp_seconds": ("When the last run with new data ended", health.new_data or 0),
+        "last_new_data_timestamp_seconds": ("When the last run with new data ended", new_data),
         "failed_runs": ("How many runs have failed since the last good one", health.failed),
-        "first_run_timestamp_seconds": ("When the first run began", health.first),
+        "first_run_timestamp_seconds": ("When the first run began", last.get("first_run")),
         "broken_journals": ("How many broken journals were moved aside", health.broken),
         "outbox_waiting_messages": ("How many messages wait in the outbox", backlog.messages),
         "outbox_refused_messages": ("How many of them the broker has refused", backlog.refused),
@@ -319,13 +299,15 @@ def write_metrics(directory: Path, journal: Journal) -> None:
     }
     source, _, class_name = journal.name.rpartition(".")
     labels = f'{{source="{source}",collector="{class_name}"}}'
-    with NamedTemporaryFile("w", dir=directory, prefix=".n6_", delete=False) as file:
-        for name, (about, value) in metrics.items():
-            if value is not None:
-                file.write(f"# HELP n6_collector_{name} {about}\n# TYPE n6_collector_{name} gauge\n")
-                file.write(f"n6_collector_{name}{labels} {value}\n")
-    Path(file.name).chmod(0o644)  # node_exporter is another user
-    Path(file.name).rename(directory / f"n6_{journal.name}.prom")
+    lines = []
+    for name, (about, value) in metrics.items():
+        if value is not None:
+            lines += [f"# HELP n6_collector_{name} {about}", f"# TYPE n6_collector_{name} gauge"]
+            lines += [f"n6_collector_{name}{labels} {value}", ""]
+    file = directory / f".n6_{journal.name}.{os.getpid()}"
+    file.write_text("\n".join(lines))
+    file.chmod(0o644)  # node_exporter is another user
+    file.rename(directory / f"n6_{journal.name}.prom")
 
 
 def describe(journal: Journal, now: float) -> dict[str, Any]:
@@ -341,14 +323,11 @@ def describe(journal: Journal, now: float) -> dict[str, Any]:
         return about | {"status": LEVELS[UNKNOWN], "text": one_line(str(exc))}
     finally:
         journal.unlock()
-    about |= {
-        "last_good": health.good,
-        "last_new_data": health.new_data,
-        "last_run": health.last.get("start"),
-    }
-    about |= {"waiting": health.backlog.messages, "refused": health.backlog.refused}
-    about["last_error"] = next((run["error"] for run in reversed(health.runs) if run.get("error")), "")
-    return about | {"status": LEVELS[check.level], "text": check.text}
+    about |= {"last_good": health.good, "last_run": health.last.get("start")}
+    about |= {"last_new_data": health.last.get("last_new_data"), "waiting": health.backlog.messages}
+    about |= {"refused": health.backlog.refused, "status": LEVELS[check.level], "text": check.text}
+    errors = [run["error"] for run in health.runs if run.get("error")]
+    return about | {"last_error": errors[-1] if errors else ""}
 
 
 def _columns(about: Mapping[str, Any], now: float) -> list[str]:

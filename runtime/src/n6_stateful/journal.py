@@ -9,7 +9,8 @@
 together, or not at all. Its first statement is the fence: the head must be as this run has seen it last, so a
 run that was frozen and overtaken commits nothing.
 
-All SQL is in this module and in `n6_stateful.journal_session`, the same for SQLite, PostgreSQL and MariaDB.
+All SQL is here, the same for SQLite, PostgreSQL and MariaDB; sessions, and what the engines say differently,
+are in `n6_stateful.sqlite` and `n6_stateful.databases`.
 """
 
 from __future__ import annotations
@@ -18,34 +19,27 @@ import hashlib
 import json
 import marshal
 import os
-import tempfile
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from io import BytesIO
 from itertools import accumulate
 from pathlib import Path
-from typing import IO, TYPE_CHECKING, Any, NamedTuple
+from typing import IO, Any, NamedTuple
 
-from n6_stateful.errors import CollectorError, PublishError, StateError
-from n6_stateful.journal_session import NOTHING, JournalSession
-from n6_stateful.journal_session import CorruptError as CorruptError
-from n6_stateful.journal_session import Holder as Holder
-from n6_stateful.journal_session import schema as schema
+from n6_stateful.errors import CollectorError, ConfigError, PublishError, StateError, StateLockedError
 from n6_stateful.message import Message
+from n6_stateful.sqlite import CorruptError as CorruptError
 from n6_stateful.sqlite import SQLite, is_of_another_program, utc
-
-if TYPE_CHECKING:
-    from n6_stateful.databases import PostgreSQL
 
 JOURNAL_SPEC = """
 [journal]
-url = :: str                     ; postgresql://... or mysql://...; empty: a file beside the state file
-url_file = :: str                ; a file that has this URL, such as a mounted secret
-timeout = 30 :: float            ; seconds for connecting to a server, and for each of its answers
-directory = ~/.n6cache :: path   ; of the journal, for a collector without `cache_dir`
-outbox_max_mib = 4096 :: int     ; of a journal that is a file: beyond that, `publish_output` fails
-keep_runs = 1000 :: int          ; how many records of runs are kept
+url = :: str
+url_file = :: str
+timeout = 30 :: float
+directory = ~/.n6cache :: path
+outbox_max_mib = 4096 :: int
+keep_runs = 1000 :: int
 """
 DEFAULTS = {"url": "", "url_file": "", "timeout": 30.0, "outbox_max_mib": 4096, "keep_runs": 1000}
 
@@ -54,12 +48,26 @@ ROWS_AT_ONCE = 500
 BYTES_AT_ONCE = 4 << 20
 BUFFER_IN_MEMORY = 16 << 20
 
-INSERT_MESSAGE = (
-    "INSERT INTO n6_outbox (name, message_id, exchange, routing_key, properties, queued, size, body)"
-    " VALUES (?, ?, ?, ?, ?, ?, ?, ?)"
-)
-COLUMNS = "id, message_id, exchange, routing_key, properties, body, queued, refused, size"
+# Large columns are the last ones: SQLite reads a row from its beginning. n6_collector is the last table: if
+# it is there, so are the others, though MariaDB makes each in a transaction of its own.
+TABLES = """;
+CREATE TABLE IF NOT EXISTS n6_state (name VARCHAR(255), number BIGINT, run VARCHAR(32), saved VARCHAR(20),
+    sha256 VARCHAR(64), pickle {db.blob}, PRIMARY KEY (name, number)){db.suffix};
+CREATE TABLE IF NOT EXISTS n6_outbox (id {db.serial}, name VARCHAR(255), message_id VARCHAR(255),
+    exchange VARCHAR(255), routing_key VARCHAR(255), properties {db.text}, queued DOUBLE PRECISION,
+    refused {db.text}, size BIGINT, body {db.blob}){db.suffix};
+CREATE INDEX IF NOT EXISTS n6_outbox_name ON n6_outbox (name, id);
+CREATE TABLE IF NOT EXISTS n6_run (name VARCHAR(255), started DOUBLE PRECISION, record {db.text},
+    PRIMARY KEY (name, started)){db.suffix};
+CREATE TABLE IF NOT EXISTS n6_collector (name VARCHAR(255) PRIMARY KEY, id VARCHAR(32), newest BIGINT,
+    filed BIGINT, url VARCHAR(255)){db.suffix};
+"""
+TABLE_NAMES = ("n6_collector", "n6_state", "n6_outbox", "n6_run")
+MESSAGE = "message_id, exchange, routing_key, properties, body, queued"
+INSERT_MESSAGE = f"INSERT INTO n6_outbox (name, size, {MESSAGE}) VALUES (?, ?, ?, ?, ?, ?, ?, ?)"  # noqa: S608
+FENCE = "UPDATE n6_collector SET newest = ? WHERE name = ? AND newest = ?"
 WAITING = "FROM n6_outbox WHERE name = ? AND refused IS {null} AND id > ? "
+NOTHING = "nothing was saved or published"
 
 
 class DamagedError(StateError):
@@ -119,10 +127,10 @@ def configured_journal(options: Mapping[str, Any], path: Path) -> Journal:
     """
     options = {**DEFAULTS, **options}
     if not options["url"] and not options["url_file"]:
-        return Journal(SQLite(path, options["timeout"]), path, options)
-    from n6_stateful.databases import configured_database
+        return Journal(path, options)
+    from n6_stateful.databases import journal_in_database
 
-    return Journal(configured_database(options, path.name.removesuffix(".sqlite")), path, options)
+    return journal_in_database(path, options)
 
 
 def journals_in(directory: Path) -> list[Journal]:
@@ -131,11 +139,27 @@ def journals_in(directory: Path) -> list[Journal]:
     return [configured_journal(DEFAULTS, path) for path in files]
 
 
-class Journal(JournalSession):
+def schema(engine: str) -> str:
+    """The SQL that makes the tables in `postgresql` or `mysql`, and lets a user use them.
+
+    Raises:
+        ConfigError: there is no such engine.
+    """
+    from n6_stateful.databases import ENGINES, URL_FORM
+
+    if engine not in ENGINES:
+        raise ConfigError(URL_FORM)
+    user, tables = ENGINES[engine].user, TABLES.format(db=ENGINES[engine])
+    grants = [f"GRANT SELECT, INSERT, UPDATE, DELETE ON {table} TO {user};\n" for table in TABLE_NAMES]
+    return tables.lstrip(";\n") + "".join(grants)
+
+
+class Journal(SQLite):
     """A collector's journal. `configured_journal` makes it.
 
-    Every method raises `StateError` if the journal cannot be used, `CorruptError` if the file is corrupt; the
-    text says how things stand.
+    Every method raises `StateError` if the journal cannot be used; the text says how things stand. If the
+    file is corrupt, that is a `CorruptError`; whoever writes moves the file aside, and can commit nothing
+    more before `unlock`.
 
     Attributes:
         name: of the collector, `<source>.<ClassName>`.
@@ -148,17 +172,72 @@ class Journal(JournalSession):
         url: a digest of the source's URL.
     """
 
-    def __init__(self, engine: SQLite | PostgreSQL, path: Path, options: Mapping[str, Any]) -> None:
-        super().__init__(engine, path)
-        self._max_mib: int = options["outbox_max_mib"]
-        self._keep_runs = max(1, options["keep_runs"])
-        self._buffer = _Buffer(path.parent if self.is_file else None)
-        self._room: int | None = None  # bytes for bodies; None: to be looked up
+    def __init__(self, path: Path, options: Mapping[str, Any]) -> None:
+        super().__init__(path, options["timeout"])
+        self.newest = self.filed = 0
+        self.url = ""
+        self._max_mib, self._keep_runs = options["outbox_max_mib"], max(1, options["keep_runs"])
+        self._directory = path.parent if self.is_file else None  # of the buffer; None: $TMPDIR
+        self._buffer = _Buffer(self._directory)
+        self._waiting_bytes = 0
+
+    def exists(self) -> bool:
+        """Load the head; whether there is one. Makes nothing."""
+        head = self._select("SELECT id, newest, filed, url FROM n6_collector WHERE name = ?", self._key)
+        if head:
+            self.id, self.newest, self.filed, self.url = head[0]
+        return bool(head)
+
+    def open(self) -> None:
+        """Make the journal if it is missing, and load its head. Does nothing if it is open."""
+        self._writes = True
+        if self.id or self.exists():
+            return
+        tables = self.before_tables + TABLES.format(db=self) if self._has_no_tables else ""
+        with self._transaction(NOTHING):
+            for statement in filter(str.strip, tables.split(";")):
+                self._execute(statement)
+            head = f"INSERT INTO n6_collector VALUES (?, ?, 0, 0, '') {self.or_ignore}"  # noqa: S608
+            self._execute(head, self._key, os.urandom(16).hex())
+        self.exists()
+
+    def lock(self) -> None:
+        """Take the lock and `open`, loading the head. Does nothing if the lock is held.
+
+        Raises:
+            StateLockedError: another process has it; the text names it.
+        """
+        if not self.try_lock():
+            holder = self.holder() or "it has just ended"
+            raise StateLockedError(
+                f"{self.where}: another run is in progress ({holder}); nothing was done; try again later"
+            )
+
+    def try_lock(self) -> bool:
+        """As `lock`, but return False if another process has the lock."""
+        if not self.is_locked:
+            self._writes = True
+            with self._errors("nothing was done"):
+                self._execute("SELECT 1")  # connects, and makes the directory for the lock
+                self.is_locked = self._take_lock()
+            self.id = ""  # others may have committed since it was loaded
+        if self.is_locked:
+            self.open()
+        return self.is_locked
 
     def unlock(self) -> None:
         """Close the connection and give the lock back; the buffer is discarded."""
-        super().unlock()
+        self._close()
+        if self._lock is not None:
+            os.close(self._lock)
+        self._lock, self.is_locked, self._ended, self.id = None, False, None, ""
         self.discard()
+
+    def set_url(self, digest: str) -> None:
+        """Set the digest of the source's URL."""
+        with self._transaction("nothing was changed"):
+            self._execute("UPDATE n6_collector SET url = ? WHERE name = ?", digest, self._key)
+        self.url = digest
 
     # Buffer and commit
 
@@ -179,22 +258,20 @@ class Journal(JournalSession):
             raise self._ended
         self.open()
         properties = dict(message.properties)
-        message_id = properties.pop("message_id")
-        text, size = json.dumps(properties), len(message.body)
-        if size + len(text) > self._engine.largest:
+        message_id, text = properties.pop("message_id"), json.dumps(properties)
+        size = len(message.body)
+        if size + len(text) > self.largest:
             raise CollectorError(self._too_large("message", size))
-        if self._room is None:
-            waiting = self.backlog().bytes if self.is_file else 0
-            self._room = (self._max_mib << 20) - waiting - self._buffer.bytes
-        if size > self._room:
+        if self.is_file and not self.buffered:
+            self._waiting_bytes = self.backlog().bytes
+        if self._waiting_bytes + self._buffer.bytes + size > self._max_mib << 20:
             raise PublishError(
                 f"{self.where}: the outbox would exceed {self._max_mib} MiB (outbox_max_mib); nothing since "
                 "the last save is published; deliver what waits, raise the limit, or save in between"
             )
-        self._room -= size
-        row = (self._key, message_id, *message[:2], text, time.time(), size)
+        row = (self._key, size, message_id, *message[:2], text, message.body, time.time())
         try:
-            self._buffer.add(row, message.body)
+            self._buffer.add(row)
         except OSError as exc:
             self._ended = StateError(
                 f"{self.where}: a message could not be buffered ({exc}); nothing since the last save is "
@@ -203,24 +280,26 @@ class Journal(JournalSession):
             raise self._ended from exc
 
     def _too_large(self, what: str, size: int) -> str:
-        limit = f"is larger than the database takes ({self._engine.limit})"
-        return f"{self.where}: a {what} of {size:,} bytes {limit}; {NOTHING}"
+        limit = f"{self.limit} ({self.largest:,})"
+        return f"{self.where}: a {what} of {size:,} bytes is larger than {limit}; {NOTHING}"
 
     def discard(self) -> None:
         """Forget what the next `commit` would write."""
-        self._buffer.clear()
-        self._room = None
+        with suppress(OSError):  # what could not be written is forgotten, too
+            self._buffer.file.close()
+        self._buffer = _Buffer(self._directory)
 
     def commit(self, pickle: bytes | None = None, *, run: str = "", at_least: int = 0) -> int:
         """Make the buffer and a state durable, together.
 
         With the lock, only if nobody else has committed since `lock`. After an error the buffer is kept, and
-        a later commit may try again, unless the session or the lock was lost: then it raises the same error.
+        a later commit may try again, unless the session, the lock or the file was lost: then it raises the
+        same error.
 
         Args:
             pickle: the state; None if only the buffer is committed.
             run: the state replaces the newest one if that has the same `run`; empty: it is added.
-            at_least: the lowest number that this commit may have; only with the lock.
+            at_least: the lowest number that this commit may have.
 
         Returns:
             The number of this commit.
@@ -229,55 +308,46 @@ class Journal(JournalSession):
             StateError: nothing was saved or published, or, if the answer of the database was lost, all of it
                 may have been.
         """
-        self.open()
-        if pickle is not None and len(pickle) > self._engine.largest:
-            raise StateError(self._too_large("state", len(pickle)))
         if self._ended:
             raise self._ended
+        self.open()
+        if pickle is not None and len(pickle) > self.largest:
+            raise StateError(self._too_large("state", len(pickle)))
         with self._transaction(NOTHING):
-            number = self._advance(at_least)
+            if not self.is_locked:  # others may commit at the same time: this makes them wait
+                self._execute("UPDATE n6_collector SET newest = newest WHERE name = ?", self._key)
+                self.exists()
+            number = max(self.newest + 1, at_least)
+            if self._execute(FENCE, number, self._key, self.newest).rowcount != 1:
+                self._ended = StateError(
+                    f"{self.where}: another run has taken over; nothing was saved or published by this one; "
+                    "the next run goes on from what the other one has saved"
+                )
+                raise self._ended
             for rows in self._buffer.batches():
-                self._engine.execute_many(INSERT_MESSAGE, rows)
+                self._execute_many(INSERT_MESSAGE, rows)
             if pickle is not None:
                 self._put_state(number, run or os.urandom(16).hex(), pickle)
         self.newest = number
         self.discard()
         return number
 
-    def _advance(self, at_least: int) -> int:
-        """Count the commit, which is the fence."""
-        number = max(self.newest + 1, at_least)
-        if self.is_locked:
-            fence = "UPDATE n6_collector SET newest = ? WHERE name = ? AND newest = ?"
-            counted = self._execute(fence, number, self._key, self.newest)
-        else:
-            counted = self._execute("UPDATE n6_collector SET newest = newest + 1 WHERE name = ?", self._key)
-        if counted.rowcount != 1:
-            self._ended = StateError(
-                f"{self.where}: another run has taken over; nothing was saved or published by this one; "
-                "the next run goes on from what the other one has saved"
-            )
-            raise self._ended
-        select = "SELECT newest FROM n6_collector WHERE name = ?"
-        return number if self.is_locked else int(self._execute(select, self._key).fetchone()[0])
-
     def _put_state(self, number: int, run: str, pickle: bytes) -> None:
-        select = "SELECT number, run FROM n6_state WHERE name = ? ORDER BY number DESC"
-        states = self._execute(select, self._key).fetchall()
-        replaced = states[:1] if states and states[0][1] == run else []
-        states = states[len(replaced) :]
-        for old, _ in (*replaced, *states[KEPT_STATES - 1 :]):
-            self._execute("DELETE FROM n6_state WHERE name = ? AND number = ?", self._key, old)
+        states = "FROM n6_state WHERE name = ? ORDER BY number DESC LIMIT 1"
+        for newest, its_run in self._execute(f"SELECT number, run {states}", self._key).fetchall():
+            if its_run == run:
+                self._execute("DELETE FROM n6_state WHERE name = ? AND number = ?", self._key, newest)
         state = (self._key, number, run, utc(), hashlib.sha256(pickle).hexdigest(), pickle)
         self._execute("INSERT INTO n6_state VALUES (?, ?, ?, ?, ?, ?)", *state)
+        prune = f"DELETE FROM n6_state WHERE name = ? AND number <= (SELECT number {states} OFFSET ?)"  # noqa: S608
+        self._execute(prune, self._key, self._key, KEPT_STATES)
 
     # States
 
     def generations(self) -> list[Generation]:
         """The states that are kept, the newest first."""
         select = "SELECT number, run, saved, sha256, LENGTH(pickle) FROM n6_state WHERE name = ?"
-        select += " ORDER BY number DESC"
-        return self._select(select, self._key, make=Generation._make)
+        return [Generation(*row) for row in self._select(f"{select} ORDER BY number DESC", self._key)]
 
     def pickle(self, number: int) -> bytes:
         """The state of that number.
@@ -288,8 +358,8 @@ class Journal(JournalSession):
         """
         select = "SELECT pickle, sha256 FROM n6_state WHERE name = ? AND number = ?"
         for pickle, sha256 in self._select(select, self._key, number):
-            if isinstance(pickle, bytes) and hashlib.sha256(pickle).hexdigest() == sha256:
-                return pickle
+            if hashlib.sha256(pickle).hexdigest() == sha256:
+                return bytes(pickle)
             raise DamagedError(f"{self.where}: state {number} is damaged")
         raise StateError(f"{self.where}: there is no state {number} (any more)")
 
@@ -316,14 +386,17 @@ class Journal(JournalSession):
         for null in ("NULL", "NOT NULL"):
             last = 0
             while ids := self._next_batch(null, last):
-                select = f"SELECT {COLUMNS} {WAITING.format(null=null)} AND id <= ? ORDER BY id"
-                yield from self._select(select, self._key, last, ids[-1], make=_waiting)
+                select = (
+                    f"SELECT id, {MESSAGE}, refused, size {WAITING.format(null=null)} AND id <= ? ORDER BY id"
+                )
+                for row in self._select(select, self._key, last, ids[-1]):
+                    yield Waiting(*row)._replace(properties=json.loads(row[4]))
                 last = ids[-1]
 
     def _next_batch(self, null: str, last: int) -> list[int]:
         """The ids of as many messages behind `last` as are read, or deleted, at once."""
         select = f"SELECT id, size {WAITING.format(null=null)} ORDER BY id LIMIT {ROWS_AT_ONCE}"
-        rows = self._select(select, self._key, last, make=lambda row: (row[0], int(row[1])))
+        rows = self._select(select, self._key, last)
         fitting = sum(total <= BYTES_AT_ONCE for total in accumulate(size for _, size in rows))
         return [id for id, _ in rows[: max(1, fitting)]]
 
@@ -333,32 +406,25 @@ class Journal(JournalSession):
             return
         with self._transaction("what was delivered just now will be sent again, with the same ids"):
             self._delete(ids)
-        self._room = None
-        if isinstance(self._engine, SQLite) and not self._select("SELECT 1 FROM n6_outbox LIMIT 1"):
-            self._engine.shrink()
+        if self.is_file and not self._select("SELECT 1 FROM n6_outbox LIMIT 1"):
+            self._shrink()
 
     def _delete(self, ids: Sequence[int]) -> None:
         for at in range(0, len(ids), ROWS_AT_ONCE):
-            some = ids[at : at + ROWS_AT_ONCE]
-            marks = ", ".join("?" * len(some))
-            delete = f"DELETE FROM n6_outbox WHERE name = ? AND id IN ({marks})"  # noqa: S608 - marks alone
-            self._execute(delete, self._key, *some)
+            some = ", ".join(str(int(id)) for id in ids[at : at + ROWS_AT_ONCE])
+            self._execute(f"DELETE FROM n6_outbox WHERE name = ? AND id IN ({some})", self._key)  # noqa: S608
 
     def refuse(self, reasons: Mapping[int, str]) -> None:
         """Keep why the broker has refused those messages, by their ids."""
         rows = [(reason.replace("\0", " "), self._key, id) for id, reason in reasons.items()]
         with self._transaction("that messages were refused is not kept"):
-            self._engine.execute_many("UPDATE n6_outbox SET refused = ? WHERE name = ? AND id = ?", rows)
+            self._execute_many("UPDATE n6_outbox SET refused = ? WHERE name = ? AND id = ?", rows)
 
     def prove_deletable(self) -> None:
         """Return if the first messages could be deleted once they are delivered; nothing is changed."""
         ids = self._next_batch("NULL", 0) or self._next_batch("NOT NULL", 0)
-        with self._errors("nothing was sent, since every run would send it again"):
-            self._execute(self._engine.begin)
-            try:
-                self._delete(ids)
-            finally:
-                self._engine.roll_back()
+        with self._transaction("nothing was sent, since every run would send it again", end="ROLLBACK"):
+            self._delete(ids)
 
     # Runs
 
@@ -366,63 +432,47 @@ class Journal(JournalSession):
         """Keep the record of the run that began then (seconds since the epoch), in the place of an earlier
         record of it; the oldest ones beyond `keep_runs` go."""
         oldest = "SELECT started FROM n6_run WHERE name = ? ORDER BY started DESC LIMIT 1 OFFSET ?"
+        prune = f"DELETE FROM n6_run WHERE name = ? AND started <= ({oldest})"  # noqa: S608 - a constant
         self.open()
         with self._transaction("the record of this run is not kept"):
             self._execute("DELETE FROM n6_run WHERE name = ? AND started = ?", self._key, started)
             self._execute("INSERT INTO n6_run VALUES (?, ?, ?)", self._key, started, json.dumps(dict(record)))
-            for (last,) in self._execute(oldest, self._key, self._keep_runs).fetchall():
-                self._execute("DELETE FROM n6_run WHERE name = ? AND started <= ?", self._key, last)
+            self._execute(prune, self._key, self._key, self._keep_runs)
 
     def runs(self, last: int | None = None) -> list[dict[str, Any]]:
         """The records of the runs, or of the last ones, oldest first; `start` is when each began."""
         select = "SELECT started, record FROM n6_run WHERE name = ? ORDER BY started DESC LIMIT ?"
-        records = self._select(select, self._key, self._keep_runs if last is None else last, make=_record)
-        return records[::-1]
-
-
-def _waiting(row: Sequence[Any]) -> Waiting:
-    return Waiting(*row)._replace(properties=json.loads(row[4]))
-
-
-def _record(row: Sequence[Any]) -> dict[str, Any]:
-    return {**json.loads(row[1]), "start": row[0]}
+        rows = self._select(select, self._key, self._keep_runs if last is None else last)
+        return [{**json.loads(record), "start": started} for started, record in reversed(rows)]
 
 
 class _Buffer:
-    """Messages until they are committed: in memory, and beyond 16 MiB in a file that has no name."""
+    """Rows of messages until they are committed: in memory, and beyond 16 MiB in a file without a name."""
 
     def __init__(self, directory: Path | None) -> None:
         self._directory = directory
-        self._file: IO[bytes] = BytesIO()
+        self.file: IO[bytes] = BytesIO()
         self.count = self.bytes = 0
 
-    def clear(self) -> None:
-        with suppress(OSError):  # what could not be written is to be forgotten anyway
-            self._file.close()
-        self._file = BytesIO()
-        self.count = self.bytes = 0
+    def add(self, row: tuple[Any, ...]) -> None:
+        packed, end = marshal.dumps(row), self.file.seek(0, os.SEEK_END)  # `batches` may have ended anywhere
+        if isinstance(self.file, BytesIO) and end + len(packed) > BUFFER_IN_MEMORY:
+            from tempfile import TemporaryFile  # late, since it is slow to import
 
-    def add(self, row: tuple[Any, ...], body: bytes) -> None:
-        end = self._file.seek(0, os.SEEK_END)  # `batches` may have ended anywhere
-        if isinstance(self._file, BytesIO) and end + len(body) > BUFFER_IN_MEMORY:
-            file = tempfile.TemporaryFile(dir=self._directory)  # noqa: SIM115
-            file.write(self._file.getbuffer())
-            self._file = file
-        self._file.write(marshal.dumps(row))
-        self._file.write(body)
+            memory, self.file = self.file, TemporaryFile(dir=self._directory)  # noqa: SIM115
+            self.file.write(memory.getbuffer())
+        self.file.write(packed)
         self.count += 1
-        self.bytes += len(body)
+        self.bytes += row[1]
 
     def batches(self) -> Iterator[list[tuple[Any, ...]]]:
-        self._file.seek(0)
+        self.file.seek(0)
         rows: list[tuple[Any, ...]] = []
         size = 0
         for _ in range(self.count):
-            row = marshal.load(self._file)  # noqa: S302 - ours, and nobody else can open it
-            rows.append((*row, self._file.read(row[-1])))
-            size += row[-1]
+            rows.append(marshal.load(self.file))  # noqa: S302 - ours, and nobody else can open it
+            size += rows[-1][1]
             if len(rows) == ROWS_AT_ONCE or size > BYTES_AT_ONCE:
                 yield rows
-                rows.clear()  # else they would be in memory together with the next ones
-                size = 0
+                rows, size = [], 0
         yield rows

@@ -30,26 +30,11 @@ from n6_stateful.errors import (
     Terminated,
 )
 from n6_stateful.interruption import raise_if_interrupted
-from n6_stateful.journal import CorruptError, Journal, configured_journal
+from n6_stateful.journal import Journal, configured_journal
 from n6_stateful.message import Exchange, Message, MessageIds, as_body, checked_properties, short_string
 from n6_stateful.progress import Progress
 
 LOGGER = logging.getLogger(__name__)
-
-
-@contextmanager
-def no_corruption(journal: Journal) -> Iterator[None]:
-    """Move a journal that turns out to be corrupt aside, so that the next run begins without it.
-
-    Raises:
-        StateError: in place of a `CorruptError`.
-    """
-    try:
-        yield
-    except CorruptError as exc:
-        if not journal.is_locked:
-            journal.lock()
-        raise StateError(f"{exc}; it was moved to {journal.move_aside()}") from exc
 
 
 class QueuedBase:
@@ -124,8 +109,7 @@ class QueuedBase:
         Raises:
             StateError: it cannot be used; or it is in a database, and messages wait in one in a file.
         """
-        with no_corruption(self.journal):
-            self.journal.open()
+        self.journal.open()
         path = self.journal_path()
         if not self.journal.is_file and path.exists():
             waiting = configured_journal({}, path).backlog().messages
@@ -309,8 +293,7 @@ class QueuedBase:
     def _commit(self) -> None:
         if self.journal.buffered:
             self._check_thread()
-            with no_corruption(self.journal):
-                self.journal.commit()
+            self.journal.commit()
             self._to_deliver = True
 
     def _deliver(self, level: int = logging.DEBUG) -> None:
@@ -319,15 +302,14 @@ class QueuedBase:
         if not self._to_deliver:
             return
         self._to_deliver, self._undelivered, problem = False, None, None
-        with no_corruption(self.journal):
-            try:
-                if not self.outbox_is_destination():
-                    self._send()
-            except PublishError as exc:
-                self.delivered_count += exc.delivered
-                self._undelivered = problem = exc
-            self._last_attempt = time.monotonic()
-            self.after_delivery()
+        try:
+            if not self.outbox_is_destination():
+                self._send()
+        except PublishError as exc:
+            self.delivered_count += exc.delivered
+            self._undelivered = problem = exc
+        self._last_attempt = time.monotonic()
+        self.after_delivery()
         if problem:
             LOGGER.log(level, "%s", problem)
 

@@ -20,14 +20,12 @@ class Settings(NamedTuple):
         output: the output's URL; None means as configured.
         with_output: whether the run delivers at all; without it no output needs to be configured.
         dry_run: download and show, but commit and deliver nothing.
-        limit: show at most so many messages in a dry run; None means all.
     """
 
     config_paths: tuple[str, ...] = ()
     output: str | None = None
     with_output: bool = True
     dry_run: bool = False
-    limit: int | None = None
 
 
 _current: ContextVar[Settings] = ContextVar("n6_stateful_settings")

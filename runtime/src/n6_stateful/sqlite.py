@@ -1,23 +1,20 @@
-"""The journal as a file: what SQLite says differently, the lock beside the file, and whose file it is.
+"""The session of a journal: its connection, its transactions and its lock, here those of a file.
 
-In rollback-journal mode it is a single file while nobody writes, and `synchronous = EXTRA` makes a commit
-survive a power cut (https://sqlite.org/pragma.html#pragma_synchronous).
+In rollback-journal mode SQLite keeps a single file while nobody writes, and `synchronous = EXTRA` makes a
+commit survive a power cut (https://sqlite.org/pragma.html#pragma_synchronous).
 """
 
 from __future__ import annotations
 
 import fcntl
-import json
 import os
-import socket
 import sqlite3
 import stat
 import time
-from collections.abc import Iterable, Sequence
-from contextlib import suppress
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any
-from urllib.parse import quote
+from typing import Any, NamedTuple
 
 from n6_stateful.errors import StateError
 
@@ -26,161 +23,187 @@ APPLICATION_ID = 0x6E364A4E  # "n6JN", in the header of the file
 NEW_FILE = ("page_size=16384", "auto_vacuum=INCREMENTAL")  # later, the second one would write each time
 PRAGMAS = ("synchronous=EXTRA", "secure_delete=OFF")
 FREE_PAGES = 64  # that many may stay free, 1 MiB
+UNKNOWN = "all of it was saved or nothing, which is not known; the next run finds out"
 
-_DAMAGED = "the next run moves it aside and goes on from the state file"
-_ADVICE = {
-    sqlite3.SQLITE_FULL: "make room on its disk, then run again",
-    sqlite3.SQLITE_BUSY: "another process goes on writing to it: try again later",
-    sqlite3.SQLITE_CORRUPT: _DAMAGED,
-    sqlite3.SQLITE_NOTADB: _DAMAGED,
-}
+
+class CorruptError(StateError):
+    """SQLite says that the file is corrupt, or no database."""
+
+
+class Holder(NamedTuple):
+    """Who has the lock; what is not known is empty or 0."""
+
+    host: str
+    pid: int
+    since: str
+
+    def __str__(self) -> str:
+        return f"process {self.pid} on {self.host}, since {self.since}" if self.pid else self.host
 
 
 class SQLite:
-    """The file at `path`, for which `timeout` seconds are waited while others write to it.
+    """What `n6_stateful.journal.Journal` does in, and `n6_stateful.databases.PostgreSQL` does differently.
 
-    `n6_stateful.databases.PostgreSQL` has the same methods and attributes.
-
-    Attributes:
-        where: for people.
-        key: what the rows are called; a file may be renamed, so it is always the same.
-        largest: how many bytes a row may have; `limit` says why.
-        errors: what the driver raises.
+    A connection is made for the first statement. Between the methods of a journal no transaction is open.
     """
 
-    key = ""
+    is_file = True
     begin = "BEGIN IMMEDIATE"
     or_ignore = "ON CONFLICT DO NOTHING"
-    types = {
-        "first": f"PRAGMA application_id = {APPLICATION_ID};",
-        "serial": "INTEGER PRIMARY KEY AUTOINCREMENT",
-        "blob": "BLOB",
-        "text": "TEXT",
-        "options": "",
-    }
-    errors = (sqlite3.Error, OSError, ValueError, TypeError)  # the last two of a damaged row
-    largest = 999_000_000
-    limit = "1 GB is SQLite's limit"
+    # In the statements that make the tables, and before them.
+    serial, blob, text, suffix = "INTEGER PRIMARY KEY AUTOINCREMENT", "BLOB", "TEXT", ""
+    before_tables = f"PRAGMA application_id = {APPLICATION_ID}"
+    largest, limit = 999_000_000, "what SQLite takes"  # bytes of a row
+    errors: tuple[type[Exception], ...] = (sqlite3.Error, OSError)
+    advice = "see that its disk works and has room, run as the user whose file it is, and try again later"
 
     def __init__(self, path: Path, timeout: float) -> None:
-        self.path, self.where = path, str(path)
+        self.name, self.path, self.where = path.name.removesuffix(".sqlite"), path, str(path)
+        self.is_locked = False
+        self.id = ""  # of the journal; empty until its head is loaded
+        self._key = ""  # what its rows are called: not `name`, since a file may be renamed
         self._timeout = timeout
-        self._connection: sqlite3.Connection | None = None
-        self._lock_path = path.with_suffix(".lock")
+        self._connection: Any = None
         self._lock: int | None = None
+        self._writes = self._has_no_tables = False
+        self._ended: StateError | None = None  # why nothing more can be committed
 
-    # File
+    # What a server does differently
 
-    def exists(self) -> bool:
-        """Whether there is a file."""
-        return self.path.exists()
-
-    def prepare(self) -> None:
-        """Make the directory and the file, for this user alone."""
-        make_private_directory(self.path.parent)
+    def _connect(self) -> Any:
+        if self._writes:
+            make_private_directory(self.path.parent)
         check_owner(self.path.parent)
-        with suppress(FileExistsError):
-            os.close(os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600))
+        if self._writes and not self.path.exists():
+            self.path.touch(0o600)
+        check_owner(self.path)
+        # Not read-only: what a killed run has left must be rolled back.
+        database = sqlite3.connect(self.path, timeout=self._timeout, isolation_level=None)
+        try:
+            for pragma in PRAGMAS if self.path.stat().st_size else (*NEW_FILE, *PRAGMAS):
+                database.execute(f"PRAGMA {pragma}")
+        except BaseException:
+            database.close()
+            raise
+        return database
 
-    def _connected(self) -> sqlite3.Connection:
-        if self._connection is None:
-            check_owner(self.path.parent)
-            check_owner(self.path)
-            # Not read-only: what a killed run has left must be rolled back.
-            uri = f"file:{quote(str(self.path))}?mode=rw"
-            database = sqlite3.connect(uri, uri=True, timeout=self._timeout, isolation_level=None)
-            try:
-                for pragma in PRAGMAS if self.path.stat().st_size else (*NEW_FILE, *PRAGMAS):
-                    database.execute(f"PRAGMA {pragma}")
-            except BaseException:
-                database.close()
-                raise
-            self._connection = database
-        return self._connection
+    def _execute(self, sql: str, *values: Any) -> Any:
+        self._connection = self._connection or self._connect()
+        return self._connection.execute(sql, values)
 
-    def close(self) -> None:
-        """End the session; what is not committed is rolled back."""
-        if self._connection is not None:
-            self._connection.close()
-            self._connection = None
+    def _execute_many(self, sql: str, rows: Iterable[Sequence[Any]]) -> None:
+        self._connection.executemany(sql, rows)
 
-    def shrink(self) -> None:
+    def _shrink(self) -> None:
         """Give the disk back what is free in the file, if that is much."""
         with suppress(sqlite3.Error):
-            ((free,),) = self.execute("PRAGMA freelist_count")
-            if free > FREE_PAGES:
-                self._connected().executescript("PRAGMA incremental_vacuum")  # `execute` would free one page
+            if self._execute("PRAGMA freelist_count").fetchone()[0] > FREE_PAGES:
+                self._connection.executescript("PRAGMA incremental_vacuum")  # `execute` would free one page
 
-    # Statements
+    def _meaning(self, exc: Exception) -> str:
+        """What an error means: `missing` tables, a `corrupt` file, a `lost` session; else it is empty."""
+        if isinstance(exc, FileNotFoundError) or str(exc).startswith("no such table"):
+            return "missing"
+        code = getattr(exc, "sqlite_errorcode", 0) & 0xFF
+        return "corrupt" if code in (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB) else ""
 
-    def execute(self, sql: str, values: Sequence[Any] = ()) -> sqlite3.Cursor:
-        """Execute a statement."""
-        return self._connected().execute(sql, values)
-
-    def execute_many(self, sql: str, rows: Iterable[Sequence[Any]]) -> None:
-        """Execute a statement for each of the rows."""
-        self._connected().executemany(sql, rows)
-
-    def roll_back(self) -> None:
-        """Roll back, if SQLite has not done so already."""
-        with suppress(sqlite3.Error):
-            self.execute("ROLLBACK")
-
-    def is_no_table(self, exc: Exception) -> bool:
-        """Whether the error says that the tables were never made."""
-        return isinstance(exc, sqlite3.OperationalError) and str(exc).startswith("no such table")
-
-    def is_corrupt(self, exc: Exception) -> bool:
-        """Whether the error says that the file is corrupt."""
-        return _code(exc) in (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB)
-
-    def is_lost(self) -> bool:
-        """Whether the session went away."""
-        return False
-
-    def explain(self, exc: Exception) -> tuple[str, str]:
-        """What happened, and what to do."""
-        happened = f"{exc.strerror} ({exc.filename})" if isinstance(exc, OSError) else str(exc)
-        if isinstance(exc, ValueError | TypeError):
-            return f"a row in it is damaged ({exc})", "move the file away to go on from the state file"
-        return happened, _ADVICE.get(
-            _code(exc), "see that its disk works, and run as the user whose file it is"
-        )
-
-    # Lock
-
-    def try_lock(self) -> bool:
+    def _take_lock(self) -> bool:
         """Take the lock, if nobody has it; the kernel gives it back when this process ends."""
-        lock = os.open(self._lock_path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        lock = os.open(self.path.with_suffix(".lock"), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         for _ in range(3):
             with suppress(BlockingIOError):
                 fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
                 self._lock = lock
-                with suppress(OSError):  # a full disk
-                    os.ftruncate(lock, 0)
-                    os.write(lock, json.dumps([socket.gethostname(), os.getpid(), utc()]).encode())
+                os.ftruncate(lock, 0)
+                os.write(lock, f"{os.uname().nodename} {os.getpid()} {utc()}".encode())
                 return True
             time.sleep(0.01)  # whoever asks for the holder has it for an instant
         os.close(lock)
         return False
 
-    def unlock(self) -> None:
-        """Give the lock back."""
-        if self._lock is not None:
-            os.close(self._lock)
-            self._lock = None
-
-    def holder(self) -> tuple[str, int, str] | None:
-        """Host, process and beginning of the run that has the lock."""
-        with suppress(FileNotFoundError), self._lock_path.open() as lock:
+    def holder(self) -> Holder | None:
+        """Who has the lock."""
+        with (
+            self._errors("nothing was done"),
+            suppress(FileNotFoundError),
+            self.path.with_suffix(".lock").open() as lock,
+        ):
             try:
                 fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)
             except BlockingIOError:
-                with suppress(ValueError):  # it is just being written
-                    host, pid, since = json.load(lock)
-                    return host, pid, since
-                return "an unknown process", 0, ""
+                # It is empty while it is being written.
+                host, pid, since = lock.read().split() or ("an unknown process", 0, "")
+                return Holder(host, int(pid), since)
         return None
+
+    # What all do
+
+    def _close(self) -> None:
+        """End the session; what is not committed is rolled back."""
+        with suppress(AttributeError, *self.errors):  # there may be no connection
+            self._connection.close()
+        self._connection = None
+
+    def _select(self, sql: str, *values: Any) -> list[Any]:
+        """The rows; none where there is no journal yet."""
+        with self._errors("it cannot be read"):
+            try:
+                return list(self._execute(sql, *values).fetchall())
+            except self.errors as exc:
+                self._has_no_tables = self._meaning(exc) == "missing"
+                if not self._has_no_tables:
+                    raise
+                return []
+
+    @contextmanager
+    def _transaction(self, outcome: str, end: str = "COMMIT") -> Iterator[None]:
+        """A transaction, and how things stand if it fails."""
+        with self._errors(outcome):
+            self._execute(self.begin)
+            try:
+                yield
+                with self._errors(outcome, if_lost=UNKNOWN):
+                    self._execute(end)
+            except BaseException:
+                with suppress(AttributeError, *self.errors):  # there may be no connection any more
+                    self._connection.rollback()
+                raise
+
+    @contextmanager
+    def _errors(self, outcome: str, if_lost: str = "") -> Iterator[None]:
+        """Raise what the driver raises as `StateError`, with how things stand and what to do."""
+        try:
+            yield
+        except self.errors as exc:
+            meaning = self._meaning(exc)
+            happened = " ".join(str(exc.args[-1] if exc.args else exc).split())
+            text = f"{self.where}: {happened}; {(meaning == 'lost' and if_lost) or outcome}"
+            if meaning == "corrupt":
+                error: StateError = CorruptError(f"{text}; {self._moved_aside()}")
+            else:
+                error = StateError(f"{text}; {self.advice}")
+            if self.is_locked and meaning in ("corrupt", "lost"):
+                self._ended = self._ended or error
+            elif meaning == "lost":
+                self._close()  # the next statement begins another session
+            raise error from exc
+
+    def _moved_aside(self) -> str:
+        """Move a corrupt file aside if this object writes, and has or gets the lock; what became of it."""
+        if self._writes and not self.is_locked:
+            self.is_locked = self._take_lock()
+        if not self.is_locked:
+            return "the next run moves it aside and goes on from the state file"
+        self._close()
+        self.id = ""
+        aside = f"{self.path}.broken-{utc().replace(':', '')}-{os.urandom(4).hex()}"
+        for end in (
+            "",
+            "-journal",
+        ):  # in this order: without its database, SQLite would delete the second one
+            with self._errors("it could not be moved aside"), suppress(FileNotFoundError):
+                Path(f"{self.path}{end}").rename(f"{aside}{end}")
+        return f"it was moved to {aside}"
 
 
 def is_of_another_program(path: Path) -> bool:
@@ -210,20 +233,17 @@ def check_owner(path: Path) -> None:
 
 
 def make_private_directory(directory: Path) -> None:
-    """Make the directory and those above it that are missing, durably and for this user alone.
+    """Make the directory if it is missing, for this user alone.
 
     Raises:
         StateError: root would make it in the directory of another user, who could not use it.
     """
-    if directory.is_dir():
-        return
-    make_private_directory(directory.parent)
-    owner = directory.parent.stat().st_uid
-    if owner and os.geteuid() == 0:
-        raise StateError(f"{directory.parent}: belongs to another user; nothing was done; run as uid {owner}")
-    directory.mkdir(0o700, exist_ok=True)
-    with suppress(PermissionError):  # it may be closed to us but for passing through
-        sync_directory(directory.parent)
+    if not directory.exists():
+        above = next(path for path in directory.parents if path.exists())
+        owner = above.stat().st_uid
+        if owner and os.geteuid() == 0:
+            raise StateError(f"{above}: belongs to another user; nothing was done; run as uid {owner}")
+        directory.mkdir(0o700, parents=True, exist_ok=True)
 
 
 def sync_directory(directory: Path) -> None:
@@ -233,7 +253,3 @@ def sync_directory(directory: Path) -> None:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
-
-
-def _code(exc: Exception) -> int:
-    return getattr(exc, "sqlite_errorcode", 0) & 0xFF

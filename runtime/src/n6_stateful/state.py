@@ -27,7 +27,6 @@ from n6_stateful.journal import (
     Journal,
     configured_journal,
 )
-from n6_stateful.publishing import no_corruption
 from n6_stateful.state_file import StateFile
 
 LOGGER = logging.getLogger(__name__)
@@ -111,8 +110,8 @@ class CollectorWithStateMixin:
         if settings.current().dry_run:
             start = self._decide()
         else:
-            with no_corruption(self.open_journal()):
-                start = self._decide()
+            self.open_journal()
+            start = self._decide()
         number, data = (start.generation.number if start.generation else 0), start.pickle
         if data is None:
             self._check_may_begin_anew(start.file)
@@ -232,8 +231,8 @@ class CollectorWithStateMixin:
             journal.lock()
             start = self._decide()
         except CorruptError as exc:
-            aside = journal.move_aside()
-            LOGGER.error("%s; it was moved to %s; going on from the state file", exc, aside)  # noqa: TRY400
+            LOGGER.error("%s; going on from the state file", exc)  # noqa: TRY400
+            journal.unlock()
             journal.lock()
             start = self._decide()
         try:
@@ -275,10 +274,13 @@ class CollectorWithStateMixin:
 
     # For commands
 
-    def current_state(self) -> tuple[Any, Generation | None]:
+    def current_state(self, *, strict: bool = False) -> tuple[Any, Generation | None]:
         """What a run would begin with, and its generation if it is the journal's, without taking the lock and
-        without changing anything. The default state if there is none."""
+        without changing anything. The default state if there is none; if `strict`, only where `load_state`
+        would return that."""
         start = self._decide()
+        if strict and start.pickle is None:
+            self._check_may_begin_anew(start.file)
         state = self.make_default_state() if start.pickle is None else self._unpickle(start.pickle, start)
         return state, start.generation
 
@@ -296,9 +298,9 @@ class CollectorWithStateMixin:
         Raises:
             StateError: it is not a state, or holds what is not allowed.
         """
-        file = self._checked(StateFile.parse(data))
+        file = self._checked(StateFile.parse(data), where)
         if file.pickle is None:
-            raise StateError(f"{where}: {file.problem}")
+            raise StateError(f"{where}: {file.problem}; nothing was changed")
         return self._unpickle_file(file)
 
     def save_as_new(self, state: Any) -> int:
@@ -329,9 +331,7 @@ class CollectorWithStateMixin:
         return Start(file, None, file.pickle)
 
     def _newest_intact(self) -> tuple[Generation, bytes] | tuple[None, None]:
-        if not self.journal.exists():
-            return None, None
-        self.journal.open()
+        self.journal.exists()
         for generation in self.journal.generations():
             try:
                 return generation, self.journal.pickle(generation.number)
@@ -349,8 +349,7 @@ class CollectorWithStateMixin:
                 journal.mark_filed(file.number)  # the run before died in between
         elif file.pickle is not None:
             self._import(file, file.pickle)
-        with no_corruption(journal):
-            self.write_state_file()
+        self.write_state_file()
 
     def _import(self, file: StateFile, data: bytes) -> None:
         """Make the pickle of the state file the newest generation, and the file that generation's."""
@@ -369,8 +368,7 @@ class CollectorWithStateMixin:
         run = self._run
         if getattr(self, "published_count", None) == self._published_before:  # replace the newest
             run = next((generation.run for generation in journal.generations()), run)
-        with no_corruption(journal):
-            number = journal.commit(data, run=run)
+        number = journal.commit(data, run=run)
         self._set_current(number, data)
         LOGGER.debug("saved the state %d", number)
         if hasattr(self, "deliver_committed"):
@@ -412,13 +410,13 @@ class CollectorWithStateMixin:
     def _allow_list(self) -> pickles.AllowList:
         return pickles.AllowList(type(self).__module__.partition(".")[0], self.state_classes)
 
-    def _checked(self, file: StateFile) -> StateFile:
+    def _checked(self, file: StateFile, where: str = "the state file") -> StateFile:
         """`file`, if it is ours, whose checksum is right by now, or if it can be loaded."""
         if file.pickle is not None and not file.id:
             try:
                 self._unpickle_file(file)
             except StateError as exc:
-                raise StateError(f"the state file: {exc}; nothing was changed") from exc
+                raise StateError(f"{where}: {exc}; nothing was changed") from exc
             except Exception as exc:  # a damaged pickle may raise anything
                 return StateFile(None, f"it cannot be loaded: {type(exc).__name__}: {exc}")
         return file

@@ -9,7 +9,7 @@ from argparse import Namespace
 from itertools import islice
 from typing import Any
 
-from n6_stateful.command.failures import confirm
+from n6_stateful.command import confirm
 from n6_stateful.errors import ConfigError, N6StatefulError
 from n6_stateful.health import counted, data_size, printable
 from n6_stateful.journal import Journal, Waiting
@@ -19,26 +19,25 @@ def list_(collector: Any, args: Namespace) -> int:
     """Print a line for each message that waits, the refused ones last, and a line with the sum."""
     journal: Journal = collector.journal
     backlog = journal.backlog()
-    write = (lambda waiting: json.dumps(_about(waiting))) if args.json else _line
-    lines = [write(waiting) for waiting in islice(journal.waiting(), args.limit)]
+    lines = [(_json if args.json else _line)(waiting) for waiting in islice(journal.waiting(), args.limit)]
     if not args.json:
         hidden = backlog.messages - len(lines)
         more = f", {hidden:,} of them not shown" if hidden else ""
-        lines.append(f"{_counted(backlog.messages)} ({data_size(backlog.bytes)}) in {journal.where}{more}")
+        count = counted(backlog.messages, "message")
+        lines.append(f"{count} ({data_size(backlog.bytes)}) in {journal.where}{more}")
     sys.stdout.writelines(f"{line}\n" for line in lines)
     return 0
 
 
 def show(collector: Any, args: Namespace) -> int:
     """Write one message's body, as it is, to standard output, and the rest to standard error."""
-    journal: Journal = collector.journal
-    message = next((waiting for waiting in journal.waiting() if waiting.id == args.id), None)
-    if message is None:
-        raise _no_message(journal, args.id)
-    print(json.dumps(_about(message), indent=2), file=sys.stderr)
-    sys.stdout.buffer.write(message.body)
-    sys.stdout.buffer.flush()
-    return 0
+    for waiting in collector.journal.waiting():
+        if waiting.id == args.id:
+            print(_json(waiting, indent=2), file=sys.stderr)
+            sys.stdout.buffer.write(waiting.body)
+            sys.stdout.buffer.flush()
+            return 0
+    raise _no_message(collector, args.id)
 
 
 def deliver(collector: Any, args: Namespace) -> int:
@@ -47,10 +46,7 @@ def deliver(collector: Any, args: Namespace) -> int:
         raise ConfigError("[output] url = outbox: is where the messages are; give --to amqp://...")
     journal: Journal = collector.open_journal()
     journal.lock()
-    count = collector.send(journal)
-    collector.after_delivery()
-    print(f"delivered {_counted(count)} of {journal.where}")
-    return 0
+    return _done(collector, "delivered", collector.send(journal))
 
 
 def drop(collector: Any, args: Namespace) -> int:
@@ -62,22 +58,23 @@ def drop(collector: Any, args: Namespace) -> int:
         for waiting in journal.waiting()
         if waiting.id in args.ids or args.all or (args.refused and waiting.refused is not None)
     }
-    if missing := set(args.ids) - set(dropped):
-        raise _no_message(journal, min(missing))
-    question = f"No run will deliver what is dropped. Drop {_counted(len(dropped))}?"
+    for missing in set(args.ids) - set(dropped):
+        raise _no_message(collector, missing)
+    question = f"No run will deliver what is dropped. Drop {counted(len(dropped), 'message')}?"
     confirm(args, "\n".join([*dropped.values(), question]))
     journal.delivered(list(dropped))
+    return _done(collector, "dropped", len(dropped))
+
+
+def _done(collector: Any, what: str, count: int) -> int:
     collector.after_delivery()
-    print(f"dropped {_counted(len(dropped))} of {journal.where}")
+    print(f"{what} {counted(count, 'message')} of {collector.journal.where}")
     return 0
 
 
-def _counted(messages: int) -> str:
-    return counted(messages, "message")
-
-
-def _no_message(journal: Journal, id: int) -> N6StatefulError:
-    return N6StatefulError(f"no message {id} waits in {journal.where}; nothing was done; see `outbox list`")
+def _no_message(collector: Any, id: int) -> N6StatefulError:
+    where = collector.journal.where
+    return N6StatefulError(f"no message {id} waits in {where}; nothing was done; see `outbox list`")
 
 
 def _line(waiting: Waiting) -> str:
@@ -86,10 +83,10 @@ def _line(waiting: Waiting) -> str:
     return printable("  ".join([str(waiting.id), _utc(waiting.queued), *names, *refused]))
 
 
-def _about(waiting: Waiting) -> dict[str, Any]:
+def _json(waiting: Waiting, indent: int | None = None) -> str:
     about = waiting._asdict() | {"queued": _utc(waiting.queued)}
     del about["body"]
-    return about
+    return json.dumps(about, indent=indent)
 
 
 def _utc(seconds: float) -> str:

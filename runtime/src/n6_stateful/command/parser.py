@@ -20,10 +20,10 @@ class _Parser(argparse.ArgumentParser):
         super().error(shown + mark + ("***" if mark else ""))
 
 
-def _not_empty(text: str) -> str:
-    if not text.strip():
+def _text(value: str) -> str:
+    if not value.strip():
         raise argparse.ArgumentTypeError("must not be empty")
-    return text
+    return value
 
 
 def _count(text: str) -> int:
@@ -33,44 +33,47 @@ def _count(text: str) -> int:
 
 
 CONFIG_HELP = "read the configuration here (repeatable; default: $N6_CONFIG, else /etc/n6 and ~/.n6)"
-OUTPUT_HELP = "deliver there, whatever the configuration says: amqp://..., amqps://... or outbox:"
 QUIET_HELP = "print errors and warnings when the outcome of runs changes, then once a day (for cron)"
+SWITCH: dict[str, Any] = {"action": "store_true"}
 DURATION: dict[str, Any] = {"type": seconds, "metavar": "DURATION"}
-ARGUMENTS: dict[str, dict[str, Any]] = {
-    "--config": {"action": "append", "type": _not_empty, "metavar": "FILE|DIR", "help": CONFIG_HELP},
-    "--log-level": {
-        "choices": ["debug", "info", "warning", "error"],
-        "help": "least severity (default: info)",
-    },
-    "--log-format": {"choices": ["text", "json"], "help": "of the log; JSON is one object a line"},
-    "--output": {"type": _not_empty, "metavar": "URL", "help": OUTPUT_HELP},
-    "--dry-run": {"action": "store_true", "help": "download and show; publish nothing, save nothing"},
-    "--limit": {"type": _count, "metavar": "N", "help": "show at most N messages (of a dry run)"},
-    "--quiet-repeats": {"action": "store_true", "help": QUIET_HELP},
-    "--json": {"action": "store_true", "help": "as JSON"},
-    "--yes": {"action": "store_true", "help": "do not ask"},
-    "--last": {"type": _count, "metavar": "N", "help": "the last N of them"},
-    "--since": DURATION | {"help": "not those before: 90m, 7d, ..."},
-    "--plot": {"type": Path, "metavar": "FILE", "help": "draw them into FILE (.svg, .png, .pdf)"},
-    "--warning": DURATION | {"help": "age of the last good run (default: 2 x expect_every, else 2h)"},
-    "--critical": DURATION | {"help": "the same (default: 6 x [monitoring] expect_every, else 6h)"},
-    "--no-data": DURATION | {"help": "age of the last new data, for WARNING (default: 7d)"},
-    "number": {"nargs": "?", "type": _count, "help": "of a generation (default: the one before)"},
-    "to": {"type": _not_empty, "help": "a time (as in the state, or ISO 8601), or a cursor"},
-    "key": {"type": _not_empty, "help": "what item_key() returns for the item"},
-    "file": {"help": "*.json for JSON, else a pickle; - for standard input or output"},
-    "engine": {"nargs": "?", "help": "postgresql or mysql (default: that of [journal] url)"},
-    "id": {"type": _count, "help": "of a message, as `outbox list` shows it"},
-    "ids": {"type": _count, "nargs": "*", "help": "of messages, as `outbox list` shows them"},
-    "--to": {"type": _not_empty, "metavar": "URL", "dest": "output", "help": "(default: as configured)"},
-    "--refused": {"action": "store_true", "help": "all that the broker has refused"},
-    "--all": {"action": "store_true", "help": "all of them"},
+COUNT: dict[str, Any] = {"type": _count, "metavar": "N"}
+URL: dict[str, Any] = {"type": _text, "metavar": "URL"}
+PATHS: dict[str, Any] = {"action": "append", "type": _text, "metavar": "FILE|DIR"}
+LEVELS = {"choices": ["debug", "info", "warning", "error"]}
+# By its name, the meaning of each argument, and how it is parsed.
+ARGUMENTS: dict[str, tuple[str, dict[str, Any]]] = {
+    "--config": (CONFIG_HELP, PATHS),
+    "--log-level": ("least severity (default: info)", LEVELS),
+    "--log-format": ("of the log; JSON is one object a line", {"choices": ["text", "json"]}),
+    "--output": ("deliver there, whatever the configuration says: amqp://..., amqps://... or outbox:", URL),
+    "--dry-run": ("download and show; publish nothing, save nothing", SWITCH),
+    "--limit": ("show at most N messages (of a dry run)", COUNT),
+    "--quiet-repeats": (QUIET_HELP, SWITCH),
+    "--json": ("as JSON", SWITCH),
+    "--yes": ("do not ask", SWITCH),
+    "--last": ("the last N of them", COUNT),
+    "--since": ("not those before: 90m, 7d, ...", DURATION),
+    "--plot": ("draw them into FILE (.svg, .png, .pdf)", {"type": Path, "metavar": "FILE"}),
+    "--warning": ("age of the last good run (default: 2 x expect_every, else 2h)", DURATION),
+    "--critical": ("the same (default: 6 x [monitoring] expect_every, else 6h)", DURATION),
+    "--no-data": ("age of the last new data, for WARNING (default: 7d)", DURATION),
+    "number": ("of a generation (default: the one before)", {"nargs": "?", "type": _count}),
+    "to": ("a time (as in the state, or ISO 8601), or a cursor", {"type": _text}),
+    "key": ("what item_key() returns for the item", {"type": _text}),
+    "file": ("*.json for JSON, else a pickle; - for standard input or output", {}),
+    "engine": ("postgresql or mysql (default: that of [journal] url)", {"nargs": "?"}),
+    "id": ("of a message, as `outbox list` shows it", {"type": _count}),
+    "ids": ("of messages, as `outbox list` shows them", {"type": _count, "nargs": "*"}),
+    "--to": ("(default: as configured)", URL | {"dest": "output"}),
+    "--refused": ("all that the broker has refused", SWITCH),
+    "--all": ("all of them", SWITCH),
 }
 COMMON = ("--config", "--log-level", "--log-format")
 OF_RUN = ("--output", "--dry-run", "--limit", "--quiet-repeats")  # these may stand before `run`, too
+# By its words, the function of each subcommand, what it does, and its arguments.
 COMMANDS: dict[str, tuple[str, ...]] = {
-    "run": ("run.run", "collect and deliver what is new", *OF_RUN),
-    "check": ("run.check", "try configuration, state, output and metrics; publish nothing", "--output"),
+    "run": ("runs.run", "collect and deliver what is new", *OF_RUN),
+    "check": ("runs.check", "try configuration, state, output and metrics; publish nothing", "--output"),
     "runs": ("runs.runs", "list what the runs did, newest first", "--last", "--since", "--json", "--plot"),
     "status": ("runs.status", "report health: one line, exit 0 to 3", "--warning", "--critical", "--no-data"),
     "state": ("", "inspect or change the state"),
@@ -89,14 +92,10 @@ COMMANDS: dict[str, tuple[str, ...]] = {
     "outbox deliver": ("outbox.deliver", "deliver what waits", "--to", "--output"),
     "outbox drop": ("outbox.drop", "remove for good, undelivered", "ids", "--refused", "--all", "--yes"),
 }
-NEEDED = {"state": "current_state", "outbox": "send"}  # methods of the collector
 
 
 def parse(prog: str, collector_class: type[AbstractBaseCollector], argv: Sequence[str]) -> argparse.Namespace:
-    """The parsed command line.
-
-    `handler` names the function to call, empty for a group of subcommands, and `needed` a method that the
-    collector must have for it.
+    """The parsed command line; `handler` names the function to call, empty for a group of subcommands.
 
     Raises:
         SystemExit: 2 for wrong usage, 0 for `--help` and `--version`.
@@ -106,15 +105,27 @@ def parse(prog: str, collector_class: type[AbstractBaseCollector], argv: Sequenc
     args = argparse.Namespace(prog=prog, log_level="info", log_format="text", output=None)
     args.dry_run = args.quiet_repeats = args.limit = None
     _tree(prog, collector_class).parse_args(argv, args)
+    if args.version:
+        print(f"{prog}: {_own_version(collector_class)}n6-stateful-runtime {__version__}")
+        raise SystemExit
     args.config = [path for depth in range(3) for path in getattr(args, f"config_{depth}", [])]
     for name in OF_RUN:
         if getattr(args, name[2:].replace("-", "_")) and name not in args.takes:
             args.parser.error(f"{name} does not apply to this subcommand")
-    if args.handler == "run.run" and args.limit and not args.dry_run:
+    if args.handler == "runs.run" and args.limit and not args.dry_run:
         args.parser.error("--limit needs --dry-run")
-    if args.handler == "outbox.drop" and not (args.ids or args.refused or args.all):
-        args.parser.error("give an ID, --refused or --all")
     return args
+
+
+def _own_version(collector_class: type[AbstractBaseCollector]) -> str:
+    """What is installed under the name of the collector's package, if there is such a distribution."""
+    from importlib import metadata  # slow, and rarely needed
+
+    package = collector_class.__module__.partition(".")[0]
+    try:
+        return f"{package} {metadata.version(package)}, "
+    except metadata.PackageNotFoundError:
+        return ""
 
 
 def _tree(prog: str, collector_class: type[AbstractBaseCollector]) -> _Parser:
@@ -125,23 +136,21 @@ def _tree(prog: str, collector_class: type[AbstractBaseCollector]) -> _Parser:
         epilog=f"exit codes:\n{codes}",
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    version = f"%(prog)s: n6-stateful-runtime {__version__}"
-    parser.add_argument("--version", action="version", version=version)
+    parser.add_argument("--version", **SWITCH, help="show the versions")
     _add(parser, 0, OF_RUN)
     groups: dict[str, Any] = {"": parser.add_subparsers(metavar="COMMAND", title="subcommands")}
     # Without __init__, which may need the arguments. In n6 it is an instance or a class method.
-    get_own = getattr(collector_class.__new__(collector_class), "get_arg_parser", _Parser)
+    get_own = getattr(collector_class.__new__(collector_class), "get_arg_parser", None)
     for words, (handler, help, *names) in COMMANDS.items():
         group, _, name = words.rpartition(" ")
-        own = get_own()
-        for action in own._actions if name != "run" else ():  # only a run requires them
+        own = [get_own()] if get_own and handler else []
+        for action in own[0]._actions if own and name != "run" else ():  # only a run requires them
             action.required = False
             action.nargs = action.nargs if action.option_strings else action.nargs or "?"
-        leaf = groups[group].add_parser(
-            name, help=help, description=help, parents=[own] if handler else [], conflict_handler="resolve"
-        )
+        how = {"help": help, "description": help, "parents": own, "conflict_handler": "resolve"}
+        leaf = groups[group].add_parser(name, **how)
         _add(leaf, 2 if handler else 1, names)
-        leaf.set_defaults(handler=handler, needed=NEEDED.get(group, ""), takes=names, parser=leaf)
+        leaf.set_defaults(handler=handler, takes=names, parser=leaf)
         if not handler:
             groups[name] = leaf.add_subparsers(metavar="ACTION", title="actions")
     return parser
@@ -151,7 +160,8 @@ def _add(parser: _Parser, depth: int, names: Sequence[str]) -> None:
     """Add arguments; those that may stand before a subcommand, too, without defaults, so that its parser
     overwrites nothing."""
     for name in (*COMMON, *names):
-        kwargs = dict(ARGUMENTS[name])
+        help, how = ARGUMENTS[name]
+        kwargs = how | {"help": help}
         if name in (*COMMON, *OF_RUN, "--to"):
             kwargs["default"] = argparse.SUPPRESS
         if name == "--config":  # it adds up

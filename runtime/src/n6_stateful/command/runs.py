@@ -1,34 +1,246 @@
-"""`runs` and `status`: what the collector did, as a table or a drawing, and how it is."""
+"""`run`, which cron calls and which leaves a record; `runs` and `status`, which read the records; and
+`check`, which tries everything without asking the source."""
 
 from __future__ import annotations
 
 import json
 import logging
+import os
+import re
+import socket
 import sys
 import time
 from argparse import Namespace
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from typing import Any
 
-from n6_stateful.errors import ConfigError
+from n6_stateful import __version__, health
+from n6_stateful.command import failure_of, report
+from n6_stateful.errors import ConfigError, N6StatefulError, PublishError, StateError, StateLockedError
 from n6_stateful.extras import needs_extra
-from n6_stateful.health import LEVELS, Health, Limits, judge, records
+from n6_stateful.interruption import raise_if_interrupted
+from n6_stateful.message import Message
+
+LOGGER = logging.getLogger(__name__)
 
 LINE = "{:19} {:>9} {:>4} {:>11} {:>15} {:>9} {:>6}  {}"
-HEADER = LINE.format(
-    "START (UTC)", "SECONDS", "EXIT", "MESSAGES", "BYTES", "WAITING", "STATE", "NEWEST, ERROR"
+TITLES = ("START (UTC)", "SECONDS", "EXIT", "MESSAGES", "BYTES", "WAITING", "STATE", "NEWEST, ERROR")
+HEADER = LINE.format(*TITLES)
+SHOWN_BYTES = 200  # of a body, in a dry run
+MOST_WARNINGS = 20
+OUTCOMES = {0: "ok", 130: "interrupted", 143: "interrupted"}  # others have failed
+# Figures of a record, and the attributes of a collector that have them.
+FIGURES = ("messages", "bytes", "delivered", "warnings", "state_before", "state_after")
+ATTRIBUTES = ["published_count", "published_bytes", "delivered_count", "left_out"]
+ATTRIBUTES += ["loaded_number", "state_number"]
+
+
+def run(collector: Any, args: Namespace) -> int:
+    """Run the collector, record the run, and print one closing line."""
+    started, code = time.time(), 0
+    if args.dry_run:
+        collector.show_message = partial(_show, collector, args.limit or sys.maxsize)
+    if args.dry_run or not hasattr(collector, "open_journal"):
+        collector.run_handling()
+        raise_if_interrupted()  # the collector may have swallowed it
+    else:
+        code = _run_recorded(collector, args, started)
+    if code == 0 or (code == PublishError.exit_code and not collector.journal.buffered):
+        print(closing_line(collector, time.time() - started, is_dry=args.dry_run))
+    return code
+
+
+def _run_recorded(collector: Any, args: Namespace, started: float) -> int:
+    recorder, code, text = Recorder(collector, started), 0, ""
+    logging.getLogger().addHandler(recorder)
+    try:
+        collector.open_journal()
+        recorder.begin()
+        collector.run_handling()
+        raise_if_interrupted()
+    except StateLockedError:
+        raise  # the run in progress has the record
+    except BaseException as exc:
+        code, text = failure_of(exc)
+    finally:
+        logging.getLogger().removeHandler(recorder)
+    if recorder.end(code, text, quiet=args.quiet_repeats):
+        args.held_log.buffer.clear()
+        return code
+    if args.quiet_repeats:
+        args.held_log.flush()
+    return report(args, code, text) if code else 0
+
+
+def _show(collector: Any, limit: int, message: Message) -> None:
+    """Print a message of a dry run; of a long body, the beginning."""
+    if collector.published_count >= limit:
+        return
+    lines = [f"{message.exchange} {message.routing_key} ({health.data_size(len(message.body))})"]
+    lines += [f"  {name}: {value}" for name, value in sorted(message.properties.items())]
+    body = message.body[:SHOWN_BYTES].decode("utf-8", "backslashreplace")
+    lines += [f"  | {health.printable(line)}" for line in body.splitlines()]
+    print(*lines, *(["  | ..."] if len(message.body) > SHOWN_BYTES else []), sep="\n")
+
+
+def closing_line(collector: Any, seconds: float, *, is_dry: bool | None = False) -> str:
+    """What a run has done, in one line."""
+    parts = []
+    if hasattr(collector, "published_count"):
+        size = f" ({health.data_size(collector.published_bytes)})" if collector.published_count else ""
+        collected = f"collected {health.counted(collector.published_count, 'message')}{size}"
+        waiting = "" if is_dry else f"{collector.journal.backlog().messages:,} waiting"
+        if is_dry:
+            parts = [f"would have {collected}"]
+        elif collector.outbox_is_destination():
+            parts = [f"{collected}, {waiting} in the outbox"]
+        else:
+            parts = [f"{collected}, delivered {collector.delivered_count:,}, {waiting}"]
+    if hasattr(collector, "state_number"):
+        parts.append(f"state {collector.state_number or 'none'}" + (", unchanged" if is_dry else ""))
+    return "; ".join([*parts, f"{max(0.0, seconds):.1f} s"])
+
+
+class Recorder(logging.Handler):
+    """Writes the record of the run of `collector` that began at `started`, and collects its warnings.
+
+    What cannot be recorded is a warning, and does not fail a run that was good.
+    """
+
+    def __init__(self, collector: Any, started: float) -> None:
+        super().__init__(logging.WARNING)
+        self._collector = collector
+        self._options = getattr(collector, "config_full", {}).get("monitoring", {})
+        self._record: dict[str, Any] = {"start": round(started, 3), "end": None, "exit_code": None, "log": []}
+        self._record |= {"host": socket.gethostname(), "pid": os.getpid(), "version": __version__}
+        self._record |= {"outcome": "in progress", "expect_every": self._options.get("expect_every", "")}
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Keep the text of a warning."""
+        if len(self._record["log"]) < MOST_WARNINGS:
+            self._record["log"].append(health.one_line(record.getMessage()))
+
+    def begin(self) -> None:
+        """Record that the run has begun; the journal is open."""
+        record, journal = self._record, self._collector.journal
+        with self._only_a_warning("the beginning of this run was not recorded"):
+            self._carry_on()
+            record["locked"] = journal.is_locked
+            journal.put_run(record["start"], record)
+
+    def end(self, exit_code: int, error: str, *, quiet: bool | None) -> bool:
+        """Record how the run has ended, and write the metrics.
+
+        Returns:
+            Whether a `quiet` run ended as the one before, and less than a day after that was printed.
+        """
+        collector, record, is_repeat = self._collector, self._record, False
+        record |= zip(FIGURES, (getattr(collector, name, 0) for name in ATTRIBUTES), strict=True)
+        record |= {"end": round(time.time(), 3), "exit_code": exit_code, "error": health.one_line(error)}
+        record |= {"outcome": OUTCOMES.get(exit_code, "failed"), "newest": ""}
+        with self._only_a_warning("describe_state() failed"):
+            if exit_code == 0 and hasattr(collector, "describe_state"):
+                record["newest"] = health.one_line(collector.describe_state())
+        with self._only_a_warning("this run was not recorded, or its metrics"):
+            if "first_run" not in record:
+                self._carry_on()
+            if record["messages"] and (exit_code == 0 or record["state_after"] != record["state_before"]):
+                record["last_new_data"] = record["end"]
+            is_recent = record["start"] < record["printed"] + health.DAY
+            is_repeat = bool(quiet) and is_recent and self._before == _outcome(record)
+            if not is_repeat:
+                record["printed"] = record["start"]
+            backlog = collector.journal.backlog()
+            record |= {"waiting": backlog.messages, "refused": backlog.refused}
+            collector.journal.put_run(record["start"], record)
+            if directory := self._options.get("textfile_dir"):
+                health.write_metrics(Path(directory).expanduser(), collector.journal)
+        return is_repeat
+
+    def _carry_on(self) -> None:
+        """Take from the record of the run before what may be older than all others, and how that ended."""
+        before: dict[str, Any] = next(iter(self._collector.journal.runs(1)), {})
+        self._before = _outcome(before)
+        carried = {"first_run": self._record["start"], "last_new_data": None, "printed": 0}
+        self._record |= {key: before.get(key, at_first) for key, at_first in carried.items()}
+
+    @contextmanager
+    def _only_a_warning(self, what: str) -> Iterator[None]:
+        try:
+            yield
+        except Exception as exc:
+            if health.one_line(str(exc)) != self._record.get("error"):  # else it is known
+                LOGGER.warning("%s: %s: %s", what, type(exc).__name__, health.one_line(str(exc)))
+
+
+def _outcome(run: Mapping[str, Any]) -> str:
+    """What a run has ended with; figures in texts may change."""
+    return re.sub(r"\d+", "0", f"{run.get('exit_code')} {run.get('error')} {run.get('log')}")
+
+
+def check(collector: Any, args: Namespace) -> int:
+    """Try the configuration, the state, the output and the metrics, and print a line for each.
+
+    Returns:
+        0, or the exit code of the first that fails; the others are tried all the same.
+    """
+    print("configuration: ok")
+    codes = [0]
+    for name, needed, look in CHECKS:
+        try:
+            if hasattr(collector, needed):
+                print(f"{name}: ok, {look(collector)}")
+        except N6StatefulError as exc:
+            print(f"{name}: {exc}")
+            codes.append(exc.exit_code)
+    print("source: not asked; `run --dry-run` does")
+    return next(filter(None, codes), 0)
+
+
+def _state(collector: Any) -> str:
+    journal, file = collector.journal, collector.state_path
+    state, generation = collector.current_state(strict=True)
+    collector.check_state(state)
+    if generation:
+        return f"number {generation.number} of {generation.saved} in {journal.where}"
+    if file and file.exists():
+        collector.read_file(file.read_bytes(), str(file))  # it may be damaged
+        return f"the next run imports {file}"
+    directory = next(path for path in journal.path.parents if path.exists())
+    if file and not os.access(directory, os.W_OK | os.X_OK):
+        raise StateError(f"{directory}: this user may not write there; nothing was tried")
+    return f"none yet; the first run makes {journal.where}"
+
+
+def _metrics(collector: Any) -> str:
+    options = collector.config_full["monitoring"]
+    health.Limits.expecting(options["expect_every"])
+    directory = options["textfile_dir"]
+    if directory and not os.access(Path(directory).expanduser(), os.W_OK | os.X_OK):
+        problem = "not a directory where this user may write"
+        raise ConfigError(f"[monitoring] textfile_dir = {directory}: {problem}")
+    return f"in {directory}" if directory else "none, as [monitoring] textfile_dir is not set"
+
+
+# For each part that is tried: the attribute of the collector that it needs.
+CHECKS = (
+    ("state", "current_state", _state),
+    ("output", "try_output", lambda collector: collector.try_output()),
+    ("metrics", "config_full", _metrics),
 )
 
 
 def runs(collector: Any, args: Namespace) -> int:
     """Print a line for each run, the newest first, or JSON; or draw a picture."""
-    chosen = records(collector.journal, time.time(), args.last)
+    chosen = health.records(collector.journal, time.time(), args.last)
     if args.since:
         chosen = [run for run in chosen if run["start"] >= time.time() - args.since]
     if args.plot:
-        plot(chosen, f"Runs of {type(collector).__name__}", time.time(), args.plot)
+        plot(chosen, f"Runs of {type(collector).__name__}", args.plot)
         print(f"the runs are drawn in {args.plot.resolve()}")
     elif args.json:
         sys.stdout.writelines(f"{json.dumps(run)}\n" for run in reversed(chosen))
@@ -41,7 +253,7 @@ def as_line(run: dict[str, Any]) -> str:
     """A run, for people."""
     problem = run.get("error") or ("" if run["end"] else run["outcome"])
     return LINE.format(
-        f"{datetime.fromtimestamp(run['start'], UTC):%Y-%m-%d %H:%M:%S}",
+        f"{_date(run):%Y-%m-%d %H:%M:%S}",
         f"{run['end'] - run['start']:,.1f}" if run["end"] else "",
         "" if run["exit_code"] is None else run["exit_code"],
         *(f"{run.get(name, 0):,}" for name in ("messages", "bytes", "waiting")),
@@ -50,8 +262,8 @@ def as_line(run: dict[str, Any]) -> str:
     ).rstrip()
 
 
-def plot(runs: Sequence[Mapping[str, Any]], title: str, now: float, file: Path) -> None:
-    """Draw the runs into `file`: the messages of good runs, and the failures, over time until `now`.
+def plot(runs: Sequence[Mapping[str, Any]], title: str, file: Path) -> None:
+    """Draw the messages of good runs, and the failures, over time into `file`.
 
     Raises:
         ConfigError: matplotlib is not installed, or does not know that kind of file.
@@ -59,49 +271,37 @@ def plot(runs: Sequence[Mapping[str, Any]], title: str, now: float, file: Path) 
     """
     logging.getLogger("matplotlib").setLevel(logging.WARNING)  # its first run on a machine logs about fonts
     try:
-        from matplotlib import dates as untyped_dates
         from matplotlib.figure import Figure
-        from matplotlib.ticker import MaxNLocator
     except ImportError as exc:
         raise needs_extra("--plot", "plot", exc) from exc
-    dates: Any = untyped_dates  # it has no types
     good = [run for run in runs if run["outcome"] == "ok"]
-    times, messages = [_date(run["start"]) for run in good], [run["messages"] for run in good]
-    failed = [_date(run["start"]) for run in runs if run["outcome"] not in ("ok", "in progress")]
-    first = min([now - 60, *(run["start"] for run in runs)])
-    edge = (now - first) / 50
+    failed = [_date(run) for run in runs if run["outcome"] not in ("ok", "in progress")]
     figure = Figure(figsize=(9, 3.6), layout="constrained")
     axes = figure.subplots()
-    axes.vlines(times, 0, messages, colors="0.6", linewidth=1)
-    axes.plot(times, messages, "o", color="0.1", markersize=3, label="good run")
-    axes.plot(failed, [0] * len(failed), "x", color="#c1121f", zorder=3, clip_on=False, label="failed run")
-    axes.legend(frameon=False, loc="lower right", bbox_to_anchor=(1, 1), ncols=2)
-    axes.set_title(title, loc="left")
-    axes.set(xlabel="start of the run (UTC)", xlim=(_date(first - edge), _date(now + edge)))
-    axes.set(ylabel="messages of a run", ylim=(0, max([1, *messages]) * 1.05))
-    axes.yaxis.set_major_locator(MaxNLocator(integer=True))
-    axes.xaxis.set_major_locator(locator := dates.AutoDateLocator())
-    axes.xaxis.set_major_formatter(dates.ConciseDateFormatter(locator))
-    axes.spines[["top", "right"]].set_visible(False)
+    axes.plot([_date(run) for run in good], [run["messages"] for run in good], "k.", label="good run")
+    axes.plot(failed, [0] * len(failed), "rx", clip_on=False, label="failed run")
+    axes.set(title=title, xlabel="start of the run (UTC)", ylabel="messages of a run", ylim=(0, None))
+    axes.legend()
+    figure.autofmt_xdate()
     try:
         figure.savefig(file, dpi=150)
     except ValueError as exc:
         raise ConfigError(f"{file}: {exc}") from exc
 
 
-def _date(seconds: float) -> Any:
-    return datetime.fromtimestamp(seconds, UTC)
+def _date(run: Mapping[str, Any]) -> Any:
+    return datetime.fromtimestamp(run["start"], UTC)
 
 
 def status(collector: Any, args: Namespace) -> int:
     """Print one line with performance data, as the plugins of Nagios and Icinga do
     (https://www.monitoring-plugins.org/doc/guidelines.html), and return their exit code."""
     options = getattr(collector, "config_full", {}).get("monitoring", {})
-    limits = Limits.expecting(options.get("expect_every", ""))
-    given = {name: getattr(args, name) for name in Limits._fields}
+    limits = health.Limits.expecting(options.get("expect_every", ""))
+    given = {name: getattr(args, name) for name in health.Limits._fields}
     limits = limits._replace(**{name: value for name, value in given.items() if value is not None})
     if limits.warning > limits.critical:
         raise ConfigError("--warning must not be more than --critical")
-    check = judge(Health.read(collector.journal, time.time()), limits)
-    print(f"{LEVELS[check.level]} - {check.text} | {check.perfdata}")
+    check = health.judge(health.Health.read(collector.journal, time.time()), limits)
+    print(f"{health.LEVELS[check.level]} - {check.text} | {check.perfdata}")
     return check.level

@@ -2,11 +2,13 @@
 
 Those that change the state take the lock, so they cannot race a run; they print what changes, and save a new
 generation. Those that only look read what was saved last.
+
+As JSON a state is what it is, but for the marks of `FORMS`, `{"$set": [1, 2]}`, and `{"$pickle": base64}` for
+all that has neither.
 """
 
 from __future__ import annotations
 
-import difflib
 import json
 import os
 import pickle
@@ -15,18 +17,29 @@ import subprocess
 import sys
 import tempfile
 from argparse import Namespace
-from datetime import UTC, datetime
+from base64 import b64decode, b64encode
+from collections.abc import Callable
+from datetime import datetime
+from difflib import unified_diff
 from pathlib import Path
 from pprint import pformat
 from typing import Any
 
-from n6_stateful.command import typed_json
-from n6_stateful.command.failures import confirm
+from n6_stateful.command import confirm
 from n6_stateful.errors import N6StatefulError, PublishError, StateError, StateLockedError
 from n6_stateful.health import counted, moved_aside
 from n6_stateful.journal import schema as journal_schema
 
 LONGEST_DIFF = 40  # lines
+# For each type: its mark, what is written, and how that is read.
+FORMS: dict[type, tuple[str, Callable[[Any], Any], Callable[[Any], Any]]] = {
+    set: ("$set", lambda items: sorted(items, key=repr), set),
+    tuple: ("$tuple", list, tuple),
+    dict: ("$dict", lambda items: [list(pair) for pair in items.items()], dict),
+    bytes: ("$bytes", lambda data: b64encode(data).decode(), lambda text: b64decode(text, validate=True)),
+    datetime: ("$datetime", datetime.isoformat, datetime.fromisoformat),
+}
+MARKS = {mark: read for mark, _, read in FORMS.values()}
 
 
 def show(collector: Any, args: Namespace) -> int:
@@ -38,43 +51,38 @@ def show(collector: Any, args: Namespace) -> int:
     where = journal.where if current else str(file) if file and file.exists() else None
     if args.json:
         about = current._asdict() if current else {"number": None, "saved": None}
-        about |= {"where": where, "state": typed_json.dump(state, show=True), "broken": aside}
+        about |= {"where": where, "state": _plain(state), "broken": aside}
         about["generations"] = [generation._asdict() for generation in kept]
         print(json.dumps(about if where else None, indent=2))
         return 0
-    lines = [
-        f"number {generation.number}  {generation.saved}  {generation.size:,} bytes  {journal.where}"
-        for generation in kept
-    ]
-    lines += [f"broken, moved aside: {name}" for name in aside]
+    for number, _, saved, _, size in kept:
+        print(f"number {number}  {saved}  {size:,} bytes  {journal.where}")
+    print(*(f"broken, moved aside: {name}\n" for name in aside), sep="", end="")
     if where:
-        lines += ["" if current else f"the next run imports {file}", pformat(state, width=100)]
+        print("" if current else f"the next run imports {file}", pformat(state, width=100), sep="\n")
     else:
-        lines.append(f"no state in {journal.where}")
-    print(*lines, sep="\n")
+        print(f"no state in {journal.where}")
     return 0
 
 
 def reset(collector: Any, args: Namespace) -> int:
     """Save the default state."""
-    before = _to_replace(collector)
+    _, before = _locked(collector, is_needed=False)
     question = "The next run collects everything that the source still has. Begin again?"
     return _save(collector, before, collector.make_default_state(), args, question)
 
 
 def restore(collector: Any, args: Namespace) -> int:
     """Save the state of an earlier generation."""
-    before = _to_replace(collector)
+    _, before = _locked(collector, is_needed=False)
     kept = collector.journal.generations()
-    wanted = kept[1:2]
-    if args.number:
-        wanted = [generation for generation in kept if generation.number == args.number]
-    if not wanted:
-        which = f"generation {args.number}" if args.number else "earlier generation"
-        raise N6StatefulError(f"no {which} is kept; nothing was changed; `state show` lists them")
-    state = collector.read_generation(wanted[0].number)
-    question = f"What was collected since {wanted[0].saved} is collected again. Go back to that state?"
-    return _save(collector, before, state, args, question)
+    chosen = [generation for generation in kept if generation.number == args.number]
+    for generation in chosen if args.number else kept[1:2]:
+        state = collector.read_generation(generation.number)
+        question = f"What was collected since {generation.saved} is collected again. Go back to that state?"
+        return _save(collector, before, state, args, question)
+    which = f"generation {args.number}" if args.number else "earlier generation"
+    raise N6StatefulError(f"no {which} is kept; nothing was changed; `state show` lists them")
 
 
 def rewind(collector: Any, args: Namespace) -> int:
@@ -82,30 +90,31 @@ def rewind(collector: Any, args: Namespace) -> int:
     state, before = _locked(collector)
     if hasattr(collector, "rewound"):
         state = collector.rewound(state, args.to)
-    elif isinstance(state, dict) and isinstance(state.get("last_utc"), str | datetime | float | int):
-        state["last_utc"] = _as_type_of(state["last_utc"], args.to)
+    elif isinstance(state, dict) and isinstance(state.get("last_utc"), str):
+        try:
+            datetime.fromisoformat(args.to)
+        except ValueError as exc:
+            raise N6StatefulError(f"{args.to}: not a time in ISO 8601; nothing was changed") from exc
+        state["last_utc"] = args.to
     else:
-        raise _no_hook(collector, "rewound(self, state, to)")
+        problem = f"{type(collector).__name__} does not say how; nothing was changed"
+        raise N6StatefulError(f"{problem}; write rewound(self, state, to), or `state edit`")
     return _save(collector, before, state, args, f"Collect again from {args.to} on?")
 
 
 def forget(collector: Any, args: Namespace) -> int:
     """Save a state in which one item is not known, so that the next run collects it again."""
     state, before = _locked(collector)
-    if not hasattr(collector, "without_item"):
-        raise _no_hook(collector, "without_item(self, state, key)")
-    state = collector.without_item(state, args.key)
-    return _save(collector, before, state, args, f"Collect {args.key} again?")
+    question = f"Collect {args.key} again?"
+    return _save(collector, before, collector.without_item(state, args.key), args, question)
 
 
 def export(collector: Any, args: Namespace) -> int:
     """Write the state to a file, as JSON if its name ends in `.json`, else as a plain pickle."""
     _note_a_run(collector)
     if waiting := collector.journal.backlog().messages:
-        count = counted(waiting, "message")
-        raise PublishError(
-            f"{count} of this state still in the outbox; nothing was exported; `outbox deliver` first"
-        )
+        problem = f"{counted(waiting, 'message')} of this state still in the outbox"
+        raise PublishError(f"{problem}; nothing was exported; `outbox deliver` first")
     state, generation = collector.current_state()
     if generation is None and not (collector.state_path and collector.state_path.exists()):
         raise StateError(f"there is no state yet in {collector.journal.where}; nothing was exported")
@@ -123,32 +132,23 @@ def export(collector: Any, args: Namespace) -> int:
 
 def import_(collector: Any, args: Namespace) -> int:
     """Save what is in a file: JSON, a pickle, or a state file."""
-    before = _to_replace(collector)
+    _, before = _locked(collector, is_needed=False)
     data = sys.stdin.buffer.read() if args.file == "-" else Path(args.file).read_bytes()
-    if args.file.endswith(".json"):
-        state = _from_json(data, args.file)
-    else:
-        try:
-            state = collector.read_file(data, args.file)
-        except StateError as exc:
-            text = str(exc).removeprefix(f"{args.file}: ")
-            raise StateError(f"{args.file}: {text}; nothing was changed") from exc
-    return _save(collector, before, state, args, "Import this state?")
+    return _save(collector, before, _read(collector, data, args.file), args, "Import this state?")
 
 
 def edit(collector: Any, args: Namespace) -> int:
-    """Open the state as JSON in `$EDITOR`, and save what comes back; a text that cannot be used is kept."""
-    state, before = _locked(collector)
-    text = _as_json(state)
+    """Open the state as JSON in `$EDITOR`, and import what comes back; a text that cannot be used is kept."""
+    state, _ = _locked(collector)
     file = Path(tempfile.mkdtemp(prefix="n6-state-"), "state.json")  # editors leave files beside it
+    file.write_bytes(_as_json(state))
     editor = os.environ.get("VISUAL") or os.environ.get("EDITOR") or "vi"
-    file.write_bytes(text)
     if code := subprocess.call([*editor.split(), str(file)]):
         shutil.rmtree(file.parent)
         raise StateError(f"{editor} ended with {code}; nothing was changed")
-    edited = file.read_bytes()
+    args.file, args.yes = str(file), True
     try:
-        _save(collector, before, state if edited == text else _from_json(edited, "the edited state"))
+        import_(collector, args)
     except StateError as exc:
         raise StateError(f"{exc}; the text is kept: fix it, then `state import {file}`") from exc
     shutil.rmtree(file.parent)
@@ -164,74 +164,73 @@ def schema(collector: Any, args: Namespace) -> int:
 
 def _note_a_run(collector: Any) -> None:
     if holder := collector.journal.holder():
-        print(
-            f"note: a run is in progress ({holder}); this is the state that was saved last", file=sys.stderr
-        )
+        note = f"note: a run is in progress ({holder}); this is the state that was saved last"
+        print(note, file=sys.stderr)
 
 
-def _locked(collector: Any) -> tuple[Any, str]:
-    """The state, and the same as text, once the lock is held."""
-    collector.open_journal()
-    state, _ = collector.current_state()
+def _locked(collector: Any, *, is_needed: bool = True) -> tuple[Any, str]:
+    """The state, and the same as text, once the lock is held; if it is not needed, it may be unusable."""
+    try:
+        collector.open_journal()
+        state, _ = collector.current_state()
+    except StateError as exc:
+        if is_needed or isinstance(exc, StateLockedError):
+            raise
+        collector.journal.lock()
+        return None, f"unusable: {exc}"
     return state, pformat(state, width=100)
 
 
-def _to_replace(collector: Any) -> str:
-    """The state that is about to be replaced as text, once the lock is held; it may be unusable."""
-    try:
-        return _locked(collector)[1]
-    except StateLockedError:
-        raise
-    except StateError as exc:
-        collector.journal.lock()
-        return f"unusable: {exc}"
-
-
-def _save(collector: Any, before: str, state: Any, args: Namespace | None = None, question: str = "") -> int:
-    """Print what changes, ask if there are `args`, and save a new generation."""
+def _save(collector: Any, before: str, state: Any, args: Namespace, question: str) -> int:
+    """Print what changes, ask, and save a new generation."""
     after = pformat(state, width=100)
-    diff = list(difflib.unified_diff(before.splitlines(), after.splitlines(), n=0, lineterm=""))
-    diff = [line for line in diff[2:] if line[0] in "+-"]  # without file names and positions
-    if not diff and collector.journal.generations():
+    diff = unified_diff(before.splitlines(), after.splitlines(), n=0, lineterm="")
+    lines = [line for line in diff if line[0] in "+-"][2:]  # without file names and positions
+    if not lines and collector.journal.generations():
         print("nothing was changed")
         return 0
-    more = [f"... and {len(diff) - LONGEST_DIFF:,} more lines"] if len(diff) > LONGEST_DIFF else []
-    print(*diff[:LONGEST_DIFF], *more, sep="\n")
-    if args:
-        confirm(args, question)
+    if len(lines) > LONGEST_DIFF:
+        lines[LONGEST_DIFF:] = [f"... and {len(lines) - LONGEST_DIFF:,} more lines"]
+    print(*lines, sep="\n")
+    confirm(args, question)
     print(f"saved the state {collector.save_as_new(state)} in {collector.journal.where}")
     return 0
 
 
-def _no_hook(collector: Any, hook: str) -> N6StatefulError:
-    name = type(collector).__name__
-    return N6StatefulError(f"{name} does not say how; nothing was changed; write {hook}, or `state edit`")
-
-
-def _as_type_of(present: Any, to: str) -> Any:
-    """`to`, a time, as the type that the state has."""
-    if isinstance(present, int | float) and to.isdecimal():
-        return type(present)(to)
-    try:
-        moment = datetime.fromisoformat(to)
-    except ValueError as exc:
-        raise N6StatefulError(f"{to}: not a time in ISO 8601; nothing was changed") from exc
-    if isinstance(present, str):
-        return to
-    if not moment.tzinfo:
-        moment = moment.replace(tzinfo=UTC)
-    if isinstance(present, datetime):
-        return moment.astimezone(present.tzinfo or UTC).replace(tzinfo=present.tzinfo)
-    return type(present)(moment.timestamp())
-
-
 def _as_json(state: Any) -> bytes:
-    return (json.dumps(typed_json.dump(state), indent=2) + "\n").encode()
-
-
-def _from_json(data: bytes, name: str) -> Any:
     try:
-        state = typed_json.load(json.loads(data))
-    except (ValueError, RecursionError) as exc:
-        raise StateError(f"{name}: not a state as JSON: {exc}; nothing was changed") from exc
-    return state
+        return (json.dumps(_plain(state), indent=2) + "\n").encode()
+    except RecursionError as exc:
+        raise StateError("the state is too deep for JSON, or holds itself") from exc
+
+
+def _plain(state: Any) -> Any:
+    """`state` as the module `json` writes it."""
+    if state is None or type(state) in (bool, int, float, str):
+        return state
+    if type(state) is list:
+        return [_plain(item) for item in state]
+    if type(state) is dict and all(type(key) is str and key[:1] != "$" for key in state):
+        return {key: _plain(item) for key, item in state.items()}
+    if type(state) not in FORMS or getattr(state, "fold", False):  # ISO 8601 does not know `fold`
+        return {"$pickle": b64encode(pickle.dumps(state)).decode()}
+    mark, write, _ = FORMS[type(state)]
+    return {mark: _plain(write(state))}
+
+
+def _read(collector: Any, data: bytes, name: str) -> Any:
+    """The state in a file of that name."""
+    if not name.endswith(".json"):
+        return collector.read_file(data, name)
+
+    def read_marked(written: dict[str, Any]) -> Any:
+        if not any(key.startswith("$") for key in written):
+            return written
+        ((mark, value),) = written.items()
+        return collector.read_file(b64decode(value), name) if mark == "$pickle" else MARKS[mark](value)
+
+    try:
+        return json.loads(data, object_hook=read_marked)
+    except Exception as exc:  # a text that somebody has edited may raise anything
+        problem = f"{type(exc).__name__}: {exc}"
+        raise StateError(f"{name}: not a state as JSON: {problem}; nothing was changed") from exc

@@ -5,6 +5,7 @@ from __future__ import annotations
 import subprocess
 import sys
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -106,11 +107,24 @@ class Host:
             code = exc.code if isinstance(exc.code, int) else 1
         return Done(code, *self._capsys.readouterr())
 
+    def fails(self, code: int, problem: str, *argv: str) -> None:
+        """Run a command that ends with `code` and one line with `problem`."""
+        done = self(*argv)
+        assert (done.code, problem in done.err, done.err.count("\n")) == (code, True, 1), done.err
+
     def process(self, *argv: str) -> subprocess.Popen[str]:
         """Start the command of `SampleCollector` as a process."""
         argv = (sys.executable, "-m", "tests.command.conftest", *argv, "--config", str(self.config))
         pipe, root = subprocess.PIPE, Path(__file__).parents[2]
         return subprocess.Popen(argv, cwd=root, stdout=pipe, stderr=pipe, text=True)
+
+    @contextmanager
+    def locked(self) -> Iterator[Journal]:
+        """Another run is in progress."""
+        journal = self.journal
+        journal.lock()
+        yield journal
+        journal.unlock()
 
     def collect(self, *lines: str) -> Done:
         """Add lines to the feed, and run."""

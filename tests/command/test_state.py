@@ -22,6 +22,7 @@ from n6_stateful import StateError
 from tests.command.conftest import Done, Host, SampleCollector
 
 PY2 = Path(__file__).parents[1] / "core/py2_states/plain-2.pickle"
+EVIL = b"cposix\nsystem\n(S'true'\ntR."
 STATE = {
     "json": [None, True, 1.5, float("inf"), 10**30, "ż", "\udcff", {"a": [{}]}],
     "marks": [{"$set": 1}, {1: {None: ((), {(1, 2)})}}, b"\xff", datetime(2026, 1, 1)],
@@ -29,7 +30,6 @@ STATE = {
     "others": [Decimal("1.50"), date(2026, 1, 1), UUID(int=5), ip_address("::1"), frozenset({1})],
     "collections": [Counter("aab"), deque([1, (2,)], maxlen=3)],
 }
-EVIL = b"cposix\nsystem\n(S'true'\ntR."
 
 
 def state_file(host: Host) -> Path:
@@ -47,11 +47,19 @@ def put(host: Host, state: object) -> None:
     assert host("state", "import", str(file), "--yes").code == 0
 
 
+def put_file(host: Host, data: bytes) -> Path:
+    """A state file without a journal."""
+    file = state_file(host)
+    file.parent.mkdir(mode=0o700)
+    file.write_bytes(data)
+    return file
+
+
 class TestShow:
     """`state show`."""
 
     def test_state(self, host: Host) -> None:
-        """It shows the state, where it is, and the generations that are kept, for people and as JSON."""
+        """It shows the state, where it is, and what is kept or was moved aside, for people and as JSON."""
         host()
         host.collect("three")
         first, second, empty, state = host("state", "show").out.splitlines()
@@ -61,23 +69,18 @@ class TestShow:
         assert (about["number"], about["state"], about["broken"]) == (2, {"taken": 3}, [])
         assert [generation["number"] for generation in about["generations"]] == [2, 1]
         assert datetime.fromisoformat(about["saved"]).tzinfo
+        host.journal.path.write_bytes(b"garbage" * 1000)
+        host()
+        assert f"broken, moved aside: {host.journal.where}.broken-" in host("state", "show").out
 
     def test_none(self, host: Host) -> None:
         """Without a state it says so, and makes nothing; a state file of n6's is the one to be imported."""
         assert "no state in " in host("state", "show").out
-        assert (host("state", "show", "--json").out, host("state", "export", "x").code) == ("null\n", 74)
+        assert host("state", "show", "--json").out == "null\n"
+        host.fails(74, "there is no state yet", "state", "export", "x")
         assert not (host.directory / "cache").exists()
-        (host.directory / "cache").mkdir(mode=0o700)
-        state_file(host).write_bytes(pickle.dumps({"taken": 1}))
-        lines = host("state", "show").out.splitlines()
-        assert lines == [f"the next run imports {state_file(host)}", "{'taken': 1}"]
-
-    def test_moved_aside(self, host: Host) -> None:
-        """A corrupt journal that was moved aside is listed."""
-        host()
-        host.journal.path.write_bytes(b"garbage" * 1000)
-        host()
-        assert f"broken, moved aside: {host.journal.where}.broken-" in host("state", "show").out
+        file = put_file(host, pickle.dumps({"taken": 1}))
+        assert host("state", "show").out == f"the next run imports {file}\n{{'taken': 1}}\n"
 
 
 class TestChange:
@@ -88,48 +91,40 @@ class TestChange:
         host()
         lines = host("state", "reset", "--yes").out.splitlines()
         assert lines == ["-{'taken': 2}", "+{'taken': 0}", f"saved the state 2 in {host.journal.where}"]
-        assert state_of(host) == {"taken": 0}
         host()
         assert host.delivered == ["one", "two", "one", "two"]
 
-    @pytest.mark.parametrize(("answer", "code", "left"), [("y\n", 0, 0), ("n\n", 1, 2), ("", 1, 2)])
-    def test_asks(
-        self, answer: str, code: int, left: int, host: Host, monkeypatch: pytest.MonkeyPatch
-    ) -> None:
+    def test_asks(self, host: Host, monkeypatch: pytest.MonkeyPatch) -> None:
         """It asks at a terminal; without one it needs --yes."""
         host()
-        assert "give --yes" in host("state", "reset").err
-        terminal = io.StringIO(answer)
+        host.fails(1, "give --yes", "state", "reset")
+        terminal = io.StringIO("n\ny\n")
         terminal.isatty = lambda: True  # type: ignore[method-assign]
         monkeypatch.setattr("sys.stdin", terminal)
-        assert (host("state", "reset").code, state_of(host)) == (code, {"taken": left})
+        assert (host("state", "reset").code, state_of(host)) == (1, {"taken": 2})
+        assert (host("state", "reset").code, state_of(host)) == (0, {"taken": 0})
 
     def test_restore(self, host: Host) -> None:
         """It goes back to the run before, or to a number, as a new generation."""
-        assert "no earlier generation is kept" in host("state", "restore", "--yes").err
+        host.fails(1, "no earlier generation is kept", "state", "restore", "--yes")
         host()
         host.collect("three")
         assert (host("state", "restore", "--yes").code, state_of(host)) == (0, {"taken": 2})
         assert (host("state", "restore", "2", "--yes").code, state_of(host)) == (0, {"taken": 3})
-        assert "no generation 99 is kept" in host("state", "restore", "99", "--yes").err
+        host.fails(1, "no generation 99 is kept", "state", "restore", "99", "--yes")
 
     def test_rewind_last_utc(self, host: Host) -> None:
         """Of the guide's class, the time in the state is set."""
         put(host, {"last_utc": "2026-05-01 00:00:00"})
-        to = "2026-01-02 03:04:05"
-        assert (host("state", "rewind", to, "--yes").code, state_of(host)) == (0, {"last_utc": to})
-        assert "not a time in ISO 8601" in host("state", "rewind", "yesterday", "--yes").err
-        assert state_of(host) == {"last_utc": to}
+        host("state", "rewind", "2026-01-02 03:04:05", "--yes")
+        assert state_of(host) == {"last_utc": "2026-01-02 03:04:05"}
+        host.fails(1, "not a time in ISO 8601", "state", "rewind", "yesterday", "--yes")
 
     def test_hooks(self, host: Host) -> None:
         """A class says itself how it goes back; one that does not gets an error that names the method."""
         host()
-        for argv, hook in (
-            (["rewind", "1"], "rewound(self, state, to)"),
-            (["forget", "x"], "without_item()"),
-        ):
-            done = host("state", *argv, "--yes")
-            assert (done.code, hook in done.err) == (1, True)
+        host.fails(1, "write rewound(self, state, to)", "state", "rewind", "1", "--yes")
+        host.fails(1, "no without_item()", "state", "forget", "x", "--yes")
 
         class Able(SampleCollector):
             def rewound(self, state: Any, to: str) -> Any:
@@ -145,13 +140,12 @@ class TestChange:
         assert (host("state", "rewind", "0", "--yes").code, state_of(host)) == (0, {"taken": 0})
         assert (host("state", "forget", "two", "--yes").code, state_of(host)) == (0, {"taken": 1})
         assert host("state", "forget", "two", "--yes").out == "nothing was changed\n"
-        assert host("state", "forget", "nine", "--yes").code == 74
+        host.fails(74, "there is no nine", "state", "forget", "nine", "--yes")
 
     @pytest.mark.parametrize("command", ["reset", "import"])
     def test_unusable_state(self, command: str, host: Host) -> None:
         """A state that stops every run is replaced by reset or import."""
-        (host.directory / "cache").mkdir(mode=0o700)
-        state_file(host).write_bytes(EVIL)
+        put_file(host, EVIL)
         kept = host.directory / "kept.json"
         kept.write_text('{"taken": 1}')
         assert (host().code, host("state", "show").code) == (74, 74)
@@ -163,13 +157,10 @@ class TestChange:
     def test_does_not_race(self, argv: str, host: Host) -> None:
         """What changes the state ends with 75 while a run is in progress; what looks mentions the run."""
         host()
-        journal = host.journal
-        journal.lock()
-        done = host("state", *argv.split())
-        assert (done.code, f"process {os.getpid()}" in done.err) == (75, True)
-        looked = host("state", "show")
-        assert (looked.code, f"a run is in progress (process {os.getpid()}" in looked.err) == (0, True)
-        journal.unlock()
+        with host.locked():
+            host.fails(75, f"process {os.getpid()}", "state", *argv.split())
+            looked = host("state", "show")
+            assert (looked.code, f"in progress (process {os.getpid()}" in looked.err) == (0, True)
 
 
 class TestExportAndImport:
@@ -191,54 +182,41 @@ class TestExportAndImport:
 
     def test_json(self, host: Host) -> None:
         """In JSON, marks stand for what it lacks; what has no mark is a pickle."""
-        put(host, {"ids": {2, 1}, "at": (datetime(2026, 1, 1, tzinfo=UTC), b"\xff"), 3: None})
+        put(host, {"ids": {2, 1}, "at": (datetime(2026, 1, 1, tzinfo=UTC), b"\xff"), 3: Decimal("1.50")})
         state = json.loads(host("state", "show", "--json").out)["state"]
-        at = {"$tuple": [{"$datetime": "2026-01-01T00:00:00+00:00"}, {"$bytes": "/w=="}]}
-        assert state == {"$dict": [["ids", {"$set": [1, 2]}], ["at", at], [3, None]]}
-        put(host, {"price": Decimal("1.50")})
-        assert [*json.loads(host("state", "show", "--json").out)["state"]["price"]] == ["$pickle"]
+        ((_, ids), (_, at), (three, price)) = state["$dict"]
+        assert (ids, three, [*price]) == ({"$set": [1, 2]}, 3, ["$pickle"])
+        assert at == {"$tuple": [{"$datetime": "2026-01-01T00:00:00+00:00"}, {"$bytes": "/w=="}]}
         endless: list[object] = []
         endless.append(endless)
         put(host, endless)
-        assert "holds itself" in host("state", "export", "x.json").err
+        host.fails(74, "holds itself", "state", "export", "x.json")
 
     def test_waits(self, host: Host) -> None:
         """While messages of the state wait, it is not exported: elsewhere they would be missing."""
         host.down.touch()
         host()
-        done = host("state", "export", str(host.directory / "x"))
-        assert (done.code, "2 messages of this state still in the outbox" in done.err) == (69, True)
+        host.fails(69, "2 messages of this state still in the outbox", "state", "export", "x")
 
     def test_from_n6(self, host: Host) -> None:
         """A state of n6 is imported from its file, of Python 2 even, and so is a state file of ours."""
-        assert (host("state", "import", str(PY2), "--yes").code, "text" in state_of(host)) == (0, True)
         ours = host.directory / "ours.pickle"
-        ours.write_bytes(state_file(host).read_bytes())
-        host("state", "reset", "--yes")
-        assert (host("state", "import", str(ours), "--yes").code, "text" in state_of(host)) == (0, True)
+        for file in (PY2, ours):
+            assert (host("state", "import", str(file), "--yes").code, "text" in state_of(host)) == (0, True)
+            ours.write_bytes(state_file(host).read_bytes())
+            host("state", "reset", "--yes")
 
-    @pytest.mark.parametrize(
-        ("name", "data"),
-        [
-            ("x.pickle", b"garbage"),
-            ("x.pickle", EVIL),
-            ("x.json", b"{"),
-            ("x.json", b'{"$set": 1}'),
-            ("x.json", b'{"$nothing": []}'),
-            ("x.json", b'{"$tuple": [], "more": 1}'),
-            ("x.json", b'{"$pickle": "%s"}' % base64.b64encode(EVIL)),
-            ("x.json", b'["\xff"]'),
-            ("x.json", b"[" * 100_000),
-            ("missing.json", None),
-        ],
-    )
-    def test_not_a_state(self, name: str, data: bytes | None, host: Host) -> None:
+    JSON = (b"{", b'{"$set": 1}', b'{"$nothing": []}', b'{"$tuple": [], "more": 1}', b'["\xff"]')
+    DEEP = (b"[" * 100_000, b'{"$pickle": "%s"}' % base64.b64encode(EVIL))
+
+    @pytest.mark.parametrize("data", [b"garbage", EVIL, *JSON, *DEEP, None])
+    def test_not_a_state(self, data: bytes | None, host: Host) -> None:
         """What cannot be imported is one clear error that names the file, and changes nothing."""
         host()
+        file = host.directory / ("x.pickle" if data in (b"garbage", EVIL) else "x.json")
         if data is not None:
-            (host.directory / name).write_bytes(data)
-        done = host("state", "import", str(host.directory / name), "--yes")
-        assert (done.code, name in done.err, done.err.count("\n")) == (74, True, 1)
+            file.write_bytes(data)
+        host.fails(74, str(file), "state", "import", str(file), "--yes")
         assert state_of(host) == {"taken": 2}
 
 
@@ -260,24 +238,18 @@ class TestEdit:
         """What the editor leaves is saved, also types that JSON lacks; no change saves nothing."""
         state = {"at": datetime(2026, 1, 1, tzinfo=UTC), "ids": {1, 2}, (1, 2): "ż"}
         put(host, state)
-        done = self.edit(host, "file.write_text(file.read_text().replace('2026', '2027'))")
-        assert (done.code, state_of(host)) == (0, {**state, "at": datetime(2027, 1, 1, tzinfo=UTC)})
+        self.edit(host, "file.write_text(file.read_text().replace('2026', '2027'))")
+        assert state_of(host) == {**state, "at": datetime(2027, 1, 1, tzinfo=UTC)}
         assert self.edit(host, "").out == "nothing was changed\n"
         assert not list(host.directory.glob("n6-state-*"))
 
-    @pytest.mark.parametrize("code", ["sys.exit(1)", "file.write_text('{\"$set\": 0}')", "file.unlink()"])
-    def test_fails(self, code: str, host: Host) -> None:
-        """An edit that fails changes nothing."""
+    def test_fails(self, host: Host) -> None:
+        """An edit that fails changes nothing; a text with a mistake is kept, to be fixed and imported."""
         host()
-        done = self.edit(host, code)
-        assert (done.code, done.err.count("\n"), state_of(host)) == (74, 1, {"taken": 2})
-
-    def test_mistake(self, host: Host) -> None:
-        """A text with a mistake is kept, and can be fixed and imported."""
-        host()
-        done = self.edit(host, "file.write_text('{\"taken\": 1')")
-        (kept,) = host.directory.glob("n6-state-*/state.json")
-        assert f"`state import {kept}`" in done.err
+        for code in ("sys.exit(1)", "file.unlink()", "file.write_text('{\"taken\": 1')"):
+            done = self.edit(host, code)
+            assert (done.code, done.err.count("\n"), state_of(host)) == (74, 1, {"taken": 2})
+        kept = Path(done.err.split()[-1].rstrip("`"))
         kept.write_text(kept.read_text() + "}")
         assert (host("state", "import", str(kept), "--yes").code, state_of(host)) == (0, {"taken": 1})
 
@@ -289,12 +261,7 @@ def test_schema(host: Host) -> None:
     assert host("state", "schema").code == 78
 
 
-def test_without_state(host: Host) -> None:
+def test_without_state(host: Host, monkeypatch: pytest.MonkeyPatch) -> None:
     """A collector without a state has no such commands."""
-
-    class Stateless(SampleCollector):
-        current_state = property()
-
-    host.collector = Stateless
-    done = host("state", "show")
-    assert (done.code, "Stateless has no current_state()" in done.err) == (1, True)
+    monkeypatch.setattr(SampleCollector, "current_state", property())
+    host.fails(1, "has no current_state()", "state", "show")

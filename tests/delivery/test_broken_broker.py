@@ -66,9 +66,9 @@ class TestBroken:
         outbox.put(broker, *LINES)
         try:
             error = broken_midway(outbox, node.url, lambda: node.send_signal(signal.SIGSTOP))
-            assert "no progress for 1 s (progress_timeout)" in str(error)
+            assert "timeout after 1 s (progress_timeout)" in str(error)
             error = outbox.fail(broker)
-            assert "no connection: not ready within 1 s (connect_timeout)" in str(error)
+            assert "timeout after 1 s (connect_timeout)" in str(error)
             assert TIMEOUT <= outbox.seconds < TIMEOUT + SLACK
         finally:
             node.send_signal(signal.SIGCONT)
@@ -144,10 +144,10 @@ class TestRefuses:
         url = f"amqp://stranger:stranger@127.0.0.1:{node.port}/"
         ids = outbox.put(broker, *LINES[:3])
         error = outbox.fail(broker, url)
-        assert f"the exchange '{broker.exchange}' cannot be used: 403 ACCESS_REFUSED" in str(error)
+        assert "an exchange cannot be used: 403 ACCESS_REFUSED" in str(error)
         assert not outbox.refused()
         error = outbox.fail(broker, url, declare="false")
-        assert "refused 3 messages (403 ACCESS_REFUSED" in str(error)
+        assert "messages refused: 3 (403 ACCESS_REFUSED" in str(error)
         assert list(outbox.refused()) == ids
 
 

@@ -4,17 +4,16 @@ from __future__ import annotations
 
 import uuid
 from collections.abc import Callable, Iterator
+from functools import cache
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import pytest
 
 from n6_stateful.journal import Journal, configured_journal
 from tests.journal.servers import ENGINES, administrator, end_sessions, execute
 
-
-class MakeJournal(Protocol):
-    def __call__(self, name: str = ..., **options: Any) -> Journal: ...
+MakeJournal = Callable[..., Journal]
 
 
 @pytest.fixture(scope="session")
@@ -37,14 +36,7 @@ def make_database() -> Iterator[Callable[[str], str]]:
 @pytest.fixture(scope="session")
 def shared_database(make_database: Callable[[str], str]) -> Callable[[str], str]:
     """The database that the tests of an engine share, by its URL."""
-    made: dict[str, str] = {}
-
-    def shared(engine: str) -> str:
-        if engine not in made:
-            made[engine] = make_database(engine)
-        return made[engine]
-
-    return shared
+    return cache(make_database)
 
 
 @pytest.fixture(params=("sqlite", *ENGINES))

@@ -1,7 +1,8 @@
-"""What the tests put into journals, and processes that end in the middle of it."""
+"""What the tests put into journals, and processes that do something at once."""
 
 from __future__ import annotations
 
+import multiprocessing
 import os
 import time
 from collections.abc import Callable
@@ -10,8 +11,6 @@ from typing import Any
 from n6_stateful.errors import StateError
 from n6_stateful.journal import Journal
 from n6_stateful.message import Message
-
-ENDED = 9
 
 
 def message(number: int, body: bytes | None = None, **properties: Any) -> Message:
@@ -45,55 +44,25 @@ def lock_when_free(journal: Journal) -> None:
         time.sleep(0.01)
 
 
-def in_child(work: Callable[[], object]) -> int:
-    """Do some work in a forked child, which ends without any cleaning up; its exit code.
+def at_once(count: int, work: Callable[[], object]) -> list[int]:
+    """The sorted exit codes of forked children that do the same at once and end without
+    cleaning up, when all have done it: 0, 74 or 75 after a `StateError`, or what the work ends with."""
+    context = multiprocessing.get_context("fork")
+    barrier = context.Barrier(count)
 
-    0 after the work, 74 or 75 after a `StateError`, 99 after any other error, or what the work ends with.
-    """
-    pid = os.fork()
-    if not pid:
-        code = 99
+    def child() -> None:
+        code = 0
+        barrier.wait()
         try:
             work()
-            code = 0
         except StateError as exc:
             code = exc.exit_code
-        finally:
-            os._exit(code)
-    return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
+        barrier.wait()
+        os._exit(code)
 
-
-def at_once(count: int, work: Callable[[], object]) -> list[int]:
-    """The exit codes of children that do the same at once; whoever succeeds waits for all others."""
-    go, end = os.pipe(), os.pipe()
-
-    def wait_for_all() -> None:
-        os.read(go[0], 1)
-        work()
-        os.read(end[0], 1)
-
-    for _ in range(count):
-        if not os.fork():
-            os.close(end[1])
-            os._exit(in_child(wait_for_all))
-    os.write(go[1], bytes(count))
-    codes = [os.waitstatus_to_exitcode(os.wait()[1]) for _ in range(count - 1)]
-    os.close(end[1])
-    return [*codes, os.waitstatus_to_exitcode(os.wait()[1])]
-
-
-def end_at_statement(journal: Any, number: int) -> None:
-    """Let this process end before its statement of that number, counted from 0, as if it were killed."""
-    left = number
-
-    def wrapped(execute: Callable[..., Any]) -> Callable[..., Any]:
-        def ending(*args: Any) -> Any:
-            nonlocal left
-            if not left:
-                os._exit(ENDED)
-            left -= 1
-            return execute(*args)
-
-        return ending
-
-    journal._execute, journal._execute_many = wrapped(journal._execute), wrapped(journal._execute_many)
+    children = [context.Process(target=child) for _ in range(count)]
+    for one in children:
+        one.start()
+    for one in children:
+        one.join()
+    return sorted(one.exitcode or 0 for one in children)

@@ -9,8 +9,8 @@ import socket
 import socketserver
 import struct
 import threading
-from contextlib import suppress
-from typing import Any, NoReturn
+from contextlib import closing, suppress
+from typing import Any
 from urllib.parse import urlsplit
 
 import psycopg
@@ -31,33 +31,19 @@ SESSIONS = {
 END_SESSION = {"postgresql": "SELECT pg_terminate_backend({})", "mariadb": "KILL {}"}
 
 
-def missing(problem: str) -> NoReturn:
-    """Skip, or fail where N6_STATEFUL_REQUIRE_DATABASES is set, as in CI."""
-    if os.environ.get("N6_STATEFUL_REQUIRE_DATABASES"):
-        pytest.fail(problem)
-    pytest.skip(problem)
-
-
-def connect(url: str) -> Any:
-    """A connection that commits by itself."""
-    parts = urlsplit(url)
-    login: dict[str, Any] = {"host": parts.hostname, "user": parts.username, "port": parts.port}
-    login |= {"password": parts.password or ""}
-    if parts.scheme == "postgresql":
-        return psycopg.connect(autocommit=True, dbname=parts.path[1:], connect_timeout=5, **login)
-    return pymysql.connect(autocommit=True, database=parts.path[1:], connect_timeout=5, **login)
-
-
 def execute(url: str, *statements: str) -> list[Any]:
-    """Execute them over a connection of their own; the rows of the last one."""
-    connection = connect(url)
-    try:
-        with connection.cursor() as cursor:
-            for statement in statements:
-                cursor.execute(statement)
-            return list(cursor.fetchall()) if cursor.description else []
-    finally:
-        connection.close()
+    """Execute them over a connection of their own, each by itself; the rows of the last one."""
+    parts = urlsplit(url)
+    login: dict[str, Any] = {"host": parts.hostname, "port": parts.port, "user": parts.username}
+    login |= {"password": parts.password or "", "connect_timeout": 5, "autocommit": True}
+    if parts.scheme == "postgresql":
+        connection: Any = psycopg.connect(dbname=parts.path[1:], **login)
+    else:
+        connection = pymysql.connect(database=parts.path[1:], **login)
+    with closing(connection), connection.cursor() as cursor:
+        for statement in statements:
+            cursor.execute(statement)
+        return list(cursor.fetchall()) if cursor.description else []
 
 
 def end_sessions(url: str) -> None:
@@ -70,11 +56,13 @@ def end_sessions(url: str) -> None:
 
 
 def administrator(engine: str) -> str:
-    """A URL whose user may make databases and users; skips where no server answers."""
+    """A URL whose user may make databases and users; where no server answers, the test is skipped, or fails
+    if N6_STATEFUL_REQUIRE_DATABASES is set, as in CI."""
     try:
         execute(URLS[engine], "SELECT 1")
     except (psycopg.Error, pymysql.Error) as exc:
-        missing(f"no {engine} answers ({exc}): start one, or set N6_STATEFUL_{engine.upper()}=URL")
+        complain = pytest.fail if os.environ.get("N6_STATEFUL_REQUIRE_DATABASES") else pytest.skip
+        complain(f"no {engine} answers ({exc}): start one, or set N6_STATEFUL_{engine.upper()}=URL")
     return URLS[engine]
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pickle
 import uuid
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -74,7 +74,7 @@ class Host:
 
 
 @pytest.fixture
-def bound(broker: RabbitMQ) -> Iterator[RabbitMQ]:
+def bound(broker: RabbitMQ) -> RabbitMQ:
     broker.bind()
     return broker
 

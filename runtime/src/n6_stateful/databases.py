@@ -113,13 +113,12 @@ class PostgreSQL(Journal):
         given = {"connect_timeout": self._timeout, **self._login, **self._query}
         return {**given, "options": f"{self.settings} {self._query.get('options', '')}"}
 
-    def _is_lost(self) -> bool:
-        return bool(self._connection.closed)
-
     def _meaning(self, exc: Exception) -> str:
         if self.no_table in (getattr(exc, "sqlstate", None), *exc.args[:1]):
             return "missing"
-        return "lost" if self._connection and self._is_lost() else ""
+        # psycopg's connections have the first attribute, PyMySQL's the second one.
+        is_lost = getattr(self._connection, "closed", not getattr(self._connection, "open", True))
+        return "lost" if is_lost else ""
 
     def _take_lock(self) -> bool:
         return bool(self._execute(self.lock_sql, self._lock_name).fetchone()[0])
@@ -130,23 +129,22 @@ class PostgreSQL(Journal):
         return Holder(f"database session {rows[0][0]}", 0, "") if rows and rows[0][0] else None
 
     def _execute(self, sql: str, *values: Any) -> Any:
-        self._connection = self._connection or self._connect()
-        cursor = self._connection.cursor(**self.cursor)
-        with self._deadline():
+        with self._cursor() as cursor:
             cursor.execute(sql.replace("?", "%s"), values)
-        return cursor
+            return cursor
 
     def _execute_many(self, sql: str, rows: Iterable[Sequence[Any]]) -> None:
-        with self._deadline():
-            self._connection.cursor().executemany(sql.replace("?", "%s"), rows)
+        with self._cursor() as cursor:
+            cursor.executemany(sql.replace("?", "%s"), rows)
 
     @contextmanager
-    def _deadline(self) -> Iterator[None]:
-        """Cut the line if no answer comes: psycopg would wait for ever."""
+    def _cursor(self) -> Iterator[Any]:
+        """A cursor, and an end if no answer comes: psycopg would wait for ever."""
+        self._connection = self._connection or self._connect()
         timer = Timer(self._timeout, _cut, (self._connection,))
         timer.start()
         try:
-            yield
+            yield self._connection.cursor(**self.cursor)
         finally:
             timer.cancel()
 
@@ -164,25 +162,16 @@ class MariaDB(PostgreSQL):
     no_table = 1146
     limit = "half of its max_allowed_packet"
     cursor: Mapping[str, bool] = {}
-    session: Mapping[str, str] = {
-        "init_command": "SET SESSION wait_timeout = 28800, sql_mode = 'STRICT_ALL_TABLES'"
-    }
 
     def _options(self) -> dict[str, Any]:
         login = {"database" if part == "dbname" else part: value for part, value in self._login.items()}
-        timeouts = dict.fromkeys(("connect_timeout", "read_timeout", "write_timeout"), self._timeout)
+        login |= dict.fromkeys(("connect_timeout", "read_timeout", "write_timeout"), self._timeout)
+        session = "SET SESSION wait_timeout = 28800, sql_mode = 'STRICT_ALL_TABLES'"
+        login |= {"charset": "utf8mb4", "binary_prefix": True, "init_command": session}
         query = {option: _typed(value) for option, value in self._query.items()}
-        # Without these, PyMySQL would not verify the server by that authority.
-        tls = dict.fromkeys(("ssl_verify_cert", "ssl_verify_identity") if "ssl_ca" in query else (), True)
-        return {
-            "charset": "utf8mb4",
-            "binary_prefix": True,
-            **self.session,
-            **timeouts,
-            **login,
-            **tls,
-            **query,
-        }
+        if "ssl_ca" in query:  # else PyMySQL would not verify the server by it
+            login |= {"ssl_verify_cert": True, "ssl_verify_identity": True}
+        return login | query
 
     def _connect(self) -> Any:
         connection = super()._connect()
@@ -190,9 +179,6 @@ class MariaDB(PostgreSQL):
             cursor.execute("SELECT @@max_allowed_packet DIV 2 - 2000")  # a byte may be sent as two
             (self.largest,) = cursor.fetchone()
         return connection
-
-    def _is_lost(self) -> bool:
-        return not self._connection.open
 
 
 ENGINES = {"postgresql": PostgreSQL, "postgres": PostgreSQL, "mysql": MariaDB, "mariadb": MariaDB}

@@ -8,35 +8,24 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import suppress
-from functools import lru_cache
-from itertools import takewhile
-from struct import pack
+from contextlib import closing, suppress
 from typing import Any
 
 from pika import BasicProperties, SelectConnection
-from pika.adapters.select_connection import IOLoop
-from pika.adapters.utils.selector_ioloop_adapter import SelectorIOServicesAdapter
-from pika.frame import Header, Method
-from pika.spec import FRAME_BODY, Basic
 
 from n6_stateful.broker import Broker
-from n6_stateful.errors import PublishError, StateError
+from n6_stateful.errors import PublishError
 from n6_stateful.journal import Journal, Waiting
 from n6_stateful.message import Exchange
 
 LOGGER = logging.getLogger(__name__)
+# pika logs every error that it hands to us, too, with a traceback.
+logging.getLogger("pika").setLevel(logging.CRITICAL + 1)
 
 TICK_SECONDS = 0.1
 CLOSE_SECONDS = 5.0
 DELETED_AT_ONCE = 500
-WRITTEN_AT_ONCE = 1 << 17
-FRAME_END = b"\xce"
-FRAME_OVERHEAD = 8
-REFILLED_AT = 0.8  # of a window
-MOST_CLOSED = 30  # connections that the broker closes on messages, in one delivery
-MOST_REASONS = 3  # in the text of an error
-NO_WAY = (403, 404)  # no right to write to the exchange, or to that routing key there; no such exchange
+MOST_CONNECTIONS = 30  # of one delivery; the broker closes one or two for each message that it chokes on
 
 Options = Mapping[str, Any]
 Show = Callable[[int, int], None] | None
@@ -66,20 +55,19 @@ def deliver(
     if not total:
         return 0
     journal.prove_deletable()
-    outbox = _Outbox(journal, options["window_messages"], lambda count: show(count, total) if show else None)
+    outbox = _Outbox(journal, lambda count: show(count, total) if show else None)
     try:
-        while not outbox.is_empty:
-            _Connection(broker, journal.name, exchanges, options, outbox).run()
+        for _ in range(MOST_CONNECTIONS):
+            if _Connection(broker, journal.name, exchanges, options, outbox).run():
+                break
+        outbox.check(broker.where)
     except PublishError as exc:
-        waiting = journal.backlog().messages
-        how_many, them = ("1 message waits", "it") if waiting == 1 else (f"{waiting:,} messages wait", "them")
-        text = f"{exc}; {how_many} in the outbox, nothing is lost; the next run sends {them}"
+        count = journal.backlog().messages
+        text = f"{exc}; messages in the outbox: {count:,}; nothing is lost, and the next run sends them"
         raise PublishError(text, unreachable=exc.unreachable, delivered=outbox.delivered) from exc
     finally:
         if outbox.lost:
             LOGGER.warning("%s: no queue took %d messages (unroutable = warn)", broker.where, outbox.lost)
-    if outbox.refused:
-        raise PublishError(f"{broker.where} {outbox.refusals()}", delivered=outbox.delivered)
     return outbox.delivered
 
 
@@ -90,103 +78,68 @@ def try_broker(broker: Broker, exchanges: Sequence[Exchange], options: Options) 
         PublishError: one of these failed.
         ConfigError: a TLS file cannot be loaded.
     """
-    _Connection(broker, "check", exchanges, options, _Outbox(None, 1, lambda count: None)).run()
+    _Connection(broker, "check", exchanges, options, _Outbox(None, lambda count: None)).run()
 
 
 class _Outbox:
     """What still has to be sent, and what became of the rest.
 
     Attributes:
-        is_empty: whether everything was tried.
         delivered: how many messages were confirmed, and deleted.
         lost: how many of these no queue took.
-        closed: how many connections the broker has closed on a message.
-        refused: the messages that it did not take, with the reason.
+        suspects: it closed the last one on one of so many messages, those to be sent next.
     """
 
-    def __init__(self, journal: Journal | None, window: int, show: Callable[[int], object]) -> None:
-        self._journal, self._window, self._show = journal, window, show
-        self.is_empty = False
-        self.delivered = self.lost = self.closed = 0
-        self.refused: dict[int, str] = {}
-        self._suspects: set[int] = set()  # the broker closed the last connection on one of them
-        self._no_way: dict[tuple[str, str], str] = {}  # exchanges and routing keys, with the reason
-        self._confirmed: list[int] = []
-        self._set_aside: dict[int, str] = {}
+    def __init__(self, journal: Journal | None, show: Callable[[int], object]) -> None:
+        self._journal, self._show = journal, show
+        self.delivered = self.lost = self.suspects = 0
+        self._refused: dict[int, str] = {}
+        self._no_way: dict[tuple[str, ...], str] = {}  # exchanges and routing keys, with the reason
+        self._done: list[tuple[int, str]] = []
         self._written = time.monotonic()
 
-    @property
-    def window(self) -> int:
-        """How many messages may be on their way."""
-        return 1 if self._suspects else self._window
-
     def waiting(self) -> Iterator[Waiting]:
-        """What is to be sent, oldest first; what earlier runs were refused comes last."""
+        """What is to be sent, oldest first; what was refused in earlier runs comes last."""
         for message in self._journal.waiting() if self._journal else ():
-            if message.id in self.refused:
-                continue
-            if reason := self._no_way.get((message.exchange, message.routing_key)):
+            if reason := self._no_way.get(message[2:4]):
                 self.done(message, reason)
-            else:
+            elif message.id not in self._refused:
                 yield message
 
     def done(self, message: Waiting, reason: str = "") -> None:
         """The broker has a message, or says why it does not take it."""
-        self._suspects.discard(message.id)
-        if reason:
-            self.refused[message.id] = self._set_aside[message.id] = reason
-        else:
-            self._confirmed.append(message.id)
+        self._done.append((message.id, reason))
+        self.suspects = max(0, self.suspects - 1)
 
     def blame(self, messages: Sequence[Waiting], code: int, reason: str) -> None:
-        """The broker has closed a connection on one of them."""
-        self.closed += 1
-        self._suspects = {message.id for message in messages}
-        if len(messages) == 1:
+        """The broker has closed a connection on one of them; sent one by one, the next one shows on which."""
+        self.suspects = len(messages)
+        if self.suspects == 1:
             self.done(messages[0], reason)
-            if code in NO_WAY:
-                self._no_way[messages[0].exchange, messages[0].routing_key] = reason
+            if code in (403, 404):  # no right to write to that exchange, with that routing key; no exchange
+                self._no_way[messages[0][2:4]] = reason
 
     def write(self, seconds: float = TICK_SECONDS) -> None:
         """Bring the journal up to date, if there is much to write, or the last time was so long ago."""
-        count = len(self._confirmed) + len(self._set_aside)
         late = time.monotonic() - self._written >= seconds
-        if not self._journal or not count or (count < DELETED_AT_ONCE and not late):
+        if not self._journal or not self._done or (len(self._done) < DELETED_AT_ONCE and not late):
             return
-        self._journal.delivered(self._confirmed)
-        self.delivered += len(self._confirmed)
-        self._confirmed = []
-        if self._set_aside:
-            self._journal.refuse(self._set_aside)
-            self._set_aside = {}
+        done, self._done = self._done, []
+        confirmed = [id for id, reason in done if not reason]
+        self._journal.delivered(confirmed)
+        self.delivered += len(confirmed)
+        if refused := {id: reason for id, reason in done if reason}:
+            self._journal.refuse(refused)
+            self._refused |= refused
         self._written = time.monotonic()
         self._show(self.delivered)
 
-    def refusals(self) -> str:
-        """What was refused, and what to do."""
-        reasons = list(dict.fromkeys(self.refused.values()))
-        shown = "; ".join(reasons[:MOST_REASONS]) + ("; ..." if len(reasons) > MOST_REASONS else "")
-        count = len(self.refused)
-        many, stay = ("1 message", "it stays") if count == 1 else (f"{count:,} messages", "they stay")
-        return (
-            f"refused {many} ({shown}); {stay} in the outbox, to be tried again by every run; "
-            "fix the cause, or `outbox drop`"
-        )
-
-
-class _Services(SelectorIOServicesAdapter):  # type: ignore[misc,unused-ignore] # older pikas have no types
-    """pika's access to sockets; it keeps the transport, for many messages in one write."""
-
-    transport: Any = None
-
-    def create_streaming_connection(self, *args: Any, on_done: Any, **kwargs: Any) -> Any:
-        """Called by pika when the socket is connected."""
-
-        def done(result: Any) -> None:
-            self.transport = result[0] if isinstance(result, tuple) else None
-            on_done(result)
-
-        return super().create_streaming_connection(*args, on_done=done, **kwargs)
+    def check(self, where: str) -> None:
+        """Raise `PublishError` if messages were refused."""
+        if self._refused:
+            reasons = "; ".join(list(dict.fromkeys(self._refused.values()))[:3])
+            text = f"messages refused: {len(self._refused):,} ({reasons}); fix the cause, or `outbox drop`"
+            raise PublishError(f"{where}: {text}")
 
 
 class _Connection:
@@ -195,53 +148,43 @@ class _Connection:
     def __init__(
         self, broker: Broker, name: str, exchanges: Sequence[Exchange], options: Options, outbox: _Outbox
     ) -> None:
-        self._broker, self._name, self._options, self._outbox = broker, name, options, outbox
-        self._exchanges = list(exchanges)
+        self._where, self._exchanges, self._options, self._outbox = broker.where, exchanges, options, outbox
         self._waiting = outbox.waiting()
-        self._next: Waiting | None = None
-        self._loop = IOLoop()
-        self._services = _Services(self._loop)
-        self._connection: Any = None
-        self._channel: Any = None
-        self._end: Any = None  # the exception with which pika reports it
-        self._declaring = self._alarm = ""
-        self._is_ready = False
-        self._moved = time.monotonic()
-        self._unwritten = self._last_tag = self._bytes = self._size = 0
+        self._next = next(self._waiting, None)
         self._on_way: dict[int, Waiting] = {}  # by delivery tag
         self._returned: dict[int, str] = {}
-        self._pieces: list[bytes | memoryview] = []
+        self._last_tag = self._bytes = self._unwritten = 0
+        self._moved = time.monotonic()
+        self._is_ready, self._alarm = False, ""
+        self._channel: Any = None
+        self._end: Any = None  # the exception with which pika reports it
+        parameters = broker.parameters(f"n6-stateful {name}", options["connect_timeout"])
+        self._connection: Any = SelectConnection(parameters, self._on_open, self._on_end, self._on_end)
+        self._loop = self._connection.ioloop
 
-    def run(self) -> None:
-        """Send until the outbox is empty, or the broker closes the connection on a message.
+    def run(self) -> bool:
+        """Send what waits, and close the connection.
 
         The callbacks only take note of what the broker says: pika would report what they raise as a lost
         connection.
 
+        Returns:
+            Whether everything was tried; if not, the broker has closed the connection on a message.
+
         Raises:
             PublishError: the connection could not be made, or it broke.
         """
-        # pika logs every error that it hands to us, too, with a traceback.
-        debug = LOGGER.isEnabledFor(logging.DEBUG)
-        logging.getLogger("pika").setLevel(logging.DEBUG if debug else logging.CRITICAL + 1)
-        parameters = self._broker.parameters(f"n6-stateful {self._name}", self._options["connect_timeout"])
-        ended = self._on_closed
-        self._connection = SelectConnection(parameters, self._on_open, ended, ended, self._services)
-        try:
-            while self._end is None and self._is_in_time():
-                self._wait()
-                if self._is_ready and self._end is None:
+        with closing(self):
+            while self._next or self._on_way or not self._is_ready:
+                if self._end:
+                    self._blame(*_described(self._end))
+                    return False
+                self._check_progress()
+                if self._is_ready:
                     self._send()
                 self._outbox.write()
-            if not self._outbox.is_empty:
-                self._explain(self._end)
-        except BaseException:
-            with suppress(StateError):
-                self._outbox.write(0)
-            raise
-        finally:
-            self._hang_up()
-        self._outbox.write(0)
+                self._wait()
+        return True
 
     def _wait(self) -> None:
         """Wait until there is news from the broker, at most for a short time."""
@@ -252,24 +195,15 @@ class _Connection:
             raise self._problem(f"the server does not speak AMQP 0-9-1 ({exc!r})") from exc
         self._loop.remove_timeout(timer)
 
-    def _is_in_time(self) -> bool:
-        """Whether there is progress. False: everything is confirmed, and only the farewell does not come.
-
-        Raises:
-            PublishError: there is none.
-        """
-        unwritten = self._services.transport.get_write_buffer_size() if self._is_ready else 0
+    def _check_progress(self) -> None:
+        """Raise `PublishError` if no byte was written and no message confirmed for too long."""
+        unwritten = self._connection._transport.get_write_buffer_size() if self._is_ready else 0
         if unwritten != self._unwritten:
             self._moved, self._unwritten = time.monotonic(), unwritten
         option = "progress_timeout" if self._is_ready else "connect_timeout"
-        seconds: float = CLOSE_SECONDS if self._outbox.is_empty else self._options[option]
-        if time.monotonic() - self._moved < seconds:
-            return True
-        if self._outbox.is_empty:
-            return False
-        what = "no progress for" if self._is_ready else "no connection: not ready within"
-        alarm = f", because of an alarm at the broker: {self._alarm}" if self._alarm else ""
-        raise self._problem(f"{what} {seconds:g} s ({option}){alarm}")
+        if time.monotonic() - self._moved >= self._options[option]:
+            alarm = f", because of an alarm at the broker: {self._alarm}" if self._alarm else ""
+            raise self._problem(f"timeout after {self._options[option]:g} s ({option}){alarm}")
 
     def _on_open(self, connection: Any) -> None:
         connection.add_on_connection_blocked_callback(self._on_alarm)
@@ -277,71 +211,46 @@ class _Connection:
         connection.channel(on_open_callback=self._on_channel)
 
     def _on_channel(self, channel: Any) -> None:
-        channel.add_on_close_callback(self._on_closed)
-        channel.add_on_return_callback(self._on_return)
         self._channel = channel
-        self._declare()
-
-    def _declare(self, frame: Any = None) -> None:
-        """Declare the next exchange; after the last one, ask for confirmations."""
-        if self._exchanges:
-            self._declaring, kind = self._exchanges.pop(0)
-            passive = not self._options["declare"]  # it must exist, and declaring it needs no rights
-            self._channel.exchange_declare(self._declaring, kind, passive, True, callback=self._declare)
-        else:
-            self._channel.confirm_delivery(self._on_confirmation, callback=self._on_ready)
+        channel.add_on_close_callback(self._on_end)
+        channel.add_on_return_callback(self._on_return)
+        for name, kind in self._exchanges:
+            # Passive only looks for it, which needs no rights. The broker answers by closing the channel if
+            # something is wrong, and else not at all.
+            channel.exchange_declare(name, kind, passive=not self._options["declare"], durable=True)
+        channel.confirm_delivery(self._on_confirmation, callback=self._on_ready)
 
     def _on_ready(self, frame: Any) -> None:
-        LOGGER.info("connected to %s", self._broker.where)
         self._is_ready, self._moved = True, time.monotonic()
         self._loop.stop()
 
     def _send(self) -> None:
-        """Fill the window; close the connection if there is nothing left."""
-        window, most = self._outbox.window, self._options["window_bytes"]
-        # Not one by one: several messages are one write, and the broker is busy while the journal is written.
-        if len(self._on_way) > REFILLED_AT * window or self._bytes > REFILLED_AT * most:
-            return
-        while len(self._on_way) < window and self._bytes < most:
-            message = self._next or next(self._waiting, None)
-            self._next = None
-            if message is None:
-                break
-            # What was refused before goes apart: if it closes the connection, nothing else is sent twice.
-            oldest = next(iter(self._on_way.values()), None)
-            if oldest and (self._bytes + message.size > most or (message.refused and not oldest.refused)):
-                self._next = message
-                break
+        """Fill the window."""
+        while self._next and self._has_room_for(self._next):
             try:
-                self._publish(message)
+                self._publish(self._next)
             except Exception as exc:  # pika's encoding raises anything
-                self._outbox.done(message, f"AMQP cannot hold it: {exc}")
-        self._write(at_least=1)
-        if not self._on_way and not self._outbox.is_empty:
-            self._outbox.write(0)
-            self._outbox.is_empty, self._moved = True, time.monotonic()
-            self._connection.close()
+                self._outbox.done(self._next, f"AMQP cannot hold it: {exc}")
+            self._next = next(self._waiting, None)
+
+    def _has_room_for(self, message: Waiting) -> bool:
+        """Whether a message may join those that are on their way."""
+        oldest = next(iter(self._on_way.values()), None)
+        return not oldest or (
+            not self._outbox.suspects
+            and len(self._on_way) < self._options["window_messages"]
+            and self._bytes + message.size <= self._options["window_bytes"]
+            # What was refused before goes apart: if it closes the connection, nothing else is sent twice.
+            and (oldest.refused is None) == (message.refused is None)
+        )
 
     def _publish(self, message: Waiting) -> None:
-        """As pika's `basic_publish`, which takes three writes for each small message."""
-        channel, size = self._channel.channel_number, len(message.body)
         properties = BasicProperties(message_id=message.message_id, **message.properties)
-        header = Header(channel, size, properties).marshal()
-        self._write(_publish_frame(channel, message.exchange, message.routing_key), header)
-        most = self._connection.params.frame_max - FRAME_OVERHEAD
-        for start in range(0, size, most):
-            part = memoryview(message.body)[start : start + most]
-            self._write(pack(">BHI", FRAME_BODY, channel, len(part)), part, FRAME_END)
+        exchange, routing_key = message[2:4]
+        self._channel.basic_publish(exchange, routing_key, message.body, properties, mandatory=True)
         self._last_tag += 1
         self._on_way[self._last_tag] = message
-        self._bytes += size
-
-    def _write(self, *pieces: bytes | memoryview, at_least: int = WRITTEN_AT_ONCE) -> None:
-        self._pieces += pieces
-        self._size += sum(map(len, pieces))
-        if self._size >= at_least:
-            self._services.transport.write(b"".join(self._pieces))
-            self._pieces, self._size = [], 0
+        self._bytes += message.size
 
     def _on_return(self, channel: Any, method: Any, properties: Any, body: bytes) -> None:
         """No queue takes a message; that comes before its confirmation, and without its tag."""
@@ -351,73 +260,60 @@ class _Connection:
         returned = properties.message_id, method.exchange, method.routing_key, body
         for tag, message in self._on_way.items():
             if (*message[1:4], message.body) == returned and tag not in self._returned:
-                where = f"the exchange {method.exchange!r} for the routing key {method.routing_key!r}"
-                self._returned[tag] = f"{method.reply_text}: bind a queue to {where}"
+                self._returned[tag] = f"{method.reply_text}: no queue is bound for {method.routing_key!r}"
                 break
 
     def _on_confirmation(self, frame: Any) -> None:
         last, multiple = frame.method.delivery_tag, frame.method.multiple
-        for tag in list(takewhile(lambda tag: tag <= last, self._on_way)) if multiple else (last,):
+        nacked = "nacked: a queue is full, or could not store it" if frame.method.NAME == "Basic.Nack" else ""
+        for tag in [tag for tag in self._on_way if tag <= last] if multiple else [last]:
             message = self._on_way.pop(tag)
             self._bytes -= message.size
-            reason = self._returned.pop(tag, "")
-            if not reason and isinstance(frame.method, Basic.Nack):
-                reason = "nacked: a queue is full, or could not store it"
-            self._outbox.done(message, reason)
+            self._outbox.done(message, self._returned.pop(tag, nacked))
         self._moved = time.monotonic()
         self._loop.stop()
 
     def _on_alarm(self, connection: Any, frame: Any) -> None:
         self._alarm = getattr(frame.method, "reason", "")
-        LOGGER.warning("%s: alarm: %s", self._broker.where, self._alarm or "over")
+        LOGGER.warning("%s: alarm: %s", self._where, self._alarm or "over")
 
-    def _on_closed(self, closed: Any, exc: Exception) -> None:
+    def _on_end(self, ended: Any, exc: Exception) -> None:
         """The channel or the connection has ended, or there is none."""
-        if closed is self._connection or not self._outbox.is_empty:
-            self._end = self._end or exc
-            self._loop.stop()
+        self._end = self._end or exc
+        self._loop.stop()
 
-    def _explain(self, end: BaseException) -> None:
+    def _blame(self, code: int, reason: str) -> None:
         """Blame a message for the end, or raise `PublishError`."""
-        code, reason = _described(end)
         if self._on_way and (400 <= code < 500 or 501 <= code <= 505):
             self._outbox.blame(list(self._on_way.values()), code, reason)
-            if self._outbox.closed == MOST_CLOSED:
-                text = f"closed {MOST_CLOSED} connections on messages, the last time with {reason}"
-                raise PublishError(f"{self._broker.where} {text}")
-        elif self._declaring and code and not self._is_ready:
-            text = f"the exchange {self._declaring!r} cannot be used: {reason}"
-            raise PublishError(f"{self._broker.where}: {text}")
+        elif code and self._channel and not self._is_ready:
+            raise PublishError(f"{self._where}: an exchange cannot be used: {reason}")
         else:
-            raise self._problem(reason if self._channel else f"no connection: {reason}")
+            raise self._problem(reason if self._is_ready else f"no connection: {reason}")
 
     def _problem(self, text: str) -> PublishError:
-        return PublishError(f"{self._broker.where}: {text}", unreachable=True)
+        return PublishError(f"{self._where}: {text}", unreachable=True)
 
-    def _hang_up(self) -> None:
-        """End what is left of the connection; no farewell, which would have to wait for half a message."""
-        with suppress(Exception):
-            if not self._connection.is_closed:
-                (self._services.transport.abort if self._services.transport else self._connection.close)()
-                self._loop.call_later(1, self._loop.stop)
-                self._loop.start()
+    def close(self) -> None:
+        """Note what was confirmed, and close the connection: in order, unless something is on its way."""
+        self._outbox.write(0)
+        connection, begun = self._connection, time.monotonic()
+        seconds = CLOSE_SECONDS if self._is_ready and not self._on_way else 0
+        with suppress(Exception):  # it may have ended already
+            if seconds:
+                connection.close()
+            while not connection.is_closed and time.monotonic() - begun < seconds:
+                self._wait()
+            connection._adapter_disconnect_stream()  # without a farewell
+            self._wait()
         self._loop.close()
 
 
-@lru_cache
-def _publish_frame(channel: int, exchange: str, routing_key: str) -> bytes:
-    frame: bytes = Method(channel, Basic.Publish(0, exchange, routing_key, mandatory=True)).marshal()
-    return frame
-
-
-def _described(exc: BaseException) -> tuple[int, str]:
+def _described(exc: Any) -> tuple[int, str]:
     """The broker's reply code, 0 if it did not reply, and what happened; pika wraps that several times."""
-    causes: list[Any] = [exc]
-    while causes:
-        exc = causes[-1]
-        inside = [getattr(exc, "exception", None), *getattr(exc, "exceptions", ()), *exc.args]
-        causes = [cause for cause in inside if isinstance(cause, BaseException)]
-    code = getattr(exc, "reply_code", 0)
-    if code:
-        return code, f"{code} {getattr(exc, 'reply_text', '')}"
+    for cause in (getattr(exc, "exception", None), *getattr(exc, "exceptions", ())[::-1], *exc.args):
+        if isinstance(cause, BaseException):
+            return _described(cause)
+    if code := getattr(exc, "reply_code", 0):
+        return code, f"{code} {exc.reply_text}"
     return 0, getattr(exc, "strerror", "") or f"{type(exc).__name__}: {', '.join(map(str, exc.args))}"

@@ -291,7 +291,7 @@ def write_metrics(directory: Path, journal: Journal) -> None:
         "last_success_timestamp_seconds": ("When the last good run ended", health.good or 0),
         "last_new_data_timestamp_seconds": ("When the last run with new data ended", new_data),
         "failed_runs": ("How many runs have failed since the last good one", health.failed),
-        "first_run_timestamp_seconds": ("When the first run began", last.get("first_run")),
+        "first_run_timestamp_seconds": ("When the first run began", last.get("first_run", last["start"])),
         "broken_journals": ("How many broken journals were moved aside", health.broken),
         "outbox_waiting_messages": ("How many messages wait in the outbox", backlog.messages),
         "outbox_refused_messages": ("How many of them the broker has refused", backlog.refused),

@@ -67,6 +67,7 @@ MESSAGE = "message_id, exchange, routing_key, properties, body, queued"
 INSERT_MESSAGE = f"INSERT INTO n6_outbox (name, size, {MESSAGE}) VALUES (?, ?, ?, ?, ?, ?, ?, ?)"  # noqa: S608
 FENCE = "UPDATE n6_collector SET newest = ? WHERE name = ? AND newest = ?"
 WAITING = "FROM n6_outbox WHERE name = ? AND refused IS {null} AND id > ? "
+OVERTAKEN = "another run has taken over; nothing was saved or published by this one; the next run goes on"
 NOTHING = "nothing was saved or published"
 
 
@@ -170,6 +171,7 @@ class Journal(SQLite):
         newest: number of the last commit.
         filed: number of the state that the state file has.
         url: a digest of the source's URL.
+        buffered: how many messages the next `commit` will write.
     """
 
     def __init__(self, path: Path, options: Mapping[str, Any]) -> None:
@@ -177,9 +179,8 @@ class Journal(SQLite):
         self.newest = self.filed = 0
         self.url = ""
         self._max_mib, self._keep_runs = options["outbox_max_mib"], max(1, options["keep_runs"])
-        self._directory = path.parent if self.is_file else None  # of the buffer; None: $TMPDIR
-        self._buffer = _Buffer(self._directory)
-        self._waiting_bytes = 0
+        self._file: IO[bytes] = BytesIO()  # the buffer
+        self.buffered = self._buffered_bytes = self._waiting_bytes = 0
 
     def exists(self) -> bool:
         """Load the head; whether there is one. Makes nothing."""
@@ -228,9 +229,9 @@ class Journal(SQLite):
     def unlock(self) -> None:
         """Close the connection and give the lock back; the buffer is discarded."""
         self._close()
-        if self._lock is not None:
+        with suppress(OSError):  # there may be none
             os.close(self._lock)
-        self._lock, self.is_locked, self._ended, self.id = None, False, None, ""
+        self._lock, self.is_locked, self._ended, self.id = -1, False, None, ""
         self.discard()
 
     def set_url(self, digest: str) -> None:
@@ -240,11 +241,6 @@ class Journal(SQLite):
         self.url = digest
 
     # Buffer and commit
-
-    @property
-    def buffered(self) -> int:
-        """How many messages the next `commit` will write."""
-        return self._buffer.count
 
     def put(self, message: Message) -> None:
         """Keep a message for the next `commit`.
@@ -264,14 +260,13 @@ class Journal(SQLite):
             raise CollectorError(self._too_large("message", size))
         if self.is_file and not self.buffered:
             self._waiting_bytes = self.backlog().bytes
-        if self._waiting_bytes + self._buffer.bytes + size > self._max_mib << 20:
+        if self._waiting_bytes + self._buffered_bytes + size > self._max_mib << 20:
             raise PublishError(
                 f"{self.where}: the outbox would exceed {self._max_mib} MiB (outbox_max_mib); nothing since "
                 "the last save is published; deliver what waits, raise the limit, or save in between"
             )
-        row = (self._key, size, message_id, *message[:2], text, message.body, time.time())
         try:
-            self._buffer.add(row)
+            self._buffer((self._key, size, message_id, *message[:2], text, message.body, time.time()))
         except OSError as exc:
             self._ended = StateError(
                 f"{self.where}: a message could not be buffered ({exc}); nothing since the last save is "
@@ -286,8 +281,34 @@ class Journal(SQLite):
     def discard(self) -> None:
         """Forget what the next `commit` would write."""
         with suppress(OSError):  # what could not be written is forgotten, too
-            self._buffer.file.close()
-        self._buffer = _Buffer(self._directory)
+            self._file.close()
+        self._file, self.buffered, self._buffered_bytes = BytesIO(), 0, 0
+
+    def _buffer(self, row: tuple[Any, ...]) -> None:
+        """Keep a row in memory, or beyond 16 MiB in a file without a name."""
+        packed, end = marshal.dumps(row), self._file.seek(0, os.SEEK_END)  # reading may have ended anywhere
+        if isinstance(self._file, BytesIO) and end + len(packed) > BUFFER_IN_MEMORY:
+            from tempfile import TemporaryFile  # late, since it is slow to import
+
+            memory, directory = self._file, self.path.parent if self.is_file else None
+            self._file = TemporaryFile(dir=directory)  # noqa: SIM115 - `discard` closes it
+            self._file.write(memory.getbuffer())
+        self._file.write(packed)
+        self.buffered += 1
+        self._buffered_bytes += row[1]
+
+    def _batches(self) -> Iterator[list[tuple[Any, ...]]]:
+        """What is in the buffer, a few rows at a time."""
+        self._file.seek(0)
+        rows: list[tuple[Any, ...]] = []
+        size = 0
+        for _ in range(self.buffered):
+            rows.append(marshal.load(self._file))  # noqa: S302 - ours, and nobody else can open it
+            size += rows[-1][1]
+            if len(rows) == ROWS_AT_ONCE or size > BYTES_AT_ONCE:
+                yield rows
+                rows, size = [], 0
+        yield rows
 
     def commit(self, pickle: bytes | None = None, *, run: str = "", at_least: int = 0) -> int:
         """Make the buffer and a state durable, together.
@@ -319,12 +340,9 @@ class Journal(SQLite):
                 self.exists()
             number = max(self.newest + 1, at_least)
             if self._execute(FENCE, number, self._key, self.newest).rowcount != 1:
-                self._ended = StateError(
-                    f"{self.where}: another run has taken over; nothing was saved or published by this one; "
-                    "the next run goes on from what the other one has saved"
-                )
+                self._ended = StateError(f"{self.where}: {OVERTAKEN}")
                 raise self._ended
-            for rows in self._buffer.batches():
+            for rows in self._batches():
                 self._execute_many(INSERT_MESSAGE, rows)
             if pickle is not None:
                 self._put_state(number, run or os.urandom(16).hex(), pickle)
@@ -402,8 +420,6 @@ class Journal(SQLite):
 
     def delivered(self, ids: Sequence[int]) -> None:
         """Delete those messages: the broker has confirmed them, or they are given up."""
-        if not ids:
-            return
         with self._transaction("what was delivered just now will be sent again, with the same ids"):
             self._delete(ids)
         if self.is_file and not self._select("SELECT 1 FROM n6_outbox LIMIT 1"):
@@ -444,35 +460,3 @@ class Journal(SQLite):
         select = "SELECT started, record FROM n6_run WHERE name = ? ORDER BY started DESC LIMIT ?"
         rows = self._select(select, self._key, self._keep_runs if last is None else last)
         return [{**json.loads(record), "start": started} for started, record in reversed(rows)]
-
-
-class _Buffer:
-    """Rows of messages until they are committed: in memory, and beyond 16 MiB in a file without a name."""
-
-    def __init__(self, directory: Path | None) -> None:
-        self._directory = directory
-        self.file: IO[bytes] = BytesIO()
-        self.count = self.bytes = 0
-
-    def add(self, row: tuple[Any, ...]) -> None:
-        packed, end = marshal.dumps(row), self.file.seek(0, os.SEEK_END)  # `batches` may have ended anywhere
-        if isinstance(self.file, BytesIO) and end + len(packed) > BUFFER_IN_MEMORY:
-            from tempfile import TemporaryFile  # late, since it is slow to import
-
-            memory, self.file = self.file, TemporaryFile(dir=self._directory)  # noqa: SIM115
-            self.file.write(memory.getbuffer())
-        self.file.write(packed)
-        self.count += 1
-        self.bytes += row[1]
-
-    def batches(self) -> Iterator[list[tuple[Any, ...]]]:
-        self.file.seek(0)
-        rows: list[tuple[Any, ...]] = []
-        size = 0
-        for _ in range(self.count):
-            rows.append(marshal.load(self.file))  # noqa: S302 - ours, and nobody else can open it
-            size += rows[-1][1]
-            if len(rows) == ROWS_AT_ONCE or size > BYTES_AT_ONCE:
-                yield rows
-                rows, size = [], 0
-        yield rows

@@ -161,7 +161,7 @@ class QueuedBase:
         try:
             self.open_journal().discard()  # what an earlier call of this object did not commit
             self.journal_opened()
-            self._deliver(logging.WARNING)
+            self._deliver(logging.INFO)
             try:
                 yield
             except (KeyboardInterrupt, Terminated):
@@ -335,6 +335,8 @@ class QueuedBase:
             self._deliver()
         except N6StatefulError as exc:
             LOGGER.warning("%s", exc)
+        if self._undelivered:
+            LOGGER.warning("%s", self._undelivered)
 
     def _check_thread(self) -> None:
         if self._thread != get_ident():

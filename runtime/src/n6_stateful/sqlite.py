@@ -64,7 +64,7 @@ class SQLite:
         self._key = ""  # what its rows are called: not `name`, since a file may be renamed
         self._timeout = timeout
         self._connection: Any = None
-        self._lock: int | None = None
+        self._lock_path, self._lock = path.with_suffix(".lock"), -1  # a descriptor
         self._writes = self._has_no_tables = False
         self._ended: StateError | None = None  # why nothing more can be committed
 
@@ -109,13 +109,12 @@ class SQLite:
 
     def _take_lock(self) -> bool:
         """Take the lock, if nobody has it; the kernel gives it back when this process ends."""
-        lock = os.open(self.path.with_suffix(".lock"), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        lock = os.open(self._lock_path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         for _ in range(3):
             with suppress(BlockingIOError):
                 fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
                 self._lock = lock
-                os.ftruncate(lock, 0)
-                os.write(lock, f"{os.uname().nodename} {os.getpid()} {utc()}".encode())
+                os.write(lock, f"{os.uname().nodename} {os.getpid()} {utc()}".ljust(200).encode())
                 return True
             time.sleep(0.01)  # whoever asks for the holder has it for an instant
         os.close(lock)
@@ -123,15 +122,11 @@ class SQLite:
 
     def holder(self) -> Holder | None:
         """Who has the lock."""
-        with (
-            self._errors("nothing was done"),
-            suppress(FileNotFoundError),
-            self.path.with_suffix(".lock").open() as lock,
-        ):
+        with self._errors("nothing was done"), suppress(FileNotFoundError), self._lock_path.open() as lock:
             try:
                 fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)
             except BlockingIOError:
-                # It is empty while it is being written.
+                # It is empty for the first instant.
                 host, pid, since = lock.read().split() or ("an unknown process", 0, "")
                 return Holder(host, int(pid), since)
         return None
@@ -177,11 +172,10 @@ class SQLite:
         except self.errors as exc:
             meaning = self._meaning(exc)
             happened = " ".join(str(exc.args[-1] if exc.args else exc).split())
-            text = f"{self.where}: {happened}; {(meaning == 'lost' and if_lost) or outcome}"
-            if meaning == "corrupt":
-                error: StateError = CorruptError(f"{text}; {self._moved_aside()}")
-            else:
-                error = StateError(f"{text}; {self.advice}")
+            stands = if_lost if if_lost and meaning == "lost" else outcome
+            advice = self._moved_aside() if meaning == "corrupt" else self.advice
+            kind = CorruptError if meaning == "corrupt" else StateError
+            error = kind(f"{self.where}: {happened}; {stands}; {advice}")
             if self.is_locked and meaning in ("corrupt", "lost"):
                 self._ended = self._ended or error
             elif meaning == "lost":
@@ -197,10 +191,8 @@ class SQLite:
         self._close()
         self.id = ""
         aside = f"{self.path}.broken-{utc().replace(':', '')}-{os.urandom(4).hex()}"
-        for end in (
-            "",
-            "-journal",
-        ):  # in this order: without its database, SQLite would delete the second one
+        # In this order: without its database, SQLite would delete the second one.
+        for end in ("", "-journal"):
             with self._errors("it could not be moved aside"), suppress(FileNotFoundError):
                 Path(f"{self.path}{end}").rename(f"{aside}{end}")
         return f"it was moved to {aside}"
@@ -244,12 +236,3 @@ def make_private_directory(directory: Path) -> None:
         if owner and os.geteuid() == 0:
             raise StateError(f"{above}: belongs to another user; nothing was done; run as uid {owner}")
         directory.mkdir(0o700, parents=True, exist_ok=True)
-
-
-def sync_directory(directory: Path) -> None:
-    """Make durable which files there are in a directory."""
-    descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

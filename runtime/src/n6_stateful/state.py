@@ -168,8 +168,8 @@ class CollectorWithStateMixin:
         """How far the source was collected, for the record of a run, without secrets: by default the newest
         time or the cursor in `state`, if it is a dict with the keys of the guide and the base classes."""
         known = self.state if isinstance(self.state, dict) else {}
-        values = [known[key] for key in ("last_utc", "newest_row_time", "cursor") if known.get(key)]
-        return str(values[0]) if values else ""
+        values = [known.get(key) for key in ("last_utc", "newest_row_time", "cursor")]
+        return next((str(value) for value in values if value and not isinstance(value, dict)), "")
 
     def get_cache_file_name(self) -> str:
         """The state file's name, `<source>.<ClassName>.pickle`; the journal's ends in `.sqlite`."""
@@ -247,7 +247,7 @@ class CollectorWithStateMixin:
         waits = journal.backlog().messages
         newest = next(iter(journal.generations()), None)
         if waits and newest and newest.number == journal.filed:  # else the file is written after the delivery
-            LOGGER.warning("%d messages were collected while `url = outbox:`; they are sent now", waits)
+            LOGGER.warning("what was collected while `url = outbox:` is sent now: %d messages", waits)
         return int(super().send(journal))  # type: ignore[misc]
 
     def after_delivery(self) -> None:
@@ -360,8 +360,9 @@ class CollectorWithStateMixin:
             data = self._dump(state)
         number = self.journal.commit(data, run=os.urandom(8).hex(), at_least=file.number)
         self._write_file(data, number)
+        why = ", which is not what the journal wrote there last" if had_states else ""
         level = logging.WARNING if had_states else logging.INFO
-        LOGGER.log(level, "imported the state file %s, which is not the journal's own", self.state_path)
+        LOGGER.log(level, "imported the state file %s%s", self.state_path, why)
 
     def _commit_state(self, data: bytes) -> None:
         journal = self.journal

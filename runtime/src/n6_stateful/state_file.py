@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import NamedTuple
 
 from n6_stateful.errors import StateError
-from n6_stateful.sqlite import sync_directory
 
 _MARK = b"\n#n6-journal "
 _LINE = re.compile(rb"id=(?P<id>\w+) number=(?P<number>\d+) sha256=(?P<sha256>\w+)\n")
@@ -74,7 +73,7 @@ class StateFile(NamedTuple):
                 file.flush()
                 os.fsync(file.fileno())
             os.rename(temporary, path)  # noqa: PTH104 - like the calls around it
-            sync_directory(path.parent)
+            _sync_directory(path.parent)
         except OSError as exc:
             raise StateError(
                 f"the state file {path} was not written: {exc.strerror}; the state is safe in the journal; "
@@ -89,3 +88,12 @@ class StateFile(NamedTuple):
 
 def _digest(id: bytes, number: bytes, data: bytes) -> bytes:
     return hashlib.sha256(b"%s %s %s" % (id, number, data)).hexdigest().encode()
+
+
+def _sync_directory(directory: Path) -> None:
+    """Make durable which files there are in a directory."""
+    descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

@@ -107,7 +107,7 @@ def parse(prog: str, collector_class: type[AbstractBaseCollector], argv: Sequenc
     _tree(prog, collector_class).parse_args(argv, args)
     if args.version:
         print(f"{prog}: {_own_version(collector_class)}n6-stateful-runtime {__version__}")
-        raise SystemExit
+        raise SystemExit(0)
     args.config = [path for depth in range(3) for path in getattr(args, f"config_{depth}", [])]
     for name in OF_RUN:
         if getattr(args, name[2:].replace("-", "_")) and name not in args.takes:

@@ -142,7 +142,12 @@ def demo(directory: Path) -> Collector:
         runs.append(show_run("The feed has grown by 60", collector, server))
 
     say("5. What it remembers for the next run", f"{collector.command.name} --config etc state show")
-    print(indented(collector.call("state", "show")))
+    state, _, _ = collector.call("state", "show").partition("'window_rows'")
+    print(
+        indented(state),
+        "   ... and the digests of a day's rows, among which late ones are looked up",
+        sep="\n",
+    )
 
     say("6. The messages", f"{collector.command.name} --config etc outbox list")
     print(indented(collector.call("outbox", "list")))

@@ -90,14 +90,14 @@ class Example:
                 result = 0 if is_last and not after else commit(*args, **kwargs)
                 return os._exit(CRASHED) if is_last else result
 
-            Journal.commit = commit_or_die  # type: ignore[method-assign,assignment]
+            Journal.commit = commit_or_die  # type: ignore[method-assign]
             main(self.collector, ["--config", str(self.config)])
             os._exit(0)
         assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == CRASHED
 
     def messages(self) -> list[Waiting]:
         """The messages that were collected so far, in order."""
-        messages = []
+        messages: list[Waiting] = []
         for journal in journals_in(self._cache):
             journal.open()
             messages += journal.waiting()

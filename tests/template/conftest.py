@@ -148,16 +148,6 @@ class Project:
         start = f"from {self.name}.collector import {class_name(self.name)} as C; C.run_script()"
         return do(sys.executable, "-c", start, "--config", "etc", *argv, cwd=self.path, env=self.paths)
 
-    def install(self, venv: Path, *, python: str | Path = sys.executable) -> Path:
-        """Install it into a virtual environment as its README does; the path of its command."""
-        vendored = self.path / "vendor/n6-stateful-runtime"
-        if not venv.exists():
-            uv("venv", "-q", "--python", python, venv, cwd=self.path)
-        what = [vendored, self.path] if vendored.exists() else [self.path]
-        uv("pip", "install", "-q", "--python", venv / "bin/python", *what, cwd=self.path, env=self.env)
-        (command,) = (venv / "bin").glob("n6collector_*")
-        return command
-
     def fill_in(self, **methods: str) -> None:
         """Write the methods that are to be written."""
         text = self.collector.read_text()

@@ -6,13 +6,11 @@ import os
 import shutil
 import ssl
 import sys
-import threading
-from collections.abc import Iterator
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
 
+from examples.feed_server import FeedServer, serving
 from tests.template.conftest import ROOT, Bake, do, run
 
 STORE = Path("/etc/ssl/certs")
@@ -25,14 +23,14 @@ pytestmark = [
 ]
 
 
-class EmptyIndex(BaseHTTPRequestHandler):
-    """An index without packages."""
+class TlsIndex(FeedServer):
+    """An index without packages, over TLS."""
 
-    def do_GET(self) -> None:
-        self.send_error(404)
-
-    def log_message(self, format: str, *args: object) -> None:
-        """Keep the tests' output quiet."""
+    def __init__(self, file: Path) -> None:
+        super().__init__(file)
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        context.load_cert_chain(file.with_name("server.crt"), file.with_name("server.key"))
+        self.socket = context.wrap_socket(self.socket, server_side=True, do_handshake_on_connect=False)
 
 
 @pytest.fixture
@@ -52,22 +50,8 @@ def store(tmp_path: Path) -> Path:
     return store
 
 
-@pytest.fixture
-def index(store: Path, tmp_path: Path) -> Iterator[str]:
-    """The URL of the index, over TLS."""
-    with ThreadingHTTPServer(("127.0.0.1", 0), EmptyIndex) as server:
-        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-        context.load_cert_chain(tmp_path / "server.crt", tmp_path / "server.key")
-        server.socket = context.wrap_socket(server.socket, server_side=True, do_handshake_on_connect=False)
-        thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
-        thread.start()
-        yield f"https://localhost:{server.server_port}/simple/"
-        server.shutdown()
-        thread.join()
-
-
 @pytest.mark.parametrize("which", ["generated", "repository"])
-def test_tox(which: str, index: str, store: Path, baked: Bake, tmp_path: Path) -> None:
+def test_tox(which: str, store: Path, baked: Bake, tmp_path: Path) -> None:
     """The tox of a generated project, and of this repository, trusts what the system trusts."""
     path = baked().path if which == "generated" else ROOT
     namespace = ["unshare", "--mount"] if os.geteuid() == 0 else ["unshare", "--mount", "--map-root-user"]
@@ -76,10 +60,12 @@ def test_tox(which: str, index: str, store: Path, baked: Bake, tmp_path: Path) -
     # The tox that runs this test sets these, too; the project has to set them by itself.
     unset = "-u SSL_CERT_FILE -u SSL_CERT_DIR -u UV_SYSTEM_CERTS -u UV_NATIVE_TLS"
     script = f'mount --bind "$0" "$1" && shift && exec env {unset} "$@"'
-    env = {"UV_DEFAULT_INDEX": index, "UV_NO_CACHE": "1", "UV_FIND_LINKS": ""}
     tox = (sys.executable, "-m", "tox", "run", "-e", "lint", "--notest", "--workdir", tmp_path / ".tox")
-    for options, is_trusted in ((["-x", "testenv.set_env="], False), ([], True)):
-        done = run(*namespace, "sh", "-c", script, store, STORE, *tox, *options, cwd=path, env=env)
-        assert done.returncode
-        assert ("UnknownIssuer" in done.stdout + done.stderr) != is_trusted
-        assert ("ruff was not found" in done.stdout + done.stderr) == is_trusted
+    with serving(tmp_path / "nothing", TlsIndex) as index:
+        env = {"UV_DEFAULT_INDEX": f"https://localhost:{index.server_port}/simple/", "UV_NO_CACHE": "1"}
+        for options, is_trusted in ((["-x", "testenv.set_env="], False), ([], True)):
+            argv: list[str | Path] = ["sh", "-c", script, store, STORE, *tox, *options]
+            done = run(*namespace, *argv, cwd=path, env=env | {"UV_FIND_LINKS": ""})
+            assert done.returncode
+            assert ("UnknownIssuer" in done.stdout + done.stderr) != is_trusted
+            assert ("ruff was not found" in done.stdout + done.stderr) == is_trusted

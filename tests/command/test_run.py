@@ -136,7 +136,7 @@ def test_record(host: Host) -> None:
         "exit_code": 0, "outcome": "ok", "messages": 2, "bytes": 6, "delivered": 2, "waiting": 0,
         "refused": 0, "state_before": 0, "state_after": 1, "newest": "", "warnings": 0, "error": "",
         "log": ["there is no state yet: beginning with the default state"],
-        "locked": True, "expect_every": "", "version": __version__,
+        "locked": True, "expect_every": "", "to_outbox": False, "version": __version__,
     }  # fmt: skip
 
 
@@ -205,12 +205,14 @@ class TestCheck:
         assert lines["state"].startswith(f"ok, none yet; the first run makes {host.directory}/cache/")
         assert lines["source"] == "not asked; `run --dry-run` does"
 
-    @pytest.mark.parametrize("option", ["textfile_dir = /no/such", "expect_every = often"])
+    @pytest.mark.parametrize(
+        "option", ["[monitoring]\ntextfile_dir = /no/such", "[sample]\nexpect_every = often"]
+    )
     def test_metrics(self, option: str, host: Host) -> None:
         """It tries the metrics and goes on; the code is that of the first failure."""
-        host.configure(f"[monitoring]\n{option}")
+        host.configure(option)
         code, lines = self.check(host)
-        assert (code, option in lines["metrics"], "source" in lines) == (78, True, True)
+        assert (code, option.partition("\n")[2] in lines["metrics"], "source" in lines) == (78, True, True)
 
     def test_state(self, host: Host, make_database: Callable[[str], str]) -> None:
         """It reports a damaged state file, and what the run would end with where a database has no state, but

@@ -155,8 +155,8 @@ def test_status(host: Host) -> None:
 
 
 def test_status_limits(host: Host) -> None:
-    """Options override `[monitoring] expect_every`; what is wrong is UNKNOWN, in one line."""
-    host.configure("[monitoring]\nexpect_every = 1m")
+    """Options override `expect_every`; what is wrong is UNKNOWN, in one line."""
+    host.configure("[sample]\nexpect_every = 1m")
     host()
     options = ("", "--warning 0", "--warning=0 --critical=0")
     assert [host("status", *argv.split()).code for argv in options] == [OK, WARNING, CRITICAL]
@@ -165,6 +165,13 @@ def test_status_limits(host: Host) -> None:
     host.config.write_text("[sample]\nsource = a|b\n")
     done = host("status")
     assert (done.code, done.out.count("\n"), "|" in done.out, done.err) == (UNKNOWN, 1, False, "")
+
+
+def test_status_of_outbox(host: Host) -> None:
+    """Messages that are to stay in the outbox are no fault, however long they wait."""
+    host("run", "--output", "outbox:")
+    done = host("status")
+    assert (done.code, "outbox_waiting=2" in done.out, "in the outbox" in done.out) == (OK, True, False)
 
 
 def test_metrics(host: Host, tmp_path: Path) -> None:

@@ -90,13 +90,14 @@ class BaseCollector(QueuedBase, AbstractBaseCollector):
     type: str | None = None
     content_type: str | None = None
     config_spec: str = ""
-    extra_config_options = ""
+    extra_config_options = """
+        expect_every = :: str      ; how often a run is to be expected, like 15m, 2h or 1d, for `status`
+    """
     extra_config_specs: Sequence[str] = (
         JOURNAL_SPEC,
         """
         [monitoring]
         textfile_dir = :: str      ; a directory for metrics, where Prometheus' node_exporter looks for them
-        expect_every = :: str      ; how often a run is to be expected, like 15m, 2h or 1d, for `status`
         """,
     )
     custom_converters: Mapping[str, Callable[[str], Any]] = {}

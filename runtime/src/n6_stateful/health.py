@@ -16,7 +16,7 @@ A record is a dict without secrets, and without anything that was published:
     warnings, log            how many rows or items were left out; the first warnings
     error, printed           first line of the error; when an outcome like it was printed last
     first_run, last_new_data seconds since the epoch, so that a silence longer than `keep_runs` is noticed
-    expect_every             `[monitoring] expect_every`
+    expect_every, to_outbox  the option of that name; whether messages are to stay in the outbox
     host, pid, version, locked
 """
 
@@ -144,7 +144,7 @@ class Limits(NamedTuple):
         try:
             length = seconds(every) if every else 0
         except ValueError as exc:
-            raise ConfigError(f"[monitoring] expect_every = {every}: {exc}") from exc
+            raise ConfigError(f"expect_every = {every}: {exc}") from exc
         return cls(2 * length, 6 * length, max(7 * DAY, 6 * length)) if length else cls()
 
 
@@ -218,7 +218,7 @@ def check_running(health: Health, limits: Limits) -> Check:
 def check_waiting(health: Health, limits: Limits) -> Check:
     """How many messages wait, for how long, and whether anything still runs that could deliver them."""
     count, oldest = health.backlog.messages, health.backlog.oldest
-    if oldest is None:
+    if oldest is None or health.last.get("to_outbox"):
         return Check(OK, "", f"outbox_waiting={count};;;0")
     text = f"{count:,} {'message waits' if count == 1 else 'messages wait'} in the outbox, since {{}}"
     check = _age("outbox_oldest", oldest, text, health.now, limits.warning, limits.critical)

@@ -51,6 +51,8 @@ def deliver(collector: Any, args: Namespace) -> int:
 
 def drop(collector: Any, args: Namespace) -> int:
     """Remove messages for good, such as one that no broker takes."""
+    if not (args.ids or args.all or args.refused):
+        raise N6StatefulError("nothing was dropped: give the ids of messages, or --refused, or --all")
     journal: Journal = collector.open_journal()
     journal.lock()
     dropped = {

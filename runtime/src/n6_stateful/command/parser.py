@@ -55,7 +55,7 @@ ARGUMENTS: dict[str, tuple[str, dict[str, Any]]] = {
     "--since": ("not those before: 90m, 7d, ...", DURATION),
     "--plot": ("draw them into FILE (.svg, .png, .pdf)", {"type": Path, "metavar": "FILE"}),
     "--warning": ("age of the last good run (default: 2 x expect_every, else 2h)", DURATION),
-    "--critical": ("the same (default: 6 x [monitoring] expect_every, else 6h)", DURATION),
+    "--critical": ("the same (default: 6 x expect_every, else 6h)", DURATION),
     "--no-data": ("age of the last new data, for WARNING (default: 7d)", DURATION),
     "number": ("of a generation (default: the one before)", {"nargs": "?", "type": _count}),
     "to": ("a time (as in the state, or ISO 8601), or a cursor", {"type": _text}),

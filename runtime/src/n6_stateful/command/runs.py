@@ -117,7 +117,8 @@ class Recorder(logging.Handler):
         self._options = getattr(collector, "config_full", {}).get("monitoring", {})
         self._record: dict[str, Any] = {"start": round(started, 3), "end": None, "exit_code": None, "log": []}
         self._record |= {"host": socket.gethostname(), "pid": os.getpid(), "version": __version__}
-        self._record |= {"outcome": "in progress", "expect_every": self._options.get("expect_every", "")}
+        self._record |= {"outcome": "in progress", "expect_every": _expect_every(collector)}
+        self._record["to_outbox"] = hasattr(collector, "send") and collector.outbox_is_destination()
 
     def emit(self, record: logging.LogRecord) -> None:
         """Keep the text of a warning."""
@@ -177,6 +178,10 @@ class Recorder(logging.Handler):
                 LOGGER.warning("%s: %s: %s", what, type(exc).__name__, health.one_line(str(exc)))
 
 
+def _expect_every(collector: Any) -> str:
+    return str(getattr(collector, "config", {}).get("expect_every", ""))
+
+
 def _outcome(run: Mapping[str, Any]) -> str:
     """What a run has ended with; figures in texts may change."""
     return re.sub(r"\d+", "0", f"{run.get('exit_code')} {run.get('error')} {run.get('log')}")
@@ -217,9 +222,8 @@ def _state(collector: Any) -> str:
 
 
 def _metrics(collector: Any) -> str:
-    options = collector.config_full["monitoring"]
-    health.Limits.expecting(options["expect_every"])
-    directory = options["textfile_dir"]
+    directory = collector.config_full["monitoring"]["textfile_dir"]
+    health.Limits.expecting(_expect_every(collector))
     if directory and not os.access(Path(directory).expanduser(), os.W_OK | os.X_OK):
         problem = "not a directory where this user may write"
         raise ConfigError(f"[monitoring] textfile_dir = {directory}: {problem}")
@@ -296,8 +300,7 @@ def _date(run: Mapping[str, Any]) -> Any:
 def status(collector: Any, args: Namespace) -> int:
     """Print one line with performance data, as the plugins of Nagios and Icinga do
     (https://www.monitoring-plugins.org/doc/guidelines.html), and return their exit code."""
-    options = getattr(collector, "config_full", {}).get("monitoring", {})
-    limits = health.Limits.expecting(options.get("expect_every", ""))
+    limits = health.Limits.expecting(_expect_every(collector))
     given = {name: getattr(args, name) for name in health.Limits._fields}
     limits = limits._replace(**{name: value for name, value in given.items() if value is not None})
     if limits.warning > limits.critical:

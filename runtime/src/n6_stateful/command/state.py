@@ -39,6 +39,7 @@ FORMS: dict[type, tuple[str, Callable[[Any], Any], Callable[[Any], Any]]] = {
     bytes: ("$bytes", lambda data: b64encode(data).decode(), lambda text: b64decode(text, validate=True)),
     datetime: ("$datetime", datetime.isoformat, datetime.fromisoformat),
 }
+LONGEST_BYTES = 64  # to be shown
 MARKS = {mark: read for mark, _, read in FORMS.values()}
 
 
@@ -59,10 +60,23 @@ def show(collector: Any, args: Namespace) -> int:
         print(f"number {number}  {saved}  {size:,} bytes  {journal.where}")
     print(*(f"broken, moved aside: {name}\n" for name in aside), sep="", end="")
     if where:
-        print("" if current else f"the next run imports {file}", pformat(state, width=100), sep="\n")
+        print("" if current else f"the next run imports {file}")
+        print(pformat(_shortened(state), width=100))
     else:
         print(f"no state in {journal.where}")
     return 0
+
+
+def _shortened(state: Any) -> Any:
+    """`state` with the beginning of long bytes only, of which digests are."""
+    match state:
+        case bytes() if len(state) > LONGEST_BYTES:
+            return state[:LONGEST_BYTES] + b"..."
+        case dict():
+            return {key: _shortened(value) for key, value in state.items()}
+        case list():
+            return [_shortened(value) for value in state]
+    return state
 
 
 def reset(collector: Any, args: Namespace) -> int:

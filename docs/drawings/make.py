@@ -236,7 +236,7 @@ GROUPS = {
     "journal": Group("the journal: all SQL", "journal sqlite databases", 24, 482, 912),
     "basics": Group(
         "configuration, errors, and what else everybody needs",
-        "config converters masking errors message download settings progress interruption extras",
+        "config masking errors message download settings progress interruption extras",
         24,
         586,
         912,

@@ -33,7 +33,7 @@ from itertools import takewhile
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from n6_stateful.converters import seconds
+from n6_stateful.config import seconds
 from n6_stateful.errors import ConfigError, StateError
 from n6_stateful.journal import Backlog, Journal, journals_in
 from n6_stateful.masking import masked_url_text

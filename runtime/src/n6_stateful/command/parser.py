@@ -9,7 +9,7 @@ from typing import Any, NoReturn
 
 from n6_stateful import __version__
 from n6_stateful.collector import AbstractBaseCollector
-from n6_stateful.converters import seconds
+from n6_stateful.config import seconds
 from n6_stateful.errors import EXIT_CODES
 
 

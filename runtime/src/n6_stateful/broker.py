@@ -44,25 +44,15 @@ password = :: str
 ...
 """
 
-NO_OUTPUT = """\
-no output is configured, and none is assumed. Write n6's section [rabbitmq], or
-
-      [output]
-      url = amqps://broker.example/vhost     (with a user and password before the host)
-
-or there url = outbox:, to keep messages in the collector's journal until `outbox deliver --to URL` sends
-them; or give --output URL"""
-
-FORM = "amqp://user:password@host:port/vhost, amqps://... or outbox:"
-UNREADABLE = (
-    "the output's URL cannot be read; in a user, a password or a virtual host write each of "
-    "/ ? # @ [ ] % percent-encoded, for instance %23 for # (in a configuration file %%23); "
-    "a port is a number up to 65535"
+NO_OUTPUT = (
+    "no output is configured: give --output URL, or write [output] url = amqps://user:password@host/vhost "
+    "(outbox: keeps messages in the collector's journal), or n6's section [rabbitmq]"
 )
-TLS_OPTIONS = ("ssl_ca_certs", "ssl_certfile", "ssl_keyfile")
+WRONG_URL = (
+    "the output's URL must be amqp://user:password@host:port/vhost, amqps://... or outbox:, without options; "
+    "in user, password and vhost percent-encode / ? # @ [ ] % (# is %23, in a configuration file %%23)"
+)
 POSITIVE_OPTIONS = ("connect_timeout", "progress_timeout", "window_messages", "window_bytes")
-LARGEST = 10**9
-LONGEST_VHOST = 255
 
 
 def output_specs(files: ConfigFiles, override: str | None) -> list[str]:
@@ -90,12 +80,21 @@ def configured_broker(sections: Mapping[str, ConfigSection], override: str | Non
         ConfigError: an option is out of range, the URL is wrong, or a TLS file cannot be loaded.
     """
     options = sections["output"]
-    _check(options)
+    wrong = [name for name in POSITIVE_OPTIONS if not 0 < options[name] <= 10**9]
+    if options["unroutable"] not in ("error", "warn"):
+        wrong.append("unroutable")
+    if wrong:
+        values = ", ".join(f"{name} = {options[name]}" for name in wrong)
+        raise ConfigError(f"[output] {values}: above 0, at most 10^9; unroutable: `error` or `warn`")
     url = override or options["url"]
     if url == "outbox:":
         return None
     broker = _broker_of_url(url, options) if url else _broker_of_section(sections["rabbitmq"])
-    broker.tls_context()
+    if not (0 < broker.port <= 65_535 and 0 <= broker.heartbeat <= 65_535):
+        raise ConfigError(f"port {broker.port} or heartbeat {broker.heartbeat} s is out of range, to 65535")
+    login = f"{broker.user}{broker.password}{broker.vhost}"
+    if not login.isprintable() or len(broker.vhost.encode()) > 255:
+        raise ConfigError("user, password or virtual host have control characters or are too long for AMQP")
     return broker
 
 
@@ -104,7 +103,7 @@ class Broker(NamedTuple):
 
     Attributes:
         user: None to log in with the client certificate.
-        tls: the options of `TLS_OPTIONS`; None without TLS.
+        tls: whom to trust, and the client's certificate; None without TLS.
         heartbeat: seconds, 0 for none.
     """
 
@@ -113,15 +112,15 @@ class Broker(NamedTuple):
     vhost: str
     user: str | None
     password: str
-    tls: dict[str, str] | None
+    tls: SSLContext | None
     heartbeat: int
 
     @property
     def where(self) -> str:
         """The broker's URL without user and password."""
-        scheme = "amqp" if self.tls is None else "amqps"
         host = f"[{self.host}]" if ":" in self.host else self.host
-        return f"{scheme}://{host}:{self.port}/{'' if self.vhost == '/' else quote(self.vhost, safe='')}"
+        vhost = "" if self.vhost == "/" else quote(self.vhost, safe="")
+        return f"amqp{'s' if self.tls else ''}://{host}:{self.port}/{vhost}"
 
     def __repr__(self) -> str:
         return f"<Broker {self.where}>"
@@ -132,14 +131,10 @@ class Broker(NamedTuple):
         Args:
             name: how the broker shows the connection to its operators.
             timeout: seconds until the connection must be open.
-
-        Raises:
-            ConfigError: a TLS file cannot be loaded.
         """
         import pika
         from pika.credentials import ExternalCredentials
 
-        context = self.tls_context()
         login = pika.PlainCredentials(self.user or "", self.password, erase_on_connect=True)
         return pika.ConnectionParameters(
             host=self.host,
@@ -148,31 +143,10 @@ class Broker(NamedTuple):
             credentials=ExternalCredentials() if self.user is None else login,
             heartbeat=self.heartbeat,
             client_properties={"connection_name": name, "product": "n6-stateful"},
-            ssl_options=None if context is None else pika.SSLOptions(context, self.host),
+            ssl_options=pika.SSLOptions(self.tls, self.host) if self.tls else None,
             socket_timeout=timeout / 2,  # leaves time for the host's next address
             stack_timeout=2 * timeout,  # our own timeout comes first, and names its option
         )
-
-    def tls_context(self) -> SSLContext | None:
-        """Whom to trust, and the client's certificate; None without TLS.
-
-        Raises:
-            ConfigError: a file cannot be loaded.
-        """
-        if self.tls is None:
-            return None
-        import ssl
-
-        ca_certs, certfile, keyfile = (self.tls[name] or None for name in TLS_OPTIONS)
-        try:
-            context = ssl.create_default_context(cafile=ca_certs)
-            if certfile:
-                # Without a password OpenSSL would ask for that of an encrypted key at the terminal.
-                context.load_cert_chain(certfile, keyfile, password="")
-        except (OSError, ssl.SSLError) as exc:
-            named = ", ".join(path for path in self.tls.values() if path)
-            raise ConfigError(f"a TLS file cannot be loaded ({named}): {exc}") from exc
-        return context
 
 
 def _broker_of_url(url: str, options: Mapping[str, Any]) -> Broker:
@@ -182,74 +156,44 @@ def _broker_of_url(url: str, options: Mapping[str, Any]) -> Broker:
     """
     try:
         parts = urlsplit(url)
-        port = parts.port
-        user = unquote(parts.username or "", errors="strict") or None
-        password = "guest" if parts.password is None else unquote(parts.password, errors="strict")
-        vhost = unquote(parts.path[1:], errors="strict") or "/"
+        given = parts.username or "", parts.password or "guest", parts.path[1:] or "/"
+        user, password, vhost = (unquote(text, errors="strict") for text in given)
+        port = {"amqps": 5671}.get(parts.scheme, 5672) if parts.port is None else parts.port
     except ValueError:
-        raise ConfigError(UNREADABLE) from None  # its text may hold a part of the password
-    if "@" in parts.path + parts.query + parts.fragment:
-        raise ConfigError(UNREADABLE)  # what seems to be the host is the user
-    problem = ""
-    if parts.scheme not in ("amqp", "amqps"):
-        problem = f"begins with {parts.scheme}:" if parts.scheme else "has no scheme"
-    elif not parts.hostname:
-        problem = "names no host"
-    elif parts.query or parts.fragment:
-        problem = "goes on after the virtual host; options belong in [output]"
-    if problem:
-        raise ConfigError(f"the output's URL {problem}; it must be {FORM}")
-    tls = _tls(options) if parts.scheme == "amqps" else None
-    if user is None and not (tls and tls["ssl_certfile"]):
-        user = "guest"
-    if port is None:
-        port = 5671 if tls else 5672
-    return _checked(Broker(parts.hostname or "", port, vhost, user, password, tls, options["heartbeat"]))
+        raise ConfigError(WRONG_URL) from None  # its text may hold a part of the password
+    # With an @ in the path, what seems to be the host is the user.
+    is_more = parts.query or parts.fragment or "@" in parts.path
+    if parts.scheme not in ("amqp", "amqps") or not parts.hostname or is_more:
+        raise ConfigError(WRONG_URL)
+    tls = _tls_context(options) if parts.scheme == "amqps" else None
+    login = user or (None if tls and options["ssl_certfile"] else "guest")
+    return Broker(parts.hostname, port, vhost, login, password, tls, options["heartbeat"])
 
 
 def _broker_of_section(section: Mapping[str, Any]) -> Broker:
     """The broker of n6's `[rabbitmq]` section, read as n6 reads it."""
-    tls = _tls(section) if section["ssl"] else None
     if section["password_auth"]:
-        user, password = section["username"], section["password"]
-        if not user or not password:
+        login = section["username"], section["password"]
+        if not all(login):
             raise ConfigError("[rabbitmq] password_auth is on: username and password are needed")
-        if tls:  # n6 shows its certificate only to log in with it
-            tls |= {"ssl_certfile": "", "ssl_keyfile": ""}
     else:  # RabbitMQ's own default works from localhost only
-        user, password = None if tls and tls["ssl_certfile"] else "guest", "guest"
+        login = None if section["ssl"] and section["ssl_certfile"] else "guest", "guest"
+    # n6 shows its certificate only to log in with it.
+    tls = _tls_context(section, with_certificate=not section["password_auth"]) if section["ssl"] else None
     host, port, vhost = section["host"], section["port"], section.get("vhost", "/")
-    return _checked(Broker(host, port, vhost, user, password, tls, section["heartbeat_interval"]))
+    return Broker(host, port, vhost, *login, tls, section["heartbeat_interval"])
 
 
-def _tls(options: Mapping[str, Any]) -> dict[str, str]:
+def _tls_context(options: Mapping[str, Any], with_certificate: bool = True) -> SSLContext:
+    import ssl
+
     # Unlike Path.expanduser this leaves a path as it is for a user without a home.
-    return {name: os.path.expanduser(options[name]) for name in TLS_OPTIONS}  # noqa: PTH111
-
-
-def _checked(broker: Broker) -> Broker:
-    if not 0 < broker.port < 1 << 16:
-        raise ConfigError(f"the broker's port is {broker.port}: it must be 1 to 65535")
-    if not 0 <= broker.heartbeat < 1 << 16:
-        raise ConfigError(f"the heartbeat is {broker.heartbeat} s: it must be 0 (none) to 65535")
-    login = f"{broker.user}{broker.password}{broker.vhost}"
-    is_utf8 = login == login.encode(errors="ignore").decode()
-    if not is_utf8 or "\0" in login or len(broker.vhost.encode(errors="ignore")) > LONGEST_VHOST:
-        raise ConfigError(
-            "the login or the virtual host cannot be sent: a NUL, not UTF-8, or too long for AMQP"
-        )
-    return broker
-
-
-def _check(options: ConfigSection) -> None:
-    problems = [
-        f"[output] {name} = {options[name]}: it must be more than 0, and at most {LARGEST:,}"
-        for name in POSITIVE_OPTIONS
-        if not 0 < options[name] <= LARGEST
-    ]
-    if not 0 <= options["heartbeat"] < 1 << 16:
-        problems.append(f"[output] heartbeat = {options['heartbeat']}: it must be 0 (none) to 65535 seconds")
-    if options["unroutable"] not in ("error", "warn"):
-        problems.append(f"[output] unroutable = {options['unroutable']}: must be 'error' or 'warn'")
-    if problems:
-        raise ConfigError("\n".join(problems))
+    paths = [os.path.expanduser(options[f"ssl_{name}"]) for name in ("ca_certs", "certfile", "keyfile")]  # noqa: PTH111
+    try:
+        context = ssl.create_default_context(cafile=paths[0] or None)
+        if paths[1] and with_certificate:
+            # Without a password OpenSSL would ask for that of an encrypted key at the terminal.
+            context.load_cert_chain(paths[1], paths[2] or None, password="")
+    except (OSError, ssl.SSLError) as exc:
+        raise ConfigError(f"a TLS file cannot be loaded ({', '.join(filter(None, paths))}): {exc}") from exc
+    return context

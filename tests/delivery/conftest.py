@@ -18,15 +18,14 @@ import pytest
 
 from n6_stateful.broker import OUTPUT_SPEC, Broker, configured_broker
 from n6_stateful.config import ConfigFiles, load
-from n6_stateful.delivery import deliver, try_broker
+from n6_stateful.delivery import deliver
 from n6_stateful.errors import PublishError
 from n6_stateful.journal import DEFAULTS, Journal, configured_journal
 from n6_stateful.message import Exchange, Message
-from tests.delivery.proxy import FROM_BROKER, Proxy
 
 URL = os.environ.get("N6_STATEFUL_BROKER", "amqp://guest:guest@127.0.0.1:5672/")
 TIMEOUT = 1
-CLOSE_OK = 12  # bytes
+SLACK = 4
 
 
 class Received(NamedTuple):
@@ -36,20 +35,6 @@ class Received(NamedTuple):
     routing_key: str
     properties: dict[str, Any]
     body: bytes
-
-
-def connected(url: str) -> Any:
-    """A connection of py-amqp's."""
-    parts = urlsplit(url)
-    connection = amqp.Connection(
-        f"{parts.hostname}:{parts.port or 5672}",
-        userid=parts.username or "guest",
-        password=parts.password or "guest",
-        virtual_host=unquote(parts.path[1:]) or "/",
-        connect_timeout=10,
-    )
-    connection.connect()
-    return connection
 
 
 class RabbitMQ:
@@ -66,7 +51,15 @@ class RabbitMQ:
         """Connect, again if the connection was cut."""
         if self._connection is not None:
             self._connection.collect()
-        self._connection = connected(self.url)
+        parts = urlsplit(self.url)
+        self._connection = amqp.Connection(
+            f"{parts.hostname}:{parts.port or 5672}",
+            userid=parts.username or "guest",
+            password=parts.password or "guest",
+            virtual_host=unquote(parts.path[1:]) or "/",
+            connect_timeout=10,
+        )
+        self._connection.connect()
         self.channel = self._connection.channel()
 
     def bind(self, routing_key: str = "#", **arguments: Any) -> None:
@@ -88,10 +81,6 @@ class RabbitMQ:
         """The bodies of what `receive` takes."""
         return [message.body for message in self.receive()]
 
-    def on_vhost(self, name: str) -> str:
-        """The broker's URL with another virtual host."""
-        return urlsplit(self.url)._replace(path=f"/{name}").geturl()
-
     def close(self) -> None:
         """Take everything away."""
         channel = self._connection.channel()
@@ -104,19 +93,18 @@ def new_name() -> str:
     return f"n6-stateful-test-{uuid.uuid4().hex[:12]}"
 
 
+def unavailable(problem: str) -> None:
+    """Skip the test, or fail in CI."""
+    (pytest.fail if os.environ.get("N6_STATEFUL_REQUIRE_BROKER") else pytest.skip)(problem)
+
+
 @pytest.fixture
 def broker() -> Iterator[RabbitMQ]:
     """The broker, with names of the test's own; what is made under them is taken away again."""
     try:
         broker = RabbitMQ(URL, new_name())
     except OSError as exc:
-        problem = (
-            f"no broker answers at {urlsplit(URL).hostname}:{urlsplit(URL).port} ({exc}); start one with "
-            "`rabbitmq-server -detached`, or set N6_STATEFUL_BROKER=amqp://..."
-        )
-        if os.environ.get("N6_STATEFUL_REQUIRE_BROKER"):
-            pytest.fail(problem)
-        pytest.skip(problem)
+        unavailable(f"no broker answers ({exc}): `rabbitmq-server -detached`, or set N6_STATEFUL_BROKER")
     yield broker
     broker.close()
 
@@ -156,22 +144,28 @@ class Outbox:
         return ids
 
     def deliver(
-        self, broker: RabbitMQ, url: str = "", exchanges: Sequence[Exchange] = (), **given: object
+        self,
+        broker: RabbitMQ,
+        url: str = "",
+        exchanges: Sequence[Exchange] = (),
+        show: Any = None,
+        **given: object,
     ) -> int:
         """Deliver to the broker, or to a URL that leads there."""
         started = time.monotonic()
+        place, section = options(url or broker.url, **given)
+        exchanges = exchanges or [Exchange(broker.exchange, "topic")]
         try:
-            place, section = options(url or broker.url, **given)
-            return deliver(self.journal, place, exchanges or [Exchange(broker.exchange, "topic")], section)
+            return deliver(self.journal, place, exchanges, section, show=show)
         finally:
             self.seconds = time.monotonic() - started
 
     def fail(self, broker: RabbitMQ, url: str = "", **given: Any) -> PublishError:
-        """Deliver, and return the error with which it has to end."""
+        """Deliver, and return the error with which it has to end, in time."""
         with pytest.raises(PublishError) as caught:
             self.deliver(broker, url, **given)
         assert f"{urlsplit(url or broker.url).hostname}" in str(caught.value)
-        assert "in the outbox" in str(caught.value)
+        assert f"messages in the outbox: {len(self.waiting()):,}, safe; the next run " in str(caught.value)
         return caught.value
 
     def waiting(self) -> list[str]:
@@ -185,15 +179,7 @@ class Outbox:
 
 @pytest.fixture
 def outbox(tmp_path: Path) -> Iterator[Outbox]:
-    journal = configured_journal(DEFAULTS, tmp_path / "cache" / "my-source.Collector.sqlite")
+    journal = configured_journal({**DEFAULTS, "timeout": 0.2}, tmp_path / "cache" / "source.Class.sqlite")
     journal.lock()
     yield Outbox(journal)
     journal.unlock()
-
-
-def bytes_until_ready(broker: RabbitMQ) -> int:
-    """How many bytes come from the broker before the first message can be sent."""
-    with Proxy(broker.url) as proxy:
-        place, section = options(proxy.url)
-        try_broker(place, [Exchange(broker.exchange, "topic")], section)
-    return proxy.forwarded[FROM_BROKER] - 2 * CLOSE_OK

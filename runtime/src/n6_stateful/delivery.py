@@ -49,7 +49,6 @@ def deliver(
     Raises:
         PublishError: some of them still wait; the text says how many, why, and what to do.
         StateError: the outbox cannot be changed; what was sent just now is sent again.
-        ConfigError: a TLS file cannot be loaded.
     """
     total = journal.backlog().messages
     if not total:
@@ -62,8 +61,7 @@ def deliver(
                 break
         outbox.check(broker.where)
     except PublishError as exc:
-        count = journal.backlog().messages
-        text = f"{exc}; messages in the outbox: {count:,}; nothing is lost, and the next run sends them"
+        text = f"{exc}; messages in the outbox: {journal.backlog().messages:,}, safe; the next run sends them"
         raise PublishError(text, unreachable=exc.unreachable, delivered=outbox.delivered) from exc
     finally:
         if outbox.lost:
@@ -76,7 +74,6 @@ def try_broker(broker: Broker, exchanges: Sequence[Exchange], options: Options) 
 
     Raises:
         PublishError: one of these failed.
-        ConfigError: a TLS file cannot be loaded.
     """
     _Connection(broker, "check", exchanges, options, _Outbox(None, lambda count: None)).run()
 
@@ -184,6 +181,7 @@ class _Connection:
                     self._send()
                 self._outbox.write()
                 self._wait()
+            self._outbox.write(0)
         return True
 
     def _wait(self) -> None:
@@ -295,8 +293,7 @@ class _Connection:
         return PublishError(f"{self._where}: {text}", unreachable=True)
 
     def close(self) -> None:
-        """Note what was confirmed, and close the connection: in order, unless something is on its way."""
-        self._outbox.write(0)
+        """Close the connection, in order unless something is on its way, and note what was confirmed."""
         connection, begun = self._connection, time.monotonic()
         seconds = CLOSE_SECONDS if self._is_ready and not self._on_way else 0
         with suppress(Exception):  # it may have ended already
@@ -307,6 +304,7 @@ class _Connection:
             connection._adapter_disconnect_stream()  # without a farewell
             self._wait()
         self._loop.close()
+        self._outbox.write(0)
 
 
 def _described(exc: Any) -> tuple[int, str]:

@@ -19,8 +19,7 @@ from urllib.parse import parse_qsl, unquote
 
 from n6_stateful.errors import ConfigError
 from n6_stateful.extras import needs_extra
-from n6_stateful.journal import Journal
-from n6_stateful.sqlite import Holder
+from n6_stateful.sqlite import Holder, SQLite
 
 # Strict, so that no part of a password with an unescaped character is taken for something else, and shown.
 URL = re.compile(
@@ -34,11 +33,11 @@ URL_FORM = (
 )
 
 
-def journal_in_database(path: Path, options: Mapping[str, Any]) -> Journal:
-    """The journal in the database of `[journal] url` or `url_file`, for the collector that `path` names.
+def database(options: Mapping[str, Any]) -> tuple[type[PostgreSQL], re.Match[str]]:
+    """The class for the database of `[journal] url` or `url_file`, and the parts of that URL.
 
     Raises:
-        ConfigError: the URL is wrong or cannot be read, or the extra `sql` is missing.
+        ConfigError: the URL is wrong or cannot be read.
     """
     url = options["url"]
     if file := options["url_file"]:
@@ -48,16 +47,18 @@ def journal_in_database(path: Path, options: Mapping[str, Any]) -> Journal:
             raise ConfigError(f"[journal] url_file: cannot be read: {exc}") from exc
     if not (match := URL.fullmatch(url)):
         raise ConfigError(URL_FORM)
-    return ENGINES[match["engine"]](path, options, match)
+    return ENGINES[match["engine"]], match
 
 
-class PostgreSQL(Journal):
-    """A journal in PostgreSQL, through psycopg.
+class PostgreSQL(SQLite):
+    """What a journal does differently in PostgreSQL, through psycopg.
 
     Args:
         path: its stem is the collector's name.
-        options: those of `[journal]`.
-        url: the parts of the URL, by the names in `URL`.
+        options: those of `[journal]`; `url` is what `URL` matched.
+
+    Raises:
+        ConfigError: the extra `sql` is missing.
     """
 
     driver = "psycopg"
@@ -80,8 +81,9 @@ class PostgreSQL(Journal):
         "-c tcp_user_timeout=60000 -c idle_session_timeout=0 -c lock_timeout=30000 -c synchronous_commit=on"
     )
 
-    def __init__(self, path: Path, options: Mapping[str, Any], url: re.Match[str]) -> None:
+    def __init__(self, path: Path, options: Mapping[str, Any]) -> None:
         super().__init__(path, options)
+        url = options["url"]
         try:
             self._driver = importlib.import_module(self.driver)
         except ImportError as exc:

@@ -129,9 +129,11 @@ def configured_journal(options: Mapping[str, Any], path: Path) -> Journal:
     options = {**DEFAULTS, **options}
     if not options["url"] and not options["url_file"]:
         return Journal(path, options)
-    from n6_stateful.databases import journal_in_database
+    from n6_stateful.databases import database
 
-    return journal_in_database(path, options)
+    differences, options["url"] = database(options)  # they override what `Journal` inherits from `SQLite`
+    made: Journal = type("DatabaseJournal", (differences, Journal), {})(path, options)
+    return made
 
 
 def journals_in(directory: Path) -> list[Journal]:
@@ -173,7 +175,7 @@ class Journal(SQLite):
     """
 
     def __init__(self, path: Path, options: Mapping[str, Any]) -> None:
-        super().__init__(path, options["timeout"])
+        super().__init__(path, options)
         self.newest = self.filed = 0
         self.url = ""
         self._max_mib, self._keep_runs = options["outbox_max_mib"], max(1, options["keep_runs"])

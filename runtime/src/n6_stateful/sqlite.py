@@ -11,7 +11,7 @@ import os
 import sqlite3
 import stat
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -42,7 +42,7 @@ class Holder(NamedTuple):
 
 
 class SQLite:
-    """What `n6_stateful.journal.Journal` does in, and `n6_stateful.databases.PostgreSQL` does differently.
+    """A journal's session in a file; `n6_stateful.databases` overrides what servers do differently.
 
     A connection is made for the first statement. Between the methods of a journal no transaction is open.
     """
@@ -57,12 +57,12 @@ class SQLite:
     errors: tuple[type[Exception], ...] = (sqlite3.Error, OSError)
     advice = "see that its disk works and has room, run as the user whose file it is, and try again later"
 
-    def __init__(self, path: Path, timeout: float) -> None:
+    def __init__(self, path: Path, options: Mapping[str, Any]) -> None:
         self.name, self.path, self.where = path.name.removesuffix(".sqlite"), path, str(path)
         self.is_locked = False
         self.id = ""  # of the journal; empty until its head is loaded
         self._key = ""  # what its rows are called: not `name`, since a file may be renamed
-        self._timeout = timeout
+        self._timeout = options["timeout"]
         self._connection: Any = None
         self._lock_path, self._lock = path.with_suffix(".lock"), -1  # a descriptor
         self._writes = self._has_no_tables = False

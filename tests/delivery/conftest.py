@@ -78,7 +78,6 @@ class RabbitMQ:
         return received
 
     def bodies(self) -> list[bytes]:
-        """The bodies of what `receive` takes."""
         return [message.body for message in self.receive()]
 
     def close(self) -> None:
@@ -120,11 +119,7 @@ def options(url: str = "", **given: object) -> tuple[Broker, dict[str, Any]]:
 
 
 class Outbox:
-    """The journal of a test's own, and deliveries from it.
-
-    Attributes:
-        seconds: how long the last delivery took.
-    """
+    """The journal of a test's own, and deliveries from it; `seconds`: how long the last one took."""
 
     def __init__(self, journal: Journal) -> None:
         self.journal = journal
@@ -173,7 +168,6 @@ class Outbox:
         return [message.message_id for message in self.journal.waiting()]
 
     def refused(self) -> dict[str, str]:
-        """The messages that were refused, and why."""
         return {message.message_id: message.refused for message in self.journal.waiting() if message.refused}
 
 

@@ -19,8 +19,6 @@ from typing import Any
 
 from tests.delivery.conftest import unavailable
 
-MAX_MESSAGE_SIZE = 100_000
-
 # Waits for its standard input to end, which happens when the tests' process does, and then kills its group.
 _GUARD = 'cd "$0" && "$@" </dev/null & read -r _; kill -KILL 0'
 
@@ -35,19 +33,16 @@ ssl_options.fail_if_no_peer_cert = false
 ssl_cert_login_from = common_name
 auth_mechanisms.1 = PLAIN
 auth_mechanisms.2 = EXTERNAL
-max_message_size = {max_message_size}
 load_definitions = {directory}/definitions.json
 log.console = false
 """
 
-_MAY = {"guest": ".*", "collector": ".*", "stranger": ""}
+_MAY = {"vhost": "/", "configure": ".*", "write": ".*", "read": ".*"}
+_USERS = ("guest", "collector")
 _DEFINITIONS = {
     "vhosts": [{"name": "/"}],
-    "users": [{"name": user, "password": user, "tags": []} for user in _MAY],
-    "permissions": [
-        {"user": user, "vhost": "/", "configure": may, "write": may, "read": ".*"}
-        for user, may in _MAY.items()
-    ],
+    "users": [{"name": user, "password": user, "tags": []} for user in _USERS],
+    "permissions": [{"user": user, **_MAY} for user in _USERS],
 }
 
 
@@ -84,9 +79,7 @@ class Node:
         self.port, self.tls_port, distribution_port, epmd_port = free_ports(4)
         self.url = f"amqp://guest:guest@127.0.0.1:{self.port}/"
         _make_certificates(directory)
-        conf = _CONF.format(
-            port=self.port, tls_port=self.tls_port, directory=directory, max_message_size=MAX_MESSAGE_SIZE
-        )
+        conf = _CONF.format(port=self.port, tls_port=self.tls_port, directory=directory)
         (directory / "rabbitmq.conf").write_text(conf)
         (directory / "definitions.json").write_text(json.dumps(_DEFINITIONS))
         (directory / "enabled_plugins").write_text("[rabbitmq_auth_mechanism_ssl].\n")

@@ -24,8 +24,6 @@ class Proxy:
         rate: bytes a second that go to the broker at most; 0 for as many as it takes.
 
     Attributes:
-        url: the proxy's.
-        connections: how many there were.
         forwarded: how many bytes have gone in each direction.
     """
 
@@ -66,6 +64,8 @@ class Proxy:
                     self._forward(collector, broker)
 
     def _forward(self, collector: socket.socket, broker: socket.socket) -> None:
+        for end in (collector, broker):
+            end.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         ways = {collector: (broker, TO_BROKER), broker: (collector, FROM_BROKER)}
         while left := self._after - self.forwarded[self._way]:
             ready, _, _ = select.select([*ways, self._ended], [], [])

@@ -118,7 +118,9 @@ def records(journal: Journal, now: float, last: int | None = None) -> list[dict[
     runs, holder = journal.runs(last), journal.holder()
     for run in runs:
         if run["end"] is None:
-            is_holder = holder is not None and (holder.host, holder.pid) == (run.get("host"), run.get("pid"))
+            # Of a lock in a database only the session is known.
+            known = holder and holder.pid and (holder.host, holder.pid)
+            is_holder = bool(holder) and known in (0, (run.get("host"), run.get("pid")))
             # Without the lock, as mails are collected, only its age tells.
             if not (is_holder if run.get("locked") else now - run["start"] < HOUR):
                 run |= {"outcome": "killed", "error": KILLED}

@@ -20,7 +20,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from benchmarks.one_message import collector, whole_process
 
-BARE = "bare Python + logging, configparser, pickle"
+BARE = "Python, logging, configparser, pickle, sqlite3"
 
 
 def main() -> None:
@@ -33,9 +33,9 @@ def main() -> None:
 
     with tempfile.TemporaryDirectory() as directory:
         programs = {
-            BARE: [sys.executable, "-c", "import logging, configparser, pickle"],
+            BARE: [sys.executable, "-c", "import logging, configparser, pickle, sqlite3"],
             "import n6_stateful": [sys.executable, "-c", "import n6_stateful"],
-            "collector, one message to the spool": collector(Path(directory), f"spool:{directory}/spool"),
+            "collector, one message into the outbox": collector(Path(directory), "outbox:"),
         }
         taken: dict[str, list[tuple[float, float]]] = {name: [] for name in programs}
         for count in range(runs + 1):

@@ -40,10 +40,9 @@ class Received(NamedTuple):
 class RabbitMQ:
     """An exchange and a queue of a test's own."""
 
-    def __init__(self, url: str, name: str) -> None:
+    def __init__(self, url: str) -> None:
         self.url = url
-        self.exchange = f"{name}-exchange"
-        self.queue = f"{name}-queue"
+        self.exchange = self.queue = f"n6-stateful-test-{uuid.uuid4().hex[:12]}"
         self._connection: Any = None
         self.reconnect()
 
@@ -63,13 +62,11 @@ class RabbitMQ:
         self.channel = self._connection.channel()
 
     def bind(self, routing_key: str = "#", **arguments: Any) -> None:
-        """Make the exchange and the queue, and bind them."""
         self.channel.exchange_declare(self.exchange, "topic", durable=True, auto_delete=False)
         self.channel.queue_declare(self.queue, durable=True, auto_delete=False, arguments=arguments)
         self.channel.queue_bind(self.queue, self.exchange, routing_key)
 
     def receive(self) -> list[Received]:
-        """Take every message out of the queue."""
         received = []
         while message := self.channel.basic_get(self.queue, no_ack=True):
             body = message.body if isinstance(message.body, bytes) else message.body.encode()
@@ -81,15 +78,10 @@ class RabbitMQ:
         return [message.body for message in self.receive()]
 
     def close(self) -> None:
-        """Take everything away."""
         channel = self._connection.channel()
         channel.queue_delete(self.queue)
         channel.exchange_delete(self.exchange)
         self._connection.close()
-
-
-def new_name() -> str:
-    return f"n6-stateful-test-{uuid.uuid4().hex[:12]}"
 
 
 def unavailable(problem: str) -> None:
@@ -101,7 +93,7 @@ def unavailable(problem: str) -> None:
 def broker() -> Iterator[RabbitMQ]:
     """The broker, with names of the test's own; what is made under them is taken away again."""
     try:
-        broker = RabbitMQ(URL, new_name())
+        broker = RabbitMQ(URL)
     except OSError as exc:
         unavailable(f"no broker answers ({exc}): `rabbitmq-server -detached`, or set N6_STATEFUL_BROKER")
     yield broker
@@ -164,7 +156,6 @@ class Outbox:
         return caught.value
 
     def waiting(self) -> list[str]:
-        """The ids of what waits, in the order in which it will be sent."""
         return [message.message_id for message in self.journal.waiting()]
 
     def refused(self) -> dict[str, str]:

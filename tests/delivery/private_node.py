@@ -29,7 +29,6 @@ ssl_options.cacertfile = {directory}/ca.pem
 ssl_options.certfile = {directory}/server.pem
 ssl_options.keyfile = {directory}/server.key
 ssl_options.verify = verify_peer
-ssl_options.fail_if_no_peer_cert = false
 ssl_cert_login_from = common_name
 auth_mechanisms.1 = PLAIN
 auth_mechanisms.2 = EXTERNAL
@@ -38,12 +37,11 @@ log.console = false
 """
 
 _MAY = {"vhost": "/", "configure": ".*", "write": ".*", "read": ".*"}
-_USERS = ("guest", "collector")
-_DEFINITIONS = {
-    "vhosts": [{"name": "/"}],
-    "users": [{"name": user, "password": user, "tags": []} for user in _USERS],
-    "permissions": [{"user": user, **_MAY} for user in _USERS],
-}
+_USERS: list[dict[str, Any]] = [
+    {"name": user, "password": user, "tags": []} for user in ("guest", "collector")
+]
+_RIGHTS = [{"user": user["name"], **_MAY} for user in _USERS]
+_DEFINITIONS = {"vhosts": [{"name": "/"}], "users": _USERS, "permissions": _RIGHTS}
 
 
 def free_ports(count: int) -> list[int]:
@@ -58,7 +56,6 @@ def free_ports(count: int) -> list[int]:
 
 
 def wait_for(port: int) -> None:
-    """Wait until somebody listens there."""
     deadline = time.monotonic() + 60
     while True:
         with suppress(OSError):
@@ -103,8 +100,8 @@ class Node:
 
     def _guard(self, *argv: str | Path) -> None:
         guard = ["sh", "-c", _GUARD, self.directory, *argv]
-        pipes: dict[str, Any] = dict.fromkeys(("stdout", "stderr"), subprocess.DEVNULL)
-        options = {"env": self._env, "start_new_session": True, "stdin": subprocess.PIPE, **pipes}
+        options: dict[str, Any] = dict.fromkeys(("stdout", "stderr"), subprocess.DEVNULL)
+        options |= {"env": self._env, "start_new_session": True, "stdin": subprocess.PIPE}
         self._guards.append(subprocess.Popen(guard, **options))
 
     def start(self) -> None:
@@ -115,16 +112,13 @@ class Node:
 
     def kill(self) -> None:
         """SIGKILL what was started last; return when it is gone."""
-        guard = self._guards.pop()
-        guard.communicate(timeout=60)
+        self._guards.pop().communicate(timeout=60)
 
     def control(self, *argv: str) -> None:
-        """`rabbitmqctl`."""
         program = str(self._programs / "rabbitmqctl")
         subprocess.run([program, "--quiet", *argv], env=self._env, cwd=self.directory, check=True, timeout=60)
 
     def close(self) -> None:
-        """End everything that was started."""
         while self._guards:
             self.kill()
 

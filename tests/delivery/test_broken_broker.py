@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from contextlib import closing
 from typing import Any
 
 import pytest
 
 from n6_stateful.delivery import try_broker
 from n6_stateful.errors import PublishError
-from tests.delivery.conftest import Outbox, RabbitMQ, new_name, options
+from tests.delivery.conftest import Outbox, RabbitMQ, options
 from tests.delivery.private_node import Node
 
 LINES = [b"line %d" % number for number in range(3_000)]
@@ -17,17 +18,14 @@ LINES = [b"line %d" % number for number in range(3_000)]
 
 @pytest.fixture(scope="module")
 def node(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Node]:
-    node = Node(tmp_path_factory.mktemp("node"))
-    try:
+    with closing(Node(tmp_path_factory.mktemp("node"))) as node:
         node.start()
         yield node
-    finally:
-        node.close()
 
 
 @pytest.fixture
 def broker(node: Node) -> Iterator[RabbitMQ]:
-    broker = RabbitMQ(node.url, new_name())
+    broker = RabbitMQ(node.url)
     broker.bind()
     yield broker
     broker.close()
@@ -100,7 +98,6 @@ class TestTLS:
             ("amqps://localhost:{port}/", "ca.pem", "no connection"),
             ("amqp://localhost:{tls_port}/", "", "no connection"),
         ],
-        ids=["the system's CAs", "another host", "no TLS", "only TLS"],
     )
     def test_untrusted(self, url: str, authority: str, reason: str, node: Node) -> None:
         """A broker whose certificate cannot be trusted, or that has none, gets nothing, no login either."""

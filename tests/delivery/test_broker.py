@@ -126,7 +126,6 @@ class TestLogin:
             ("ssl_certfile = ~/client.pem\nssl_keyfile = ~/client.key", None),
             ("ssl_certfile = ~/missing.pem\npassword_auth = yes\nusername = u\npassword = p", "u"),
         ],
-        ids=["certificate", "password"],
     )
     def test_section(self, login: str, user: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         """n6's `[rabbitmq]` is read as n6 reads it: `~` is the home directory, and a certificate is shown

@@ -99,9 +99,7 @@ class TestRefused:
         waiting = [(message.body, bool(message.refused)) for message in outbox.journal.waiting()]
         assert waiting == [(b"2", True), (b"4", True), (b"4", True)]
 
-    def test_returned_with_a_warning(
-        self, broker: RabbitMQ, outbox: Outbox, caplog: pytest.LogCaptureFixture
-    ) -> None:
+    def test_warning(self, broker: RabbitMQ, outbox: Outbox, caplog: pytest.LogCaptureFixture) -> None:
         """With unroutable = warn such messages count as delivered, and there is one warning."""
         outbox.put(broker, *numbers(20))
         assert outbox.deliver(broker, unroutable="warn") == 20
@@ -152,23 +150,19 @@ class TestRefused:
         assert broker.bodies() == [b"later"]
         assert outbox.refused() == reasons
 
-    @pytest.mark.parametrize(
-        ("exchange", "reason"),
-        [("n6-stateful-no-such-exchange", "404 NOT_FOUND"), ("amq.rabbitmq.trace", "403 ACCESS_REFUSED")],
-    )
-    def test_no_way(self, exchange: str, reason: str, broker: RabbitMQ, outbox: Outbox) -> None:
-        """400 messages to where nothing may be sent cost a few connections."""
+    def test_no_way(self, broker: RabbitMQ, outbox: Outbox) -> None:
+        """800 messages to where nothing may be sent cost a few connections."""
         broker.bind()
         outbox.put(broker, b"first")
-        bad = outbox.put(broker, *numbers(400), exchange=exchange)
+        bad = outbox.put(broker, *numbers(400), exchange="n6-stateful-no-such-exchange")  # 404
+        bad += outbox.put(broker, *numbers(400), exchange="amq.rabbitmq.trace")  # 403
         outbox.put(broker, b"last")
         for arrived in ([b"first", b"last"], []):
             with Proxy(broker.url) as proxy:
                 assert outbox.fail(broker, proxy.url).delivered == len(arrived)
-            assert proxy.connections <= 3
+            assert proxy.connections <= 5
             assert list(dict.fromkeys(broker.bodies())) == arrived
-            assert outbox.waiting() == bad
-            assert all(reason in text for text in outbox.refused().values())
+            assert outbox.waiting() == list(outbox.refused()) == bad
 
     def test_most_connections(self, broker: RabbitMQ, outbox: Outbox) -> None:
         """Where every message costs connections, a run gives up; the next one goes on behind them."""
@@ -248,7 +242,6 @@ class TestInterrupted:
         broker.bind()
         outbox.put(broker, *numbers(1_500))
         other = sqlite3.connect(outbox.journal.path, isolation_level=None)
-
         with pytest.raises(StateError, match="locked"):
             outbox.deliver(
                 broker, show=lambda *figures: other.in_transaction or other.execute("BEGIN IMMEDIATE")

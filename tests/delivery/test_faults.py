@@ -19,7 +19,6 @@ from tests.delivery.conftest import SLACK, TIMEOUT, Outbox, RabbitMQ, options
 from tests.delivery.proxy import FROM_BROKER, TO_BROKER, Proxy
 
 LINES = [b"line %d" % number for number in range(12)]
-CLOSE_OK = 12  # bytes
 
 
 @pytest.fixture(autouse=True)
@@ -79,9 +78,7 @@ class TestNetwork:
         assert outbox.seconds < TIMEOUT + SLACK
         nothing_is_lost(broker, outbox, ids)
 
-    def test_stalled_farewell(
-        self, broker: RabbitMQ, outbox: Outbox, monkeypatch: pytest.MonkeyPatch
-    ) -> None:
+    def test_farewell(self, broker: RabbitMQ, outbox: Outbox, monkeypatch: pytest.MonkeyPatch) -> None:
         """A break while the connection is being closed spoils nothing."""
         monkeypatch.setattr(delivery, "CLOSE_SECONDS", 0.3)
         total = traffic(broker, outbox)[TO_BROKER]
@@ -92,7 +89,6 @@ class TestNetwork:
     @pytest.mark.parametrize(
         ("window", "most"),
         [({"window_messages": 5}, 5), ({"window_bytes": 15}, 2), ({"window_bytes": 1}, 1), ({}, 12)],
-        ids=["messages", "bytes", "one larger than that", "default"],
     )
     def test_window(self, window: dict[str, int], most: int, broker: RabbitMQ, outbox: Outbox) -> None:
         """No more than the window is on its way unconfirmed; without a confirmation the delivery ends, and
@@ -100,7 +96,7 @@ class TestNetwork:
         with Proxy(broker.url) as proxy:
             place, section = options(proxy.url)
             try_broker(place, [Exchange(broker.exchange, "topic")], section)
-        until_ready = proxy.forwarded[FROM_BROKER] - 2 * CLOSE_OK
+        until_ready = proxy.forwarded[FROM_BROKER] - 2 * 12  # two close-ok
         ids = outbox.put(broker, *LINES)
         with Proxy(broker.url, "deaf", (FROM_BROKER, until_ready + 5)) as proxy:
             error = outbox.fail(broker, proxy.url, **window)

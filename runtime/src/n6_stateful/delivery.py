@@ -99,7 +99,7 @@ class _Outbox:
         """What is to be sent, oldest first; what was refused in earlier runs comes last."""
         for message in self._journal.waiting() if self._journal else ():
             if reason := self._no_way.get(message[2:4]):
-                self.done(message, reason)
+                self._done.append((message.id, reason))
             elif message.id not in self._refused:
                 yield message
 

@@ -103,7 +103,7 @@ class TestExitCode:
         assert len(running.arrived) == 2
 
     @pytest.mark.parametrize(
-        "error", [Terminated(), DownloadError("no answer", may_pass=True), StateError("full")]
+        "error", [Terminated(), DownloadError("no answer"), StateError("full")]
     )
     def test_not_committed(self, error: BaseException, running: Running) -> None:
         """What fails before the commit, and may go well later, asks for the mail to be delivered again."""

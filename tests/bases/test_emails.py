@@ -102,9 +102,7 @@ class TestExitCode:
         run(running, mail(message_id="<2@feed.example>"))
         assert len(running.arrived) == 2
 
-    @pytest.mark.parametrize(
-        "error", [Terminated(), DownloadError("no answer"), StateError("full")]
-    )
+    @pytest.mark.parametrize("error", [Terminated(), DownloadError("no answer"), StateError("full")])
     def test_not_committed(self, error: BaseException, running: Running) -> None:
         """What fails before the commit, and may go well later, asks for the mail to be delivered again."""
 
@@ -131,8 +129,8 @@ class TestExitCode:
     @pytest.mark.parametrize(
         ("raw", "expected"),
         [
-            (b"", "is empty"),
-            (b"\n \n", "is empty"),
+            (b"", "is not a mail"),
+            (b"\n \n", "is not a mail"),
             (b"just text\n", "is not a mail"),
             (b"\x00\xff" * 100, "is not a mail"),
             (b"%PDF-1.4\nX: y\n\n", "is not a mail"),
@@ -177,7 +175,7 @@ class TestFindContent:
             ({"content_type": "text/html"}, "<p>see</p>\n"),
             ({"content_type": "TEXT/Html"}, "<p>see</p>\n"),
             ({"content_type": ["text/csv", "text/h*"]}, "<p>see</p>\n"),
-            ({"content_type": "application"}, b"PK\x03"),
+            ({"content_type": "application/*"}, b"PK\x03"),
             ({"content_type": "text/csv"}, None),
             ({"content_type": None, "filename_regex": r"\.zip$"}, b"PK\x03"),
             ({"filename_regex": [r"\.csv$", r"\.zip$"]}, b"PK\x03"),
@@ -198,7 +196,7 @@ class TestFindContent:
 
     def test_several(self, parsed: ParsedMail) -> None:
         """Several parts are an error that names the criteria, unless the first will do."""
-        with pytest.raises(ValueError, match="2 parts for see; nothing was published"):
+        with pytest.raises(ValueError, match="2 parts for .*see.*; nothing was published"):
             parsed.find_content(content_regex="see")
         assert parsed.find_content(content_regex="see", ignore_extra_matches=True)
 
@@ -255,7 +253,7 @@ class TestBrokenMails:
         """A part whose file name Python's own code fails at is read, without a name."""
         part = b"--b\nContent-Disposition: attachment; filename*=utf-16''r.csv\n\nx\n--b--\n"
         parsed = ParsedMail.from_bytes(b"Message-ID: <a@[x>\n" + HEAD + part)
-        assert (parsed.id, list(parsed.find_filename_content_pairs())) == ("", [("", "x")])
+        assert (parsed["Message-ID"], list(parsed.find_filename_content_pairs())) == ("", [("", "x")])
         assert "a header of the mail cannot be read" in caplog.text
 
     @pytest.mark.parametrize(

@@ -10,8 +10,6 @@ import sys
 from collections.abc import Awaitable, Generator, Iterator
 from operator import attrgetter
 from pathlib import Path
-from textwrap import dedent
-from types import ModuleType
 from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
 
 from n6_stateful import collector
@@ -22,12 +20,8 @@ if TYPE_CHECKING:
     import argparse
 
 # The names in n6's guide and in n6 4.x for things of which there can be only one.
-TWINS = {
-    "config_spec": "config_spec_pattern",
-    "type": "raw_type",
-    "run_handling": "run_collection",
-    "get_cache_file_name": "get_state_file_name",
-}
+GUIDE = ("config_spec", "type", "run_handling", "get_cache_file_name")
+N6_4 = ("config_spec_pattern", "raw_type", "run_collection", "get_state_file_name")
 # What n6's base classes read or call, and nothing does here.
 NOT_SUPPORTED = {"input_queue", "input_callback", "make_binding_keys", "get_component_group_and_id"}
 PAGE = "docs/how-to/from-n6.md"
@@ -38,7 +32,7 @@ class combined_config_spec:  # noqa: N801 - n6's name
     """`config_spec_pattern = combined_config_spec("...")` adds options to those of the base classes."""
 
     def __init__(self, text: str) -> None:
-        self._text = dedent(text)
+        self._text = text
 
     def __set_name__(self, owner: type, name: str) -> None:
         self._owner, self._name = owner, name
@@ -134,11 +128,9 @@ class BaseCollector(CollectorConfigMixin, collector.BaseCollector):
         for cls in type(self).__mro__:
             if not cls.__module__.startswith("n6_stateful."):
                 own |= {name for name, value in vars(cls).items() if value is not None}
-        for old, new in TWINS.items():
+        for old, new in zip(GUIDE, N6_4, strict=True):
             if {old, new} <= own:
-                raise CollectorError(
-                    f"{name} has {old} and {new} for one thing: keep {new}, and remove {old}"
-                )
+                raise CollectorError(f"{name} has both {old} and {new}: keep {new}, and remove {old}")
         for missing in own & NOT_SUPPORTED:
             raise CollectorError(f"{name} has {missing}, which does nothing here; {PAGE} says what does")
         queues = self.output_queue or []
@@ -151,8 +143,8 @@ class BaseCollector(CollectorConfigMixin, collector.BaseCollector):
 
     @classmethod
     def get_arg_parser(cls) -> argparse.ArgumentParser:
-        """A parser to which arguments of the collector's own can be added. It may be an instance method, too,
-        which is called before `__init__`."""
+        """A parser to which arguments of the collector's own can be added. It may be an
+        instance method, too, which is called before `__init__`."""
         import argparse
 
         return argparse.ArgumentParser(add_help=False, allow_abbrev=False)
@@ -221,9 +213,7 @@ class StatefulCollectorMixin(CollectorConfigMixin, CollectorWithStateMixin):
     """`CollectorWithStateMixin` by n6 4.x's names: `state_dir`, `get_state_file_name`, and `_state`,
     which is `state`."""
 
-    config_spec_pattern: Any = combined_config_spec(
-        "[{collector_class_name}]\nstate_dir = ~/.n6state :: path"
-    )
+    config_spec_pattern = combined_config_spec("[{collector_class_name}]\nstate_dir = ~/.n6state :: path")
     _state = property(attrgetter("state"), lambda self, state: setattr(self, "state", state))
 
     def journal_path(self) -> Path:
@@ -255,13 +245,12 @@ def with_meta(properties: dict[str, Any], **meta: Any) -> dict[str, Any]:
     return properties
 
 
-def add_collector_entry_point_functions(module: ModuleType | str) -> None:
+def add_collector_entry_point_functions(module: Any) -> None:
     """Give a module, or the one of that name, a function `<Class>_main` for each collector class in it."""
-    if isinstance(module, str):
-        module = sys.modules[module]
-    for name, value in list(vars(module).items()):
+    names = vars(sys.modules.get(module, module))
+    for name, value in list(names.items()):
         if isinstance(value, type) and issubclass(value, collector.AbstractBaseCollector) and name[0] != "_":
-            setattr(module, f"{name}_main", value.run_script)
+            names[f"{name}_main"] = value.run_script
 
 
 def split_csv_row(row: str, **kwargs: Any) -> list[str]:

@@ -22,7 +22,6 @@ from typing import Any
 
 import requests
 import stamina
-from requests.structures import CaseInsensitiveDict
 from urllib3 import exceptions
 
 from n6_stateful.bases.answer import Answer, DownloadError, as_datetime
@@ -99,7 +98,7 @@ def download(
     digest = blake2b(url.encode("utf-8", "surrogateescape"), digest_size=8).hexdigest()
     known = validators if validators and validators.get("url") == digest else {}
     conditions = {header: known[name] for name, header in _CONDITIONS.items() if name in known}
-    sent = CaseInsensitiveDict(headers or {})
+    sent = requests.structures.CaseInsensitiveDict(headers or {})
     sent.update({**conditions, "Accept-Encoding": "gzip"})
     with _errors(url):
         auth: Any = kwargs.get("auth") or requests.utils.get_auth_from_url(url)
@@ -166,8 +165,7 @@ def _errors(url: str) -> Iterator[None]:
         if isinstance(exc, ValueError):  # whatever is said of a URL or a header that is wrong quotes it
             text = f"cannot be asked for: {type(exc).__name__}"
         text = f"{masked('url', url)}: {text if text.isprintable() else ascii(text)}"[:500]
-        error: Any = type(kind.__name__, (DownloadError, kind), {"__module__": kind.__module__})
-        error = error(text, response=response)
+        error: Any = type(kind.__name__, (DownloadError, kind), {})(text, response=response)
         error.may_pass = not isinstance(exc, _FINAL) and kind is not requests.RequestException
         if response is not None and kind is requests.HTTPError:
             error.status, after = response.status_code, response.headers.get("Retry-After", "")

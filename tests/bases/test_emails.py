@@ -168,7 +168,7 @@ class TestFindContent:
 
     def test_several(self, parsed: ParsedMail) -> None:
         """Several parts are an error that names the criteria, unless the first will do."""
-        with pytest.raises(ValueError, match="the mail has 2 parts for "):
+        with pytest.raises(ValueError, match="there are 2 parts for "):
             parsed.find_content(content_regex="see")
         assert parsed.find_content(content_regex="see", ignore_extra_matches=True)
 

@@ -172,13 +172,13 @@ class TestOtherThanData:
 
         page = b"<!DOCTYPE html><title>Log in"
         text = error_of(server, answer(page, "Content-Type: Text/HTML; charset=x"), is_expected=is_expected)
-        assert "(text/html), beginning b'<!DOCTYPE html>" in text
+        assert "something else than expected (text/html), beginning b'<!DOCTYPE html>" in text
         assert seen == [("text/html", page)]
 
     @pytest.mark.parametrize("body", [b"<html>Log in", b'{"half": [1, 2', b"[" * 100_000, b"\xff"])
     def test_not_json(self, body: bytes, server: Server) -> None:
         """What is not JSON is an error of the source, which shows no more than its beginning."""
-        with pytest.raises(SourceError, match="answered with something else than JSON, beginning") as caught:
+        with pytest.raises(SourceError, match="something else than JSON, beginning") as caught:
             get(server, answer(body)).json()
         assert len(str(caught.value)) < 250
 

@@ -52,10 +52,8 @@ class Answer(NamedTuple):
         try:
             return json.loads(self.content)
         except (ValueError, RecursionError) as exc:
-            raise SourceError(
-                f"{self.where}: answered with something else than JSON, beginning {self.content[:60]!r}; "
-                "the next run asks again"
-            ) from exc
+            problem = f"answered with something else than JSON, beginning {self.content[:60]!r}"
+            raise SourceError(f"{self.where}: {problem}") from exc
 
 
 class DownloadError(SourceError):

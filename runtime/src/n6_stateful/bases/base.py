@@ -119,15 +119,13 @@ class BaseCollector(CollectorConfigMixin, collector.BaseCollector):
     def __new__(cls, **kwargs: Any) -> Any:
         """As in n6, `get_arg_parser` may be an instance method, which is called before `__init__`."""
         made = super().__new__(cls)
-        if inspect.isfunction(cls.get_arg_parser):
-            made.get_arg_parser()
+        made.get_arg_parser()
         return made
 
     def __init__(self, **kwargs: Any) -> None:
-        name, own = type(self).__name__, set[str]()
-        for cls in type(self).__mro__:
-            if not cls.__module__.startswith("n6_stateful."):
-                own |= {name for name, value in vars(cls).items() if value is not None}
+        name = type(self).__name__
+        classes = [cls for cls in type(self).__mro__ if not cls.__module__.startswith("n6_stateful.")]
+        own = {key for cls in classes for key, value in vars(cls).items() if value is not None}
         for old, new in zip(GUIDE, N6_4, strict=True):
             if {old, new} <= own:
                 raise CollectorError(f"{name} has both {old} and {new}: keep {new}, and remove {old}")

@@ -122,11 +122,8 @@ class BaseDownloadingCollector(BaseCollector):
             raise needs_extra("a download", "http", exc) from exc
         config, progress = self.config, Progress("downloading")
         given = (config["base_request_headers"], custom_request_headers or {})
-        options = {
+        options = {name: config[f"download_{name}"] for name in ("retries", "timeout", "deadline")} | {
             "headers": {name.title(): value for headers in given for name, value in headers.items()},
-            "retries": config["download_retries"],
-            "timeout": config["download_timeout"],
-            "deadline": config["download_deadline"],
             "size_limit": config["download_max_size"],
             "allow_empty": None if self.allow_empty_body else False,
             "is_expected": self.is_expected,

@@ -59,8 +59,7 @@ class ParsedMail(EmailMessage):
         mail: Any = message_from_bytes(raw, cls, policy=_Policy())
         if not mail.keys():
             raise SourceError(
-                f"what came on standard input ({len(raw):,} bytes) is not a mail: it has no headers; nothing "
-                "was published"
+                f"this is not a mail: {len(raw):,} bytes without headers; nothing was published"
             )
         return mail  # type: ignore[no-any-return]
 
@@ -121,8 +120,9 @@ class ParsedMail(EmailMessage):
                 if _DAMAGE.match(problem := type(defect).__name__):
                     raise SourceError(f"the mail is damaged ({problem}); nothing was published")
             if force_content_as in (str, "str") or (kind.startswith("text/") and not force_content_as):
-                charset = part.get_content_charset("utf-8")
-                content = decoded(content, charset, "find_content(decode=False) gives")
+                content = decoded(
+                    content, part.get_content_charset("utf-8"), "find_content(decode=False) gives"
+                )
                 content = content.replace("\r\n", "\n").replace("\r", "\n")
             if _matches(content_regex, content, default_regex_flags):
                 yield filename, content
@@ -145,9 +145,7 @@ class ParsedMail(EmailMessage):
             criteria["force_content_as"] = bytes
         contents = [content for _, content in self.find_filename_content_pairs(**criteria)]
         if len(contents) > 1 and not ignore_extra_matches:
-            raise SeveralPartsError(
-                f"the mail has {len(contents)} parts for {criteria}; nothing was published"
-            )
+            raise SeveralPartsError(f"there are {len(contents)} parts for {criteria}; nothing was published")
         return contents[0] if contents else None
 
 

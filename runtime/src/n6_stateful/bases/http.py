@@ -88,10 +88,7 @@ def download(
         ConfigError: `url` is not an http or https URL.
     """
     if not re.match("https?://[^/]", url):
-        raise ConfigError(
-            "a url to download must begin with http:// or https:// and name a host (not shown: it may hold a "
-            "secret)"
-        )
+        raise ConfigError("a url to download must begin with http:// or https://, and name a host")
     # The one would log whole URLs, with the keys in them, the other not what was wrong.
     logging.getLogger("urllib3").setLevel(logging.INFO)
     logging.getLogger("stamina").setLevel(logging.ERROR)
@@ -119,10 +116,9 @@ class Session(requests.Session):
 
     def get_redirect_target(self, resp: requests.Response) -> str | None:
         """Where it redirects to; None if it does not."""
-        target = super().get_redirect_target(resp)
-        if target:
+        if resp.is_redirect:
             resp.raw.close()  # requests would read the body, however long it is
-        return target
+        return super().get_redirect_target(resp)
 
     def rebuild_auth(self, prepared_request: requests.PreparedRequest, response: requests.Response) -> None:
         """Drop all headers of the caller's where another host is asked, not only `Authorization`."""
@@ -181,7 +177,7 @@ def _root(exc: BaseException) -> str:
 
 
 def _answer(
-    response: Any, where: str, digest: str, allow_empty: bool | None, is_expected: Any, *limits: Any
+    response: Any, where: str, digest: str, allow_empty: Any, is_expected: Any, *limits: Any
 ) -> Answer | None:
     """The answer in `response`; None if there is nothing new."""
     status, headers = response.status_code, response.headers
@@ -197,14 +193,12 @@ def _answer(
     content_type = headers.get("Content-Type", "").partition(";")[0].strip().lower()
     if content and not is_expected(content_type, content[:1024]):
         raise requests.RequestException(
-            f"answered with something else than expected ({content_type or 'no content type'}), "
-            f"beginning {content[:60]!r}"
+            f"something else than expected ({content_type}), beginning {content[:60]!r}"
         )
     response._content, response._content_consumed = content, True
-    is_whole = is_whole and not is_head  # half an answer has to be sent again
-    return Answer(
-        content, headers, _validators(headers, digest) if is_whole else {}, is_whole, where, response
-    )
+    # Half an answer has to be sent again.
+    validators = _validators(headers, digest) if is_whole and not is_head else {}
+    return Answer(content, headers, validators, is_whole, where, response)
 
 
 def _read(
@@ -237,9 +231,7 @@ def _is_packed(response: requests.Response) -> bool:
     names = [name for name in re.split(r"[\s,]+", header) if name not in ("", "identity")]
     packed = [name for name in names if name in _COMPRESSIONS]
     if names != packed:
-        LOGGER.warning(
-            "%s: Content-Encoding: %s: read as if it were not there", masked("url", response.url), header
-        )
+        LOGGER.warning("Content-Encoding: %s: read as if it were not there", header)
     if len(packed) > 1 or not {*packed} <= {*_ASKED_FOR}:
         raise zlib.error(f"it is encoded as {header}, and only gzip was asked for")
     return bool(packed)

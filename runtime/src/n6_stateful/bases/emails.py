@@ -111,18 +111,16 @@ class ParsedMail(EmailMessage):
         types = [content_type or "*"] if isinstance(content_type, str | None) else content_type
         for part, *above in _parts(self):
             filename, kind = part.get_filename(""), part.get_content_type()
-            if not any(fnmatch(kind, wanted.lower()) for wanted in types):
-                continue
-            if not _matches(filename_regex, filename, default_regex_flags):
+            is_of_type = any(fnmatch(kind, wanted.lower()) for wanted in types)
+            if not is_of_type or not _matches(filename_regex, filename, default_regex_flags):
                 continue
             content: Any = part.get_payload(decode=True) or b""
             for defect in (defect for message in (part, *above) for defect in message.defects):
                 if _DAMAGE.match(problem := type(defect).__name__):
                     raise SourceError(f"the mail is damaged ({problem}); nothing was published")
             if force_content_as in (str, "str") or (kind.startswith("text/") and not force_content_as):
-                content = decoded(
-                    content, part.get_content_charset("utf-8"), "find_content(decode=False) gives"
-                )
+                charset = part.get_content_charset("utf-8")
+                content = decoded(content, charset, "find_content(decode=False) gives")
                 content = content.replace("\r\n", "\n").replace("\r", "\n")
             if _matches(content_regex, content, default_regex_flags):
                 yield filename, content

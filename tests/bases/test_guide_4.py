@@ -356,19 +356,6 @@ class TestIterativePublishing:
         exchanges = [(message.exchange, message.body) for message in memory.delivered]
         assert exchanges == [("raw", b"1"), ("raw", b"2"), ("sample", b"3")]
 
-    def test_interrupted(self, memory: MemoryBroker) -> None:
-        """If the run fails later, what was flushed is delivered, and nothing else."""
-
-        def publish_iteratively(self: Any) -> Any:
-            self.publish_output(*self.get_output_components(number=1))
-            yield self.FLUSH_OUT
-            self.publish_output(*self.get_output_components(number=2))
-            raise ZeroDivisionError
-
-        with pytest.raises(ZeroDivisionError):
-            run(variant(FlushedCollector, publish_iteratively=publish_iteratively))
-        assert memory.bodies == [b"1"]
-
     @pytest.mark.parametrize(
         ("steps", "expected"), [(None, "must be a generator or a coroutine"), (iter(["x"]), "yielded 'x'")]
     )

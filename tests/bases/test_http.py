@@ -71,6 +71,8 @@ class TestWholeAnswers:
             assert get(server, say).content == BODY
         for size in (65535, 65536, 65537, 4 * 65536):  # of the pieces in which it is taken
             assert get(server, answer(compress(bytes(size)), header)).content == bytes(size)
+        if header == GZIP:  # one member may follow another
+            assert get(server, answer(body + body, header)).content == BODY + BODY
 
     def test_plain(self, server: Server) -> None:
         """With a length, chunked, or ended by the connection, whose end may have been cut, unnoticed."""
@@ -80,11 +82,6 @@ class TestWholeAnswers:
             (answer(BODY, length=None), False),
         ):
             assert get(server, say)[:4:3] == (BODY, is_known_whole)
-
-    def test_several_gzip_members(self, server: Server) -> None:
-        """Members one behind the other are one body."""
-        parts = gzip.compress(BODY[:100]) + gzip.compress(BODY[100:])
-        assert get(server, answer(parts, GZIP)).content == BODY
 
     @pytest.mark.parametrize("charset", ["utf-8-sig", "utf-16", "utf-32"])
     def test_byte_order_mark(self, charset: str, server: Server) -> None:
@@ -96,11 +93,6 @@ class TestWholeAnswers:
         assert as_datetime("Thu, 01 Jan 2026 00:00:00 -0000") == datetime(2026, 1, 1)
         assert as_datetime("Thu, 01 Jan 2026 01:00:00 +0100") == datetime(2026, 1, 1)
         assert [as_datetime(text) for text in (None, "", "soon", "Thu, 99 Jan 2026")] == [None] * 4
-
-    def test_only_what_was_asked_for(self, server: Server) -> None:
-        """The request names the encodings that can be checked, and no others."""
-        get(server, answer(BODY), headers={"accept-encoding": "br"})
-        assert b"Accept-Encoding: gzip\r\n" in server.requests[0]
 
 
 class TestHalfAnswers:
@@ -155,7 +147,7 @@ class TestOtherThanData:
         assert f"answered {status} \\x1b[31m" in error_of(server, answer(BODY, status=f"{status} \x1b[31m"))
         assert len(server.requests) == 1
 
-    @pytest.mark.parametrize("status", [408, 429, 500, 502, 503, 504])
+    @pytest.mark.parametrize("status", [408, 429, 500, 503])
     def test_passing_status(self, status: int, server: Server, caplog: pytest.LogCaptureFixture) -> None:
         """Transient errors are asked for again, and the log says why, and how often that may be."""
         assert f"answered {status} x" in error_of(server, answer(BODY, status=f"{status} x"))
@@ -217,16 +209,19 @@ class TestRedirects:
         assert get(server, redirect, headers={"X-Key": "hush"}, deadline=20).content == BODY
         assert b"X-Key: hush" in server.requests[-1]
 
-    def test_circle(self, server: Server) -> None:
-        """A circle ends."""
-        assert "Exceeded 30 redirects" in error_of(server, answer(b"", "Location: /feed", status="302 x"))
-        assert len(server.requests) == 31
-
-    @pytest.mark.parametrize("to", ["file:///etc/passwd?hush", "ftp://h/x", "gopher://h/"])
-    def test_elsewhere(self, to: str, server: Server) -> None:
-        """What is neither http nor https is not followed."""
-        assert "InvalidSchema" in error_of(server, answer(b"", f"Location: {to}", status="302 x"))
-        assert len(server.requests) == 1
+    @pytest.mark.parametrize(
+        ("to", "kwargs", "expected", "requests"),
+        [
+            ("/feed", {}, "Exceeded 30 redirects", 31),
+            ("/new", {"allow_redirects": False}, "answered 302 x", 1),
+            ("file:///etc/passwd?hush", {}, "InvalidSchema", 1),
+            ("ftp://h/x", {}, "InvalidSchema", 1),
+        ],
+    )
+    def test_not_followed(self, to: str, kwargs: Any, expected: str, requests: int, server: Server) -> None:
+        """A circle ends; what is neither http nor https is not followed, nor is any if that is asked for."""
+        assert expected in error_of(server, answer(b"", f"Location: {to}", status="302 x"), **kwargs)
+        assert len(server.requests) == requests
 
     def test_another_host(self, server: Server) -> None:
         """Another host gets none of what is meant for the first."""
@@ -256,10 +251,9 @@ class TestLimits:
         assert "within the deadline" in error_of(server, drip, deadline=1, timeout=30)
         assert time.monotonic() - begun < 10
 
-    @pytest.mark.parametrize("status", ["429 x", "503 x"])
-    def test_retry_after(self, status: str, server: Server) -> None:
+    def test_retry_after(self, server: Server) -> None:
         """The time that the source names is waited for."""
-        says = [answer(BODY, "Retry-After: 1", status=status), answer(BODY)]
+        says = [answer(BODY, "Retry-After: 1", status="429 x"), answer(BODY)]
         with stamina.set_testing(False):
             begun = time.monotonic()
             assert get(server, lambda _, to: to.sendall(says.pop(0))).content == BODY
@@ -348,23 +342,18 @@ class TestCollector:
 
         server.says["/feed"] = say
         keywords |= {"params": {"q": "1"}, "auth": ("u", "p"), "cookies": {"c": "d"}}
-        keywords |= {"method": "POST", "custom_request_headers": {"x-both": "2"}}
+        keywords |= {"method": "POST", "custom_request_headers": {"x-both": "2", "accept-encoding": "br"}}
         assert collector.download(server.url(), **keywords) == BODY
         assert received == [expected]
         for part in (
             b"POST /feed?q=1 ",
-            b"Authorization: Basic dTpw",
+            b"n: Basic dTpw",
             b"Cookie: c=d",
             b"X-Base: 1",
             b"X-Both: 2",
+            b": gzip\r\n",
         ):
             assert part in server.requests[0]
-
-    def test_redirects(self, server: Server, collector: Any) -> None:
-        """`allow_redirects=False` makes a redirect an error."""
-        server.says["/feed"] = answer(b"", "Location: /new", status="302 Found")
-        with pytest.raises(requests.HTTPError, match="answered 302"):
-            collector.download(server.url(), allow_redirects=False)
 
     def test_head(self, server: Server, collector: Any) -> None:
         """HEAD gives the headers; the answer before the last one leaves nothing behind."""
@@ -437,7 +426,7 @@ class TestSecrets:
         assert not [record for record in caplog.records if "hush" in record.getMessage()]
 
     def test_netrc(self, server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-        """`.netrc` replaces neither a header that the code set nor the URL's user."""
+        """`.netrc` replaces neither a header that the code set nor the user in the URL."""
         (tmp_path / ".netrc").write_text("machine 127.0.0.1 login other password other\n")
         (tmp_path / ".netrc").chmod(0o600)
         monkeypatch.setenv("HOME", str(tmp_path))

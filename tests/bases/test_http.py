@@ -360,6 +360,7 @@ class TestCollector:
         server.says["/feed"] = answer(b"", LAST_MODIFIED, GZIP, "X-Y: 1", length=99)
         assert collector.download(server.url(), method="HEAD") == b""
         assert collector.http_response.headers["x-y"] == "1"
+        assert (collector.http_response.status_code, collector.http_response.url) == (200, server.url())
         assert collector.http_response.validators == {}
         assert collector.http_last_modified == datetime(2026, 1, 1)
         collector._http_last_modified = None

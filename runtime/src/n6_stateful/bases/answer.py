@@ -14,7 +14,7 @@ from n6_stateful.errors import SourceError
 
 
 class Answer(NamedTuple):
-    """A whole answer.
+    """A whole answer. It also has what requests' response has: `status_code`, `url`, `reason`...
 
     Attributes:
         content: the body without its compression.
@@ -24,7 +24,7 @@ class Answer(NamedTuple):
         is_known_whole: whether the answer said where it ends. If not, the connection was closed at a place
             that looks like the end, and may have been cut.
         where: the URL, as it may be shown.
-        response: the same as requests has it.
+        response: the same as requests has it, without its content.
     """
 
     content: bytes
@@ -33,6 +33,9 @@ class Answer(NamedTuple):
     is_known_whole: bool
     where: str
     response: Any = None
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.response, name)
 
     @property
     def text(self) -> str:

@@ -257,8 +257,7 @@ def split_csv_row(row: str, **kwargs: Any) -> list[str]:
     >>> split_csv_row('a,"b,c"')
     ['a', 'b,c']
     """
-    (fields,) = csv.reader([row], **kwargs)
-    return fields
+    return next(csv.reader([row], **kwargs))
 
 
 def extract_field_from_csv_row(row: str, column_index: int, **kwargs: Any) -> str:

@@ -32,9 +32,10 @@ class Performer:
         response: the answer, as requests has it.
     """
 
-    def __init__(self, response: Any, chunk_size: int) -> None:
-        self.response = response
-        self._pieces: Iterator[bytes] = response.iter_content(chunk_size)
+    def __init__(self, answer: Answer, chunk_size: int) -> None:
+        self.response = answer.response
+        self.response._content, self.response._content_consumed = answer.content, True
+        self._pieces: Iterator[bytes] = self.response.iter_content(chunk_size)
 
     def __iter__(self) -> Iterator[bytes]:
         return self
@@ -57,11 +58,11 @@ class BaseDownloadingCollector(BaseCollector):
     """
 
     extra_config_options = """
-        download_retries = 3 :: int                       ; how often a download that failed is tried again
-        download_timeout = (12.1, 25) :: download_timeout ; seconds to connect, and between parts of an answer
-        download_deadline = 10m :: duration               ; how long it may take with all its retries
-        download_max_size = 1073741824 :: int             ; bytes; what is larger is given up
-        base_request_headers = {} :: py_namespaces_dict   ; a dict of headers to send with each request
+        download_retries = 3 :: int  ; how often a download that failed is tried again
+        download_timeout = (12.1, 25) :: py  ; seconds to connect, and between two parts, or one number
+        download_deadline = 10m :: duration  ; how long a download may take with all its retries
+        download_max_size = 1073741824 :: int  ; bytes; what is larger is given up
+        base_request_headers = {} :: py_namespaces_dict  ; a Python dict of headers to send with each request
     """
     custom_converters: Mapping[str, Callable[[str], Any]] = {"download_timeout": to_timeout}
     allow_empty_body = False
@@ -99,7 +100,7 @@ class BaseDownloadingCollector(BaseCollector):
             chunk_size: bytes that each step of an iteration over the performer gives.
             kwargs: as `request` takes them.
         """
-        yield Performer(self.request(url, **kwargs).response, chunk_size)
+        yield Performer(self.request(url, **kwargs), chunk_size)
 
     def request(self, url: str, *, custom_request_headers: Any = None, **kwargs: Any) -> Answer:
         """The whole answer of `url`.
@@ -135,7 +136,7 @@ class BaseDownloadingCollector(BaseCollector):
             progress.end()
         if answer is None:
             raise NothingNew("the source says so")
-        self.http_response = answer._replace(content=b"", response=None)
+        self.http_response = answer._replace(content=b"")
         self._http_last_modified = as_datetime(answer.headers.get("Last-Modified"))
         return answer
 

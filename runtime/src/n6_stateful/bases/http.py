@@ -195,7 +195,6 @@ def _answer(
         raise requests.RequestException(
             f"something else than expected ({content_type}), beginning {content[:60]!r}"
         )
-    response._content, response._content_consumed = content, True
     # Half an answer has to be sent again.
     validators = _validators(headers, digest) if is_whole and not is_head else {}
     return Answer(content, headers, validators, is_whole, where, response)

@@ -70,16 +70,14 @@ class TestMessage:
             "meta": {"mail_time": "2026-01-02 03:04:05", "mail_subject": "Daily scans: ż"}
         }
 
-    def test_repeated(self, running: Running) -> None:
-        """A mail that is delivered again has the same id; another mail with the same text has another."""
+    def test_ids(self, running: Running) -> None:
+        """A mail that is delivered again has the same id; another mail with the same text has another; one
+        that holds nothing to publish is no error."""
         first, again, other = (
             run(running, raw)[0].properties["message_id"]
             for raw in (mail(), b"Received: again\n" + mail(), mail(message_id="<2@feed.example>"))
         )
         assert first == again != other
-
-    def test_nothing(self, running: Running) -> None:
-        """A mail that holds nothing to publish is no error."""
         assert run(running, mail(), obtain_data_body=lambda self: None) == []
 
 

@@ -113,7 +113,7 @@ class GeneratedPileCollector(PairsCollector):
         GeneratedPileCollector.completed += 1
 
 
-class SimpleRowsCollector(BaseTimeOrderedRowsCollector):
+class PickingRowsCollector(BaseTimeOrderedRowsCollector):
     def get_source(self, **processed_data):
         return 'my-provider.rows'
     def obtain_orig_data(self):
@@ -123,8 +123,6 @@ class SimpleRowsCollector(BaseTimeOrderedRowsCollector):
     def clean_row_time(self, raw_row_time):
         return raw_row_time.replace(', ', ' ')
 
-
-class PickingRowsCollector(SimpleRowsCollector):
     def obtain_input_pile(self):
         self._state = self.load_state()
         rows = self.all_rows_from_orig_data(self.obtain_orig_data())
@@ -288,11 +286,6 @@ class TestCollectors:
         run(GeneratedPileCollector)
         assert GeneratedPileCollector.completed == 2
         assert memory.bodies == [b"1", b"2"]
-
-    def test_harness(self, make_collector_harness: MakeCollectorHarness) -> None:
-        """The harness runs them, too; not even a configuration section needs to be declared."""
-        harness = make_collector_harness(SimpleRowsCollector, "[SimpleRowsCollector]\nstate_dir = /nowhere\n")
-        harness.assert_stateful_contract(b'"1","2026-01"', b'"1","2026-01"\n"2","2026-02"')
 
 
 class TestNames:

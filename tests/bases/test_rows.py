@@ -303,7 +303,7 @@ class TestHooks:
             (
                 "generate_input_data_dicts",
                 ["a"],
-                r"each step of generate_input_data_dicts\(\) must return dict",
+                r"each step of generate_input_data_dicts\(\) must return Mapping",
             ),
         ],
     )

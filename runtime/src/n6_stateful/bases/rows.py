@@ -66,6 +66,7 @@ class BaseTimeOrderedRowsCollector(StatefulBaseCollector, BaseTwoPhaseCollector)
     _NEWEST_ROW_TIME_STATE_KEY = "newest_row_time"
     _NEWEST_ROWS_STATE_KEY = "newest_rows"
     _ROWS_COUNT_KEY = "rows_count"
+    state_keys = _NEWEST_ROW_TIME_STATE_KEY, _NEWEST_ROWS_STATE_KEY  # as n6's oldest states have
 
     # To be written
 
@@ -140,8 +141,7 @@ class BaseTimeOrderedRowsCollector(StatefulBaseCollector, BaseTwoPhaseCollector)
 
     def encode_output(self, joined: Any) -> bytes:
         """What `decode_orig` decoded."""
-        encoded: bytes = checked("join_output()", joined, str).encode("utf-8", "surrogateescape")
-        return encoded
+        return str.encode(checked("join_output()", joined, str), "utf-8", "surrogateescape")
 
     def get_oldest_possible_row_time(self) -> Any:
         """What the state has before the first row; no row's time is compared with it."""
@@ -163,10 +163,6 @@ class BaseTimeOrderedRowsCollector(StatefulBaseCollector, BaseTwoPhaseCollector)
         return begin
 
     # What is done with them
-
-    def get_state_keys(self) -> frozenset[str]:
-        """What n6's oldest states have, too."""
-        return frozenset((self._NEWEST_ROW_TIME_STATE_KEY, self._NEWEST_ROWS_STATE_KEY))
 
     def make_default_state(self) -> dict[str, Any]:
         """No row was seen yet."""

@@ -114,13 +114,6 @@ class TestInclusive:
         bodies = [message.body for message in running.arrived]
         assert bodies == [default_body(record) for record in self.RECORDS]
 
-    def test_other_form(self, running: Running) -> None:
-        """So it is in quiet runs if the records do not hold the cursor as it is."""
-        source = self.source(100, lambda record: {"after": record["time"]}["after"].replace("T", " "))
-        for _ in range(3):
-            running.run(**source, records=self.RECORDS)
-        assert len(running.arrived) == len(self.RECORDS)
-
     def test_too_many(self, running: Running) -> None:
         """More records at one cursor than a page holds are an error, once what there is was published."""
         crowd = [{"id": number, "time": "2026-01-01T00:00:00"} for number in range(5)]
@@ -170,32 +163,6 @@ class TestCursor:
         )
         assert [message.body for message in arrived] == [b"record 3", b"record 4"]
 
-    def test_begun_again(self, running: Running, caplog: pytest.LogCaptureFixture) -> None:
-        """To begin again may come past the forgotten cursor; it is told; a second time is an error."""
-        running.run(records=records(4))
-        forgotten = 1
-
-        def download_page(collector: PagesCollector, cursor: int) -> Page:
-            nonlocal forgotten
-            if forgotten and cursor in (0, 4):
-                forgotten -= 1
-                raise CursorForgottenError("410 Gone")
-            return PagesCollector.download_page(collector, cursor)
-
-        members: Any = {
-            "records": records(5),
-            "download_page": download_page,
-            "replace_cursor": lambda self, *_: 0,
-        }
-        assert len(running.run(**members)) == 5
-        assert "410 Gone; going on from the cursor 0" in caplog.text
-
-        def forget(collector: Any, cursor: int) -> Page:
-            raise CursorForgottenError("410 Gone")
-
-        with pytest.raises(CursorForgottenError):
-            running.run(**members | {"download_page": forget})
-
     def test_forgotten_often(self, running: Running) -> None:
         """A server that forgets each cursor after a page is gone on with from another one each time, but not
         from the same for ever."""
@@ -217,18 +184,13 @@ class TestCursor:
         with pytest.raises(CursorForgottenError):
             running.run(download_page=download_page, replace_cursor=lambda self, *_: "a")
 
-    @pytest.mark.parametrize("answer", [([], 1, False), None, "page"])
-    def test_no_page(self, answer: Any, running: Running) -> None:
-        """What is not a Page is an error that names the hook."""
-        with pytest.raises(CollectorError, match=r"download_page\(\) must return Page, not"):
-            running.run(download_page=lambda self, cursor: answer)
-
     @pytest.mark.parametrize("answer", ["records", b"records", {"id": "record"}, None])
     def test_no_list(self, answer: Any, running: Running) -> None:
-        """One record in place of a list of records is not taken apart."""
+        """What is not a page, or one record in place of a list of them, is an error that names it."""
+        with pytest.raises(CollectorError, match=r"download_page\(\) must return Page, not"):
+            running.run(download_page=lambda self, cursor: answer)
         with pytest.raises(CollectorError, match="a list of records, not one"):
             running.run(download_page=lambda self, cursor: Page(answer, 1, False))
-        assert running.arrived == []
 
     def test_half_a_character(self, running: Running) -> None:
         """What JSON can hold and UTF-8 cannot is no obstacle."""

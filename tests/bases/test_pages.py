@@ -40,20 +40,12 @@ def records(count: int) -> list[str]:
 class TestPages:
     """Going on from where one was."""
 
-    @pytest.mark.parametrize("count", [0, 1, 3, 7])
+    @pytest.mark.parametrize("count", [0, 1, 3, 10])
     def test_all(self, count: int, running: Running) -> None:
-        """Every record of every page arrives once, in order, and nothing again."""
-        for _ in range(2):
-            running.run(records=records(count))
-        assert running.records() == [record.encode() for record in records(count)]
-        assert len(running.arrived) == count
-
-    @pytest.mark.parametrize("save", [1, 2, 3, 4])
-    def test_killed(self, save: int, running: Running) -> None:
-        """A run that is killed at any page is gone on with at that page."""
-        running.run(records=records(10), kill_at_save=save)
-        running.run(records=records(12))
-        assert [message.body for message in running.arrived] == [record.encode() for record in records(12)]
+        """Every record of every page arrives once, in order, and nothing again, wherever a run is killed."""
+        for save in (*range(count // 3 + 2), 0):
+            running.run(records=records(count), kill_at_save=save)
+        assert [message.body for message in running.arrived] == [record.encode() for record in records(count)]
 
 
 class TestState:
@@ -68,26 +60,17 @@ class TestState:
         with pytest.raises(StateError, match="the state has no cursor, so it is not one of a PagesCollector"):
             running.run(records=records(1))
 
-    def test_of_before(self, running: Running) -> None:
-        """A state that knows no records at its cursor is gone on with."""
-        running.run(records=records(2))
-        running.edit(lambda collector, state: {"cursor": 1})
-        assert [message.body for message in running.run(records=records(3))] == [b"record 1", b"record 2"]
-
     @pytest.mark.parametrize(
         ("cursor", "to", "expected"),
         [(7, "3", 3), ("2026", "2025", "2025"), (None, "a", "a"), ({"page": 7}, '{"page": 3}', {"page": 3})],
     )
     def test_rewound(self, cursor: Any, to: str, expected: Any, running: Running) -> None:
-        """`state rewind` reads a cursor in the form of the present one, and forgets what was seen there."""
+        """`state rewind` reads a cursor in the form of the present one; anything else is an error."""
         rewound = running.make().rewound({"cursor": cursor, "seen": {b"digest"}}, to)
         assert rewound == {"cursor": expected, "seen": set()}
-
-    @pytest.mark.parametrize(("cursor", "to"), [(7, "x"), (7, '"3"'), ({"page": 7}, "3"), ([7], "{}")])
-    def test_senseless(self, cursor: Any, to: str, running: Running) -> None:
-        """Anything else is an error."""
-        with pytest.raises(StateError, match="is not a cursor like the present one"):
-            running.make().rewound({"cursor": cursor}, to)
+        for senseless in ("[1", '["a"]') if cursor not in (None, "2026") else ():
+            with pytest.raises(StateError, match="is not a cursor like the present one"):
+                running.make().rewound({"cursor": cursor}, senseless)
 
 
 class TestInclusive:

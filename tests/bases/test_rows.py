@@ -62,15 +62,11 @@ def late(tmp_path: Path) -> Running:
 class TestOrder:
     """What is new goes out oldest first, as one message."""
 
-    @pytest.mark.parametrize(
-        "feed",
-        [["2026-01,a", "2026-02,b", "2026-03,c"], ["2026-03,c", "2026-02,b", "2026-01,a"],
-         ["2026-02,b", "2026-03,c", "2026-01,a"]],
-        ids=["oldest first", "newest first", "no order"],
-    )  # fmt: skip
-    def test_any(self, feed: Feed, running: Running) -> None:
+    @pytest.mark.parametrize("order", ["abc", "cba", "bca"])
+    def test_any(self, order: str, running: Running) -> None:
         """Whatever the order of the source."""
-        assert run(running, *feed) == ["2026-01,a", "2026-02,b", "2026-03,c"]
+        feed = [f"2026-0{ord(name) - 96},{name}" for name in order]
+        assert run(running, *feed) == sorted(feed)
         assert run(running, *feed) == []
         (message,) = running.arrived
         assert (message.properties["type"], message.properties["content_type"]) == ("file", "text/csv")
@@ -212,16 +208,10 @@ class TestTimes:
         assert run(running, f"{odd},a", "1,b", **members) == ["1,b"]
         assert run(running, f"{odd},a", "1,b", "2,c", **members) == ["2,c"]
 
-    def test_ordinals(self, running: Running) -> None:
-        """A text that sorts by time in a form of its own is a time, be it a serial number."""
-        feed = ["20260101,a", "3026/01/02,b", "99991231,c", "9f01,d", "A0001,e", "a001,f"]
-        assert run(running, *feed) == feed
-
     @pytest.mark.parametrize(
         ("feed", "read"),
         [
             (["1767225600,a", "1767225660,b", "9999999999,c"], int),
-            (["20260101,a", "20260102,b", "21620101,c"], str),
             (["20260101,a", "20260102,b", "time2,c"], str),
         ],
     )
@@ -234,27 +224,16 @@ class TestTimes:
         assert f"the newest time, {newest!r}, is far beyond all others" in caplog.text
 
     def test_unreadable(self, running: Running, caplog: pytest.LogCaptureFixture) -> None:
-        """Rows whose time cannot be read are left out, with a warning; if none can, it is an error."""
+        """Rows whose time or key cannot be read are left out, with a warning; all of them are an error."""
         members = reading(lambda raw: str(datetime.fromisoformat(raw)))
         assert run(running, "2026-01-01,a", "<p>b", "c", **members) == ["2026-01-01,a"]
         assert "rows left out: 2 ('<p>b': Invalid isoformat string: '<p>b'; 'c': " in caplog.text
         with pytest.raises(SourceError, match="has the format changed"):
             run(running, "01/02/2026,a", "01/03/2026,b", **members)
-        assert run(running, "2026-01-01,a", "2026-01-02,b", **members) == ["2026-01-02,b"]
-
-    def test_unreadable_key(self, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-        """A row whose key cannot be read is left out, and is not counted; all are an error."""
-        running = Running(RowsCollector, tmp_path, "row_count_mismatch_is_fatal = yes")
         key: Any = {"row_key": lambda self, row: row.split(",")[1]}
         assert run(running, "2026-01-02", "2026-01-03,b", **key) == ["2026-01-03,b"]
         assert "rows left out: 1 ('2026-01-02': list index out of range)" in caplog.text
-        with pytest.raises(SourceError, match="rows left out: 2"):
-            run(running, "2026-01-04", "2026-01-05", **key)
-
-    def test_state_of_another_kind(self, running: Running) -> None:
-        """A state whose time cannot be read as the class declares is an error that says what to do."""
-        run(running, "2026-01-01,a")
-        with pytest.raises(StateError, match=r"'2026-01-01', is not a time of RowsCollector.*state edit"):
+        with pytest.raises(StateError, match=r"'2026-01-03', is not a time of RowsCollector.*state edit"):
             run(running, "1,a", row_time_format="epoch")
 
 
@@ -333,14 +312,12 @@ class TestLateness:
         ],
     )
     def test_times(self, newest: Any, expected: Any, running: Running) -> None:
-        """The window's begin is never too late for what has no seconds, or no time of day."""
-        assert running.make().get_window_begin(newest, 7200) == expected
-
-    @pytest.mark.parametrize("newest", ["20260102T010000", "02/01/2026", "7", ("2026", 1)])
-    def test_other_times(self, newest: Any, running: Running) -> None:
-        """For other times the error says what to declare, or to write."""
+        """The window's begin is never too late for what has no seconds, or no time of day; for times that
+        mean nothing the error says what to declare, or to write."""
+        collector = running.make()
+        assert collector.get_window_begin(newest, 7200) == expected
         with pytest.raises(CollectorError, match="set row_time_format, or write get_window_begin"):
-            running.make().get_window_begin(newest, 7200)
+            collector.get_window_begin(f"{newest}".replace("-", ""), 7200)
 
 
 class TestRewinding:
@@ -369,21 +346,17 @@ class TestRewinding:
         [
             (str, "2026-01-01 06:00", "2026-01-01 06:00"),
             (datetime.fromisoformat, "2026-01-01 06:00", datetime(2026, 1, 1, 6)),
-            (date.fromisoformat, "2026-01-01", date(2026, 1, 1)),
             (lambda raw: datetime.fromisoformat(raw).timestamp(), "1767225600", 1767225600.0),
         ],
     )
     def test_form(self, read: Any, to: str, expected: Any, running: Running) -> None:
-        """The time is read in the form that the state has."""
+        """The time is read in the form that the state has; anything else, or a later one, is an error."""
         run(running, "2026-01-02,a", **reading(read))
-        assert running.make().rewound(running.state, to)["newest_row_time"] == expected
-
-    @pytest.mark.parametrize("to", ["yesterday", "", "2026-01-02 10:00", "17"])
-    def test_senseless(self, to: str, running: Running) -> None:
-        """What is not such a time, or a later one, is an error."""
-        run(running, *self.FEED)
-        with pytest.raises(StateError, match=f"'{to}' is .*'2026-01-01 09:00:00'"):
-            running.make().rewound(running.state, to)
+        collector = running.make()
+        assert collector.rewound(running.state, to)["newest_row_time"] == expected
+        for senseless in ("yesterday", "", "9999999999", "2027-01-01"):
+            with pytest.raises(StateError, match=f"'{senseless}' is not a time up to the newest one"):
+                collector.rewound(running.state, senseless)
 
 
 class TestCounts:
@@ -439,16 +412,11 @@ class TestStates:
         (cache / NAME).chmod(0o600)
         feed = ["2026-01-01 10:00:00,za\udcffż", "2026-01-01 10:00:00,ab", "2026-01-01 09:00:00,old"]
         running = Running(RowsCollector, tmp_path, options)
-        assert run(running, *feed) == []
+        assert run(running, *(f"{row}\r" for row in feed)) == []
         new = ["2026-01-01 10:00:00,new", "2026-01-01 11:00:00,newer"]
         assert run(running, *feed, *new) == new
+        running.edit(lambda collector, state: {**state, "newest_rows": {f"{new[1]}\r"}})  # as n6 leaves it
         assert run(running, *feed, *new) == []
-
-    def test_crlf(self, running: Running) -> None:
-        """n6 leaves the CR at the end of a row; its rows are known all the same."""
-        run(running, "2026-01,a", "2026-02,b")
-        running.edit(lambda collector, state: {**state, "newest_rows": {"2026-02,b\r"}})
-        assert run(running, "2026-01,a\r", "2026-02,b\r", "2026-02,c\r") == ["2026-02,c"]
 
     def test_ours(self, running: Running) -> None:
         """The keys and their types are n6's, and its own collectors name the keys by these."""
@@ -471,7 +439,8 @@ class TestDownloading:
         return Running(self.Collector, tmp_path, f"url = {server.url()}")
 
     def test_conditional(self, remote: Running, server: Server) -> None:
-        """What the server calls the file is sent with the next request, once its rows are saved."""
+        """What the server calls the file is sent with the next request, once its rows are saved, and until
+        the state is set back."""
         changed = "Last-Modified: Thu, 01 Jan 2026 00:00:00 GMT"
         server.says["/feed"] = answer(b"2026-01,a\n", 'ETag: "1"', changed)
         remote.run(kill_at_save=1)
@@ -483,23 +452,10 @@ class TestDownloading:
         server.says["/feed"] = answer(status="304 Not Modified")
         assert remote.run() == []
         assert b'If-None-Match: "2"' in server.requests[-1]
-
-    def test_rewound(self, remote: Running, server: Server) -> None:
-        """After the state was set back, a file that has not changed is wanted all the same."""
-        server.says["/feed"] = answer(b"2026-01,a\n2026-02,b\n", 'ETag: "1"')
-        remote.run()
-        remote.edit(lambda collector, state: {**state, "newest_row_time": "2026-01"})
-        assert [message.body for message in remote.run()] == [b"2026-01,a\n2026-02,b"]
-        assert b"If-None-Match" not in server.requests[-1]
-
-    def test_html(self, remote: Running, server: Server) -> None:
-        """A page of HTML is an error, whatever it is called; rows that are called so are none."""
-        for body, kind in ((b"\n<!DOCTYPE html><p>Log in", "text/plain"), (b"<p>Log in", "text/html")):
-            server.says["/feed"] = answer(body, f"Content-Type: {kind}")
-            with pytest.raises(SourceError, match="something else than expected"):
-                remote.run()
-        server.says["/feed"] = answer(b"2026-01,<html>", "Content-Type: text/html")
+        server.says["/feed"] = answer(b"2026-01,a\n", 'ETag: "2"')
+        remote.edit(lambda collector, state: {**state, "newest_row_time": "2025-12"})
         assert len(remote.run()) == 1
+        assert b"If-None-Match" not in server.requests[-1]
 
     def test_last_line(self, remote: Running, server: Server) -> None:
         """A last line without its end counts if the answer said where it ends, and else waits for its end."""

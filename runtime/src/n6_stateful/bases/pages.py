@@ -107,10 +107,10 @@ class BasePagedCollector(StatefulBaseCollector):
             SourceError: the cursor does not advance although there is more, or comes a second time.
             CollectorError: `download_page` returned something else than a page.
         """
-        asked, replaced = {repr(self.state["cursor"])}, set[str]()
+        asked = {repr(self.state["cursor"])}
         has_more = True
         while has_more:
-            page = self._next_page(asked, replaced)
+            page = self._next_page(asked)
             cursor, has_more = page.next_cursor, page.has_more
             made = [self.get_output_components(record=record) for record in page.records]
             stays = cursor == self.state["cursor"] or (cursor is None and not made)
@@ -131,17 +131,18 @@ class BasePagedCollector(StatefulBaseCollector):
                 self.save_state(self.state)
         self.inner_stop()
 
-    def _next_page(self, asked: set[str], replaced: set[str]) -> Page:
+    def _next_page(self, asked: set[str]) -> Page:
         """The page at the cursor; if the source has forgotten that, at the one that replaces it."""
+        cursor = self.state["cursor"]
         try:
-            page = self.download_page(self.state["cursor"])
+            page = self.download_page(cursor)
         except CursorForgottenError as exc:
-            new = self.replace_cursor(self.state["cursor"], exc)
-            if repr(new) in replaced:  # it would go on for ever
+            new = self.replace_cursor(cursor, exc)
+            if repr(new) in asked:  # it would go on for ever
                 raise
-            LOGGER.warning("%s; going on from the cursor %.100r", exc, new)
-            replaced.add(repr(new))
-            asked.clear()
+            LOGGER.warning("%s; going on from the cursor %.100r instead of %.100r", exc, new, cursor)
+            asked.remove(repr(cursor))
+            asked.add(repr(new))
             self.state |= {"cursor": new, "seen": set()}
             page = self.download_page(new)
         records = checked("download_page()", page, Page).records

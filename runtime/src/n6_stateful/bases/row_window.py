@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable
 from datetime import UTC, date, datetime, time, timedelta
 from decimal import Decimal
 from fractions import Fraction
@@ -105,7 +105,7 @@ class Window:
     Args:
         newest: the newest time; None if there was no row yet.
         begin: what is before it comes too late; from there on the rows are known by their digests.
-        packs: these, of 16 bytes, one after the other, by a time that none of their rows is later than.
+        packs: these, of 16 bytes, one after the other, each with a time at or after its rows.
 
     Attributes:
         kind: of what kind the times are; None if that is open.
@@ -113,16 +113,12 @@ class Window:
     """
 
     def __init__(
-        self, newest: Any = None, begin: Any = None, packs: Mapping[Any, bytes] | None = None
+        self, newest: Any = None, begin: Any = None, packs: Iterable[tuple[Any, bytes]] = ()
     ) -> None:
-        self.newest, self.begin, self.packs = newest, begin, packs or {}
-        self.kind = None if newest is None else kind(newest)
-        self.latest = tomorrow()
-        self._seen = {
-            pack[at : at + DIGEST_SIZE]
-            for pack in self.packs.values()
-            for at in range(0, len(pack), DIGEST_SIZE)
-        }
+        self.newest, self.begin, self.packs = newest, begin, list(packs)
+        self.kind, self.latest = None if newest is None else kind(newest), tomorrow()
+        sizes = [(pack, range(0, len(pack), DIGEST_SIZE)) for _, pack in self.packs]
+        self._seen = {pack[at : at + DIGEST_SIZE] for pack, starts in sizes for at in starts}
 
     def age(self, moment: Any) -> int:
         """-1 if a row with that time comes too late, 0 if it may have been seen, 1 if it is new."""

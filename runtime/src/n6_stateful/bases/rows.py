@@ -266,10 +266,10 @@ class BaseTimeOrderedRowsCollector(StatefulBaseCollector, BaseTwoPhaseCollector)
             ) from exc
         packs = state.get("window_rows", {}) if self.config["late_by"] else {}
         if max(packs, default=None) == newest:  # otherwise it was set back by hand, or n6 has been here
-            return Window(newest, state["window_begin"], packs)
+            return Window(newest, state["window_begin"], packs.items())
         # n6 leaves a CR at the end of a row.
         rows = [row.removesuffix("\r") if isinstance(row, str) else row for row in newest_rows]
-        return Window(newest, newest, {newest: b"".join(digest(newest, self.row_key(row)) for row in rows)})
+        return Window(newest, newest, [(newest, b"".join(digest(newest, self.row_key(row)) for row in rows))])
 
     def _new_ones(self, all_rows: Iterable[Any], window: Window) -> tuple[int, list[Any], list[Any]]:
         """How many rows have a time that can be used; of those that are new the comparable times, and the
@@ -362,7 +362,7 @@ class BaseTimeOrderedRowsCollector(StatefulBaseCollector, BaseTwoPhaseCollector)
             newest_time = state[self._NEWEST_ROW_TIME_STATE_KEY]
             begin = self.comparable_time(self.get_window_begin(newest_time, self.config["late_by"]))
             begin = begin if window.begin is None else max(begin, window.begin)
-            packs = {last: pack for last, pack in window.packs.items() if last >= begin}
+            packs = {last: pack for last, pack in window.packs if last >= begin}
             recent = range(bisect_left(moments, begin), len(rows))
             pack = b"".join(digest(moments[number], self.row_key(rows[number])) for number in recent)
             state |= {"window_begin": begin, "window_rows": packs | {newest: packs.get(newest, b"") + pack}}
@@ -384,7 +384,8 @@ class BaseDownloadingTimeOrderedRowsCollector(BaseDownloadingCollector, BaseTime
             SourceError: there is no whole answer.
         """
         # Where the state was set back, what has not changed is wanted again.
-        validators = self.state.get("validators", {}).get(self.state[self._NEWEST_ROW_TIME_STATE_KEY], {})
+        newest_time = repr(self.state[self._NEWEST_ROW_TIME_STATE_KEY])
+        validators = self.state.get("validators", {}).get(newest_time, {})
         content = self.download(self.config["url"], validators=validators)
         if self.http_response is None or self.http_response.is_known_whole:
             return content
@@ -394,7 +395,7 @@ class BaseDownloadingTimeOrderedRowsCollector(BaseDownloadingCollector, BaseTime
         """As in the base class; the server's validators count for the state that follows from these rows."""
         fresh = super().get_fresh_rows_only(all_rows)
         if self.http_response is not None:  # there was no download() of the collector's own
-            newest_time = self.state[self._NEWEST_ROW_TIME_STATE_KEY]
+            newest_time = repr(self.state[self._NEWEST_ROW_TIME_STATE_KEY])
             self.state["validators"] = {newest_time: self.http_response.validators}
         return fresh
 

@@ -8,7 +8,7 @@ import hypothesis
 import pytest
 import stamina
 
-from tests.bases.http_server import Server, serving
+from tests.bases.http_server import Server
 
 hypothesis.settings.register_profile("on any machine", deadline=None)
 hypothesis.settings.load_profile("on any machine")
@@ -19,7 +19,7 @@ def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[Server]:
     """A server, with no proxy between us and it."""
     for name in ("no_proxy", "NO_PROXY"):
         monkeypatch.setenv(name, "127.0.0.1,localhost")
-    with serving() as it:
+    with Server() as it:
         yield it
 
 

@@ -5,11 +5,9 @@ from __future__ import annotations
 import base64
 import io
 import re
-import subprocess
 import sys
 from datetime import datetime
 from email.message import EmailMessage
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -22,6 +20,7 @@ from n6_stateful.journal import Journal
 from tests.bases.running import Running
 
 HEAD = b"From: a@b.example\nContent-Type: multipart/mixed; boundary=b\n\n"
+BASE64 = b"Content-Transfer-Encoding: base64\n\n"
 
 
 class MailCollector(BaseSimpleEmailCollector):
@@ -30,8 +29,7 @@ class MailCollector(BaseSimpleEmailCollector):
     config_spec = "[feed]\nsource :: str\ncache_dir :: path\n"
 
     def get_source_channel(self, **processed_data: Any) -> str:
-        subject = self.email_msg.get_subject() or ""
-        return "scans" if "scans" in subject else "other"
+        return "scans" if "scans" in (self.email_msg.get_subject() or "") else "other"
 
     def obtain_data_body(self) -> bytes | None:
         return self.get_email_msg_text().encode()
@@ -49,7 +47,7 @@ def mail(text: str = "a,b\n", message_id: str = "<1@feed.example>") -> bytes:
 
 
 @pytest.fixture
-def running(tmp_path: Path) -> Running:
+def running(tmp_path: Any) -> Running:
     return Running(MailCollector, tmp_path)
 
 
@@ -66,28 +64,21 @@ class TestMessage:
     def test_published(self, running: Running) -> None:
         """The body, the channel from the subject, and the mail's time and subject as headers."""
         (message,) = run(running, mail())
-        assert message.body == b"a,b\n"
-        assert message.routing_key == "provider.scans"
+        assert (message.body, message.routing_key) == (b"a,b\n", "provider.scans")
         assert message.properties["content_type"] == "text/csv"
         assert message.properties["headers"] == {
             "meta": {"mail_time": "2026-01-02 03:04:05", "mail_subject": "Daily scans: ż"}
         }
 
-    def test_repeated(self, running: Running) -> None:
-        """A mail that is delivered again has the same id; another mail with the same text has another."""
+    def test_ids(self, running: Running) -> None:
+        """A mail that is delivered again has the same id; another mail with the same text has another; one
+        that holds nothing to publish is no error."""
         first, again, other = (
             run(running, raw)[0].properties["message_id"]
             for raw in (mail(), b"Received: again\n" + mail(), mail(message_id="<2@feed.example>"))
         )
         assert first == again != other
-
-    def test_nothing(self, running: Running) -> None:
-        """A mail that holds nothing to publish is no error."""
         assert run(running, mail(), obtain_data_body=lambda self: None) == []
-
-    def test_few_headers(self, running: Running) -> None:
-        """A mail without Date, From or Subject is still a mail."""
-        assert [message.body for message in run(running, b"To: me@feed.example\n\ntext\n")] == [b"text\n"]
 
 
 class TestExitCode:
@@ -102,9 +93,7 @@ class TestExitCode:
         run(running, mail(message_id="<2@feed.example>"))
         assert len(running.arrived) == 2
 
-    @pytest.mark.parametrize(
-        "error", [Terminated(), DownloadError("no answer", may_pass=True), StateError("full")]
-    )
+    @pytest.mark.parametrize("error", [Terminated(), DownloadError("no answer"), StateError("full")])
     def test_not_committed(self, error: BaseException, running: Running) -> None:
         """What fails before the commit, and may go well later, asks for the mail to be delivered again."""
 
@@ -115,10 +104,11 @@ class TestExitCode:
             run(running, mail(), start_publishing=start_publishing)
         assert getattr(caught.value, "exit_code", 0) == 75
 
-    @pytest.mark.parametrize("method", ["open", "put"])
-    def test_journal(self, method: str, running: Running, monkeypatch: pytest.MonkeyPatch) -> None:
+    @pytest.mark.parametrize(("method", "error"), [("open", StateError("no")), ("put", PublishError("no"))])
+    def test_journal(
+        self, method: str, error: Any, running: Running, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
         """So does a journal that cannot be opened, or takes no more."""
-        error = StateError("no") if method == "open" else PublishError("no")
 
         def fail(journal: Journal, *args: Any) -> None:
             raise error
@@ -128,34 +118,15 @@ class TestExitCode:
             run(running, mail())
         assert caught.value.exit_code == 75
 
-    @pytest.mark.parametrize(
-        ("raw", "expected"),
-        [
-            (b"", "is empty"),
-            (b"\n \n", "is empty"),
-            (b"just text\n", "is not a mail"),
-            (b"\x00\xff" * 100, "is not a mail"),
-            (b"%PDF-1.4\nX: y\n\n", "is not a mail"),
-        ],
-    )
-    def test_garbage(self, raw: bytes, expected: str, running: Running) -> None:
-        """What is not a mail is one clear error, which no second delivery repairs."""
-        with pytest.raises(SourceError, match=expected) as caught:
+    @pytest.mark.parametrize("raw", [b"", b"\n \n", b"just text\n", b"\x00\xff" * 100, b"%PDF-1.4\nX: y\n\n"])
+    def test_garbage(self, raw: bytes, running: Running) -> None:
+        """What is not a mail is one clear error, which no second delivery repairs; to make a collector, as
+        `check` does, needs no mail."""
+        running.make()
+        with pytest.raises(SourceError, match="is not a mail") as caught:
             run(running, raw)
         assert caught.value.exit_code == 66
         assert running.arrived == []
-
-    def test_check(self, running: Running) -> None:
-        """A collector that is only made, as `check` does, needs no mail."""
-        code = (
-            "from n6_stateful import settings\n"
-            "from tests.bases.test_emails import MailCollector\n"
-            f"with settings.use(settings.Settings(config_paths=({str(running._config)!r},), dry_run=True)):\n"
-            "    MailCollector()\n"
-        )
-        root = Path(__file__).resolve().parents[2]
-        done = subprocess.run([sys.executable, "-c", code], stdin=subprocess.PIPE, cwd=root, timeout=60)
-        assert done.returncode == 0
 
 
 class TestFindContent:
@@ -174,10 +145,8 @@ class TestFindContent:
     @pytest.mark.parametrize(
         ("criteria", "expected"),
         [
-            ({"content_type": "text/html"}, "<p>see</p>\n"),
             ({"content_type": "TEXT/Html"}, "<p>see</p>\n"),
             ({"content_type": ["text/csv", "text/h*"]}, "<p>see</p>\n"),
-            ({"content_type": "application"}, b"PK\x03"),
             ({"content_type": "text/csv"}, None),
             ({"content_type": None, "filename_regex": r"\.zip$"}, b"PK\x03"),
             ({"filename_regex": [r"\.csv$", r"\.zip$"]}, b"PK\x03"),
@@ -185,8 +154,7 @@ class TestFindContent:
             ({"content_regex": "see.https"}, "see\nhttps://feed.example/1\n"),
             ({"content_regex": re.compile("HTTPS", re.IGNORECASE)}, "see\nhttps://feed.example/1\n"),
             ({"content_regex": "^https", "default_regex_flags": 0}, None),
-            ({"content_regex": rb"PK\x03"}, b"PK\x03"),
-            ({"content_regex": ["nothing", b"PK"]}, b"PK\x03"),
+            ({"content_regex": ["nothing", rb"PK\x03"]}, b"PK\x03"),
             ({"content_type": "text/html", "decode": False}, b"<p>see</p>\r\n"),
             ({"content_type": "text/html", "force_content_as": bytes}, b"<p>see</p>\r\n"),
             ({"filename_regex": "zip", "force_content_as": "str"}, "PK\x03"),
@@ -198,19 +166,16 @@ class TestFindContent:
 
     def test_several(self, parsed: ParsedMail) -> None:
         """Several parts are an error that names the criteria, unless the first will do."""
-        with pytest.raises(ValueError, match="2 parts for see; nothing was published"):
+        with pytest.raises(ValueError, match="there are 2 parts for "):
             parsed.find_content(content_regex="see")
         assert parsed.find_content(content_regex="see", ignore_extra_matches=True)
 
     def test_headers(self, parsed: ParsedMail) -> None:
-        """The mail's headers are there by name; its subject is on one line, or as it came."""
+        """The mail's headers are there by name; its subject is on one line, or as it came; what else n6's
+        mail has is an error that names the page."""
         assert parsed["x-report"] == "7"
         assert parsed.get_subject() == "café and more"
         assert parsed.get_subject(normalize_whitespace=False) == "café   and more"
-        assert (parsed.get_utc_datetime(), parsed.get_timestamp()) == (None, None)
-
-    def test_not_here(self, parsed: ParsedMail) -> None:
-        """What n6's mail has beyond that is an error that names the page."""
         with pytest.raises(AttributeError, match=r"no 'ZIP' here; .*from-n6\.md"):
             parsed.ZIP  # noqa: B018
 
@@ -231,23 +196,19 @@ class TestBrokenMails:
     @pytest.mark.parametrize(
         "charset", ["no-such-charset", "utf-8", "us-ascii", "undefined", "idna", '"a\0b"']
     )
-    def test_charset(self, charset: str) -> None:
-        """Text in a character set that does not exist, or that it is not in, is read as well as can be."""
+    def test_charset(self, charset: str, caplog: pytest.LogCaptureFixture) -> None:
+        """Text in a character set that does not exist, or that it is not in, is read as well as can be, with
+        a warning; its bytes are there."""
         raw = f"From: a@b.example\nContent-Type: text/plain; charset={charset}\n\ncaf".encode() + b"\xe9"
-        assert str(ParsedMail.from_bytes(raw).find_content()).startswith("caf")
-
-    def test_bytes(self, caplog: pytest.LogCaptureFixture) -> None:
-        """For text in another character set than the mail says there is a warning, and its bytes."""
-        parsed = ParsedMail.from_bytes(b"From: a@b.example\nContent-Type: text/csv\n\n\xa3\xf3d\xbc")
-        assert parsed.find_content(decode=False) == b"\xa3\xf3d\xbc"
+        parsed = ParsedMail.from_bytes(raw)
+        assert parsed.find_content(decode=False) == b"caf\xe9"
         assert not caplog.text
-        parsed.find_content()
-        assert "text is not in 'utf-8', so that some of it is replaced" in caplog.text
+        assert str(parsed.find_content()).startswith("caf")
+        assert "so that some of it is replaced" in caplog.text
 
     def test_mail_in_base64(self) -> None:
         """A mail inside a mail may be encoded."""
-        inner = base64.encodebytes(mail("192.0.2.1\n"))
-        part = b"Content-Type: message/rfc822\nContent-Transfer-Encoding: base64\n\n" + inner
+        part = b"Content-Type: message/rfc822\n" + BASE64 + base64.encodebytes(mail("192.0.2.1\n"))
         parsed = ParsedMail.from_bytes(HEAD + b"--b\n" + part + b"\n--b--\n")
         assert parsed.find_content(content_type="text/plain") == "192.0.2.1\n"
 
@@ -255,12 +216,13 @@ class TestBrokenMails:
         """A part whose file name Python's own code fails at is read, without a name."""
         part = b"--b\nContent-Disposition: attachment; filename*=utf-16''r.csv\n\nx\n--b--\n"
         parsed = ParsedMail.from_bytes(b"Message-ID: <a@[x>\n" + HEAD + part)
-        assert (parsed.id, list(parsed.find_filename_content_pairs())) == ("", [("", "x")])
+        assert (parsed["Message-ID"], list(parsed.find_filename_content_pairs())) == ("", [("", "x")])
         assert "a header of the mail cannot be read" in caplog.text
 
     @pytest.mark.parametrize(
         "head",
         [
+            b"To: no Date, From or Subject",
             b"From: Reports <",
             b'From: "',
             b"Subject: x\nDate: Fri, 31 Dec 9999 23:00:00 -2300",
@@ -270,13 +232,12 @@ class TestBrokenMails:
         ],
     )
     def test_hostile_headers(self, head: bytes, running: Running) -> None:
-        """A mail with headers that Python's own code fails at is published all the same."""
+        """A mail with few headers, or ones that Python's own code fails at, is published all the same."""
         assert [message.body for message in run(running, head + b"\n\ntext\n")] == [b"text\n"]
 
     def test_cut_original(self) -> None:
         """What is not asked for, as an original that a report of abuse has cut, may be damaged."""
-        raw = b"From: a@b.example\nContent-Type: multipart/report; boundary=b\n\n"
-        raw += b"--b\nContent-Type: text/csv\n\n192.0.2.1\n--b\nContent-Type: message/rfc822\n\n"
+        raw = HEAD + b"--b\nContent-Type: text/csv\n\n192.0.2.1\n--b\nContent-Type: message/rfc822\n\n"
         raw += b"From: x\nContent-Type: multipart/mixed; boundary=i\n\n--i\n\ncut\n--b--\n"
         assert ParsedMail.from_bytes(raw).find_content(content_type="text/csv") == "192.0.2.1"
         with pytest.raises(SourceError, match="the mail is damaged"):
@@ -286,9 +247,7 @@ class TestBrokenMails:
         "part",
         [
             b"\ncut\n",
-            b"Content-Transfer-Encoding: base64\n\n!!!notbase64\n--b--\n",
-            b"Content-Transfer-Encoding: base64\n\ndGltZSxpcAoyMD\n--b--\n",
-            b"Content-Transfer-Encoding: base64\n\ndGltZSxpcAoyM\n--b--\n",
+            *(BASE64 + cut + b"\n--b--\n" for cut in (b"!!!not", b"dGltZSxpcAoyMD", b"dGltZSxpcAoyM")),
         ],
         ids=["no end", "not base64", "cut", "cut in the middle of a byte"],
     )

@@ -43,21 +43,10 @@ class TestList:
         properties = running.arrived[0].properties
         assert (properties["type"], properties["content_type"]) == ("blacklist", "text/plain")
 
-    def test_killed(self, running: Running) -> None:
-        """A run that is killed before its save has published nothing; the next one does."""
-        assert running.run(kill_at_save=1, obtain_data_body=lambda self: b"a") == []
-        assert run(running, b"a") == [b"a"]
-
     def test_hook(self, running: Running) -> None:
         """A body that is text is an error that names the hook."""
         with pytest.raises(CollectorError, match=r"obtain_data_body\(\) must return bytes, not str"):
             running.run(obtain_data_body=lambda self: "a")
-
-    def test_unreachable(self, running: Running) -> None:
-        """A source that cannot be reached is an error, and the state stays."""
-        with pytest.raises(SourceError):
-            running.run()
-        assert running.arrived == []
 
     @pytest.mark.parametrize("content_type", ["text/html", "text/plain"])
     def test_html(self, content_type: str, tmp_path: Path, server: Server) -> None:

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import itertools
 import json
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -14,8 +13,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from n6_stateful import CollectorError, NothingNew, SourceError, StateError
-from n6_stateful.bases import row_lines, row_window
+from n6_stateful import CollectorError, SourceError, StateError
 from n6_stateful.bases.row_window import DIGEST_SIZE
 from n6_stateful.bases.rows import BaseDownloadingTimeOrderedRowsCollector, BaseTimeOrderedRowsCollector
 from n6_stateful.testing import MakeCollectorHarness
@@ -36,20 +34,6 @@ class RowsCollector(BaseTimeOrderedRowsCollector):
 
     def clean_row_time(self, raw_row_time: str) -> Any:
         return raw_row_time
-
-
-class EachRowCollector(RowsCollector):
-    """A message for each row, on a channel that depends on it."""
-
-    type = "stream"
-    source_channel = ""
-
-    def generate_input_data_dicts(self, input_pile: Any, /) -> Iterator[dict[str, Any]]:
-        for row in input_pile:
-            yield {"fresh_rows": [row]}
-
-    def get_source_channel(self, **processed_data: Any) -> str:
-        return f"channel-{len(processed_data['fresh_rows'])}"
 
 
 def run(running: Running, *rows: str, **members: Any) -> Feed:
@@ -78,30 +62,23 @@ def late(tmp_path: Path) -> Running:
 class TestOrder:
     """What is new goes out oldest first, as one message."""
 
-    @pytest.mark.parametrize(
-        "feed",
-        [["2026-01,a", "2026-02,b", "2026-03,c"], ["2026-03,c", "2026-02,b", "2026-01,a"],
-         ["2026-02,b", "2026-03,c", "2026-01,a"]],
-        ids=["oldest first", "newest first", "no order"],
-    )  # fmt: skip
-    def test_any(self, feed: Feed, running: Running) -> None:
+    @pytest.mark.parametrize("order", ["abc", "cba", "bca"])
+    def test_any(self, order: str, running: Running) -> None:
         """Whatever the order of the source."""
-        assert run(running, *feed) == ["2026-01,a", "2026-02,b", "2026-03,c"]
+        feed = [f"2026-0{ord(name) - 96},{name}" for name in order]
+        assert run(running, *feed) == sorted(feed)
         assert run(running, *feed) == []
         (message,) = running.arrived
         assert (message.properties["type"], message.properties["content_type"]) == ("file", "text/csv")
 
     def test_ties(self, running: Running) -> None:
-        """A row that comes later with the newest time is new, and no other."""
+        """A row that comes later with the newest time is new, once; ties go out in reverse, as in n6."""
         assert run(running, "2026-01,a", "2026-02,b") == ["2026-01,a", "2026-02,b"]
         assert run(running, "2026-02,c", "2026-01,a", "2026-02,b") == ["2026-02,c"]
         assert run(running, "2026-02,c", "2026-02,b", "2026-02,d") == ["2026-02,d"]
         assert running.state["newest_rows"] == {"2026-02,b", "2026-02,c", "2026-02,d"}
-
-    def test_twice(self, running: Running) -> None:
-        """A row that stands there twice, side by side or not, is published once."""
-        assert run(running, "2026-01,a", "2026-01,a", "2026-01,b", "2026-01,a") == ["2026-01,b", "2026-01,a"]
-        assert run(running, "2026-03,a", "2026-02,b", "2026-03,a") == ["2026-02,b", "2026-03,a"]
+        twice = "2026-03,a", "2026-03,a", "2026-03,b", "2026-02,c", "2026-03,a"
+        assert run(running, *twice) == ["2026-03,b", "2026-03,a"]
 
     @pytest.mark.parametrize("options", ["", "late_by = 30d"])
     def test_key(self, options: str, tmp_path: Path) -> None:
@@ -114,50 +91,19 @@ class TestOrder:
         assert run(running, *changed, **keyed) == ["2026-01-01,3,x"]
         assert run(running, "2026-01-01,1,older", "2026-01-02,4,y", **keyed) == ["2026-01-02,4,y"]
 
-    def test_nothing_new_too_late(self, tmp_path: Path) -> None:
-        """To say that there is nothing more when rows were published is an error, and loses none."""
-        running = Running(EachRowCollector, tmp_path)
-
-        def generate(self: Any, pile: Any, /) -> Iterator[dict[str, Any]]:
-            for row in pile:
-                if row == "2026-02,b":
-                    raise NothingNew
-                yield {"fresh_rows": [row]}
-
-        feed = "2026-01,a", "2026-02,b"
-        with pytest.raises(CollectorError, match="NothingNew came when rows had been published"):
-            run(running, *feed, generate_input_data_dicts=generate)
-        assert run(running, *feed) == [*feed]
-        assert run(running, *feed, "2026-02,b", generate_input_data_dicts=generate) == []
-
 
 class TestLines:
     """What a row is."""
 
-    def test_left_out(self, running: Running) -> None:
-        """Comments and blank lines are left out silently."""
-        assert run(running, "# 2026", "", "  ", "\r", "2026-01,a", "") == ["2026-01,a"]
-        assert running.left_out == 0
-
     def test_line_breaks(self, running: Running) -> None:
-        """Lines end at LF or CRLF, which is no part of the row, and nowhere else; any byte goes through."""
+        """Lines end at LF or CRLF and nowhere else; any byte goes through; comments and blanks stay out."""
         odd = "\x0b\x0c\x1c\x85\u2028"
         feed = f"2026-01,\udcff\udcfe{odd}\r\n2026-02,ż\r\n2026-03,c\r".encode("utf-8", "surrogateescape")
         (message,) = running.run(obtain_orig_data=lambda self: feed)
         assert message.body == feed.replace(b"\r", b"")
-        assert run(running, f"2026-01,\udcff\udcfe{odd}", "2026-02,ż", "2026-03,c") == []
-
-    def test_byte_order_mark(self, running: Running) -> None:
-        """The mark of UTF-8 is no part of the first row."""
-        assert run(running, "\ufeff2026-01-01,a", "2026-01-02,b") == ["2026-01-01,a", "2026-01-02,b"]
-
-    @pytest.mark.parametrize("size", [1, 2, 3, 10, 1 << 20])
-    def test_pieces(self, size: int, running: Running, monkeypatch: pytest.MonkeyPatch) -> None:
-        """A file is split the same in pieces of any size."""
-        monkeypatch.setattr(row_lines, "_PIECE", size)
-        feed = [f"2026-{number:02},{'x' * number}" for number in range(25)]
-        assert run(running, *reversed(feed)) == feed
-        assert run(running, *feed, "2027,a\r", "", "2027,b\r", "2026,c") == ["2027,a", "2027,b"]
+        rows = "\ufeff# 2026", "", "  ", "\r", f"2026-01,\udcff\udcfe{odd}", "2026-02,ż", "2026-03,c"
+        assert run(running, *rows) == []
+        assert running.left_out == 0
 
     def test_csv(self, running: Running) -> None:
         """Quoted fields may hold line breaks, and as much as the download allows."""
@@ -185,15 +131,13 @@ class TestLines:
         run(running, *feed, csv_rows=True)
         wanted = ["2026-01,a", "2026-03,c", *(row for row in rest if row.count('"') == 2)]
         assert running.records() == ["\n".join(wanted).encode()]
-        assert (
-            f"lines that are not CSV, left out: {len(feed) - len(wanted)} (line 2: {stray!r}" in caplog.text
-        )
+        assert f"rows left out: {len(feed) - len(wanted)} (line 2, {stray!r}: " in caplog.text
         assert running.left_out == len(feed) - len(wanted)
 
     def test_many_stray_quotes(self, running: Running) -> None:
         """Lines that each open a field without an end are looked at a few times, not once for each other."""
         rows = [f'2026-01,x","{number}' for number in range(20_000)]
-        with pytest.raises(SourceError, match=r"lines that are not CSV, left out: 20,000 \(line 1"):
+        with pytest.raises(SourceError, match=r"rows left out: 20,000 \(line 1,"):
             run(running, *rows, csv_rows=True)
 
 
@@ -228,24 +172,20 @@ class TestTimes:
         running = Running(RowsCollector, tmp_path, options)
         forged, first, second = (f"{write(datetime(year, 1, 2))},a" for year in (2162, 2024, 2025))
         assert run(running, forged, first, **members) == [first]
-        assert f"more than a day ahead, or is not a time, left out: 1 ({forged!r})" in caplog.text
+        assert f"rows left out: 1 ({forged!r}: its time is more than a day ahead" in caplog.text
         assert running.left_out == 1
         assert run(running, forged, first, second, **members) == [second]
-        with pytest.raises(SourceError, match="or is the clock of this machine wrong"):
+        with pytest.raises(SourceError, match="or is this machine's clock wrong"):
             run(running, forged, forged, **members)
 
     @pytest.mark.parametrize("header", ["time,ip", "N/A,ip", "time2,ip", "2026,ip"])
     def test_header(self, header: str, running: Running, caplog: pytest.LogCaptureFixture) -> None:
         """A line with the columns' names is left out, with a warning, and hides no row after it."""
         assert run(running, header, "2026-01-01,a") == ["2026-01-01,a"]
-        assert f"left out: 1 ({header!r})" in caplog.text
+        assert f"rows left out: 1 ({header!r}: its time " in caplog.text
         assert run(running, header, "2026-01-01,a", "2026-01-02,b") == ["2026-01-02,b"]
-        assert run(running, header) == []  # before the first row
-
-    def test_tomorrow(self, running: Running) -> None:
-        """What a clock or a timezone may be ahead by is no reason to leave a row out."""
-        ahead = datetime.now(UTC) + timedelta(hours=20)
-        assert run(running, f"{ahead},a", "2026-01-01,b") == ["2026-01-01,b", f"{ahead},a"]
+        ahead = datetime.now(UTC) + timedelta(hours=20)  # as far as clocks and timezones may be wrong
+        assert run(running, header, f"{ahead},c") == [f"{ahead},c"]
 
     @pytest.mark.parametrize("options", ["", "late_by = 2h"])
     def test_changed_clocks(self, options: str, tmp_path: Path) -> None:
@@ -268,16 +208,10 @@ class TestTimes:
         assert run(running, f"{odd},a", "1,b", **members) == ["1,b"]
         assert run(running, f"{odd},a", "1,b", "2,c", **members) == ["2,c"]
 
-    def test_ordinals(self, running: Running) -> None:
-        """A text that sorts by time in a form of its own is a time, be it a serial number."""
-        feed = ["20260101,a", "3026/01/02,b", "99991231,c", "9f01,d", "A0001,e", "a001,f"]
-        assert run(running, *feed) == feed
-
     @pytest.mark.parametrize(
         ("feed", "read"),
         [
             (["1767225600,a", "1767225660,b", "9999999999,c"], int),
-            (["20260101,a", "20260102,b", "21620101,c"], str),
             (["20260101,a", "20260102,b", "time2,c"], str),
         ],
     )
@@ -285,35 +219,21 @@ class TestTimes:
         """Ordinals, which mean nothing else, are a warning if the newest is far beyond all others."""
         assert run(running, *feed[:2], **reading(read)) == feed[:2]
         assert "far beyond" not in caplog.text
-        for _ in range(2):
-            run(running, *feed, **reading(read))
-            newest = read(feed[2].partition(",")[0])
-            assert f"the newest time, {newest!r}, is far beyond all others" in caplog.text
-            caplog.clear()
-        assert running.records()[1] == feed[2].encode()
+        assert run(running, *feed, **reading(read)) == feed[2:]
+        newest = read(feed[2].partition(",")[0])
+        assert f"the newest time, {newest!r}, is far beyond all others" in caplog.text
 
     def test_unreadable(self, running: Running, caplog: pytest.LogCaptureFixture) -> None:
-        """Rows whose time cannot be read are left out, with a warning; if none can, it is an error."""
+        """Rows whose time or key cannot be read are left out, with a warning; all of them are an error."""
         members = reading(lambda raw: str(datetime.fromisoformat(raw)))
         assert run(running, "2026-01-01,a", "<p>b", "c", **members) == ["2026-01-01,a"]
-        assert "rows whose time cannot be read, left out: 2 ('<p>b'; 'c')" in caplog.text
+        assert "rows left out: 2 ('<p>b': Invalid isoformat string: '<p>b'; 'c': " in caplog.text
         with pytest.raises(SourceError, match="has the format changed"):
             run(running, "01/02/2026,a", "01/03/2026,b", **members)
-        assert run(running, "2026-01-01,a", "2026-01-02,b", **members) == ["2026-01-02,b"]
-
-    def test_unreadable_key(self, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-        """A row whose key cannot be read is left out, and is not counted; all are an error."""
-        running = Running(RowsCollector, tmp_path, "row_count_mismatch_is_fatal = yes")
         key: Any = {"row_key": lambda self, row: row.split(",")[1]}
         assert run(running, "2026-01-02", "2026-01-03,b", **key) == ["2026-01-03,b"]
-        assert "rows whose key cannot be read, left out: 1 ('2026-01-02')" in caplog.text
-        with pytest.raises(SourceError, match="rows whose key cannot be read, left out: 2"):
-            run(running, "2026-01-04", "2026-01-05", **key)
-
-    def test_state_of_another_kind(self, running: Running) -> None:
-        """A state whose time cannot be read as the class declares is an error that says what to do."""
-        run(running, "2026-01-01,a")
-        with pytest.raises(StateError, match=r"'2026-01-01', is not a time of RowsCollector.*state edit"):
+        assert "rows left out: 1 ('2026-01-02': list index out of range)" in caplog.text
+        with pytest.raises(StateError, match=r"'2026-01-03', is not a time of RowsCollector.*state edit"):
             run(running, "1,a", row_time_format="epoch")
 
 
@@ -326,15 +246,14 @@ class TestHooks:
             ("obtain_orig_data", "2026,a", r"obtain_orig_data\(\) must return bytes, not str"),
             ("decode_orig", b"2026,a", r"decode_orig\(\) must return str, not bytes"),
             ("split_orig", None, r"all_rows_from_orig_data\(\) must return Iterable, not NoneType"),
-            ("split_orig", [["2026", "a"]], r"rows are list, not str: write should_row_be_used\(\)"),
+            ("split_orig", [["2026", "a"]], r"rows are list: write should_row_be_used\(\)"),
             ("clean_row_time", {"year": 2026}, r"clean_row_time\(\) must return what can be sorted"),
-            ("row_key", ["a"], r"row_key\(\) must return what can be a key of a dict: unhashable"),
             ("join_output", ["2026,a"], r"join_output\(\) must return str, not list"),
             ("generate_input_data_dicts", None, r"generate_input_data_dicts\(\) must return Iterable"),
             (
                 "generate_input_data_dicts",
                 ["a"],
-                r"each step of generate_input_data_dicts\(\) must return dict",
+                r"each step of generate_input_data_dicts\(\) must return Mapping",
             ),
         ],
     )
@@ -347,43 +266,26 @@ class TestHooks:
 class TestLateness:
     """`late_by`."""
 
-    def test_none(self, running: Running, caplog: pytest.LogCaptureFixture) -> None:
-        """Without it a row with a time below the newest is lost, as with n6, and the log says so."""
-        run(running, "2026-01-01 10:00:00,a")
-        assert run(running, "2026-01-01 10:00:00,a", "2026-01-01 09:59:59,b") == []
-        assert "came later than late_by allows" in caplog.text
-
     def test_within(self, late: Running) -> None:
         """A row at most so late is published, once."""
         run(late, "2026-01-01 10:00:07,a", "2026-01-01 08:00:07,b")
-        shown = "2026-01-01 10:00:07,a", "2026-01-01 08:00:07,c", "2026-01-01 08:00:06,d"
+        shown = "2026-01-01 10:00:07,a", "2026-01-01 08:00:07,c", "2026-01-01 07:59:59,d"
         assert run(late, *shown) == ["2026-01-01 08:00:07,c"]
-        assert run(late, *shown, "2026-01-01 08:00:07,b") == []
-
-    def test_gone_and_back(self, late: Running) -> None:
-        """What the source no longer shows is still known when it returns."""
-        feed = [f"2026-01-01 1{number}:00:00,a" for number in range(3)]
-        assert run(late, *feed) == feed
-        assert run(late) == run(late, "# nothing today") == run(late, feed[2]) == run(late, *feed) == []
-
-    def test_bounded(self, late: Running) -> None:
-        """What leaves the window is forgotten."""
-        for hour in range(24):
-            run(late, *(f"2026-01-01 {hour:02}:{minute:02}:00,a" for minute in range(60)))
-            remembered = sum(map(len, late.state["window_rows"].values())) / DIGEST_SIZE
-            assert remembered <= 4 * 60
-        assert late.state["window_begin"] == datetime(2026, 1, 1, 21, 59)
+        assert run(late, "# nothing today") == run(late, *shown, "2026-01-01 08:00:07,b") == []
 
     @pytest.mark.parametrize("step", [1, -1, 7])
-    def test_large_first_run(self, step: int, late: Running, monkeypatch: pytest.MonkeyPatch) -> None:
-        """Of a long history only the window is remembered, whatever its order."""
-        monkeypatch.setattr(row_window, "_FEW", 10)
+    def test_large_first_run(self, step: int, late: Running) -> None:
+        """Of a long history only the window is remembered, in any order; what leaves it is forgotten."""
         begin = datetime(2026, 1, 1)
         feed = [f"{begin + timedelta(minutes=number)},a" for number in range(500)]
         shown = feed[::step] if step < 2 else [feed[number * step % 500] for number in range(500)]
         assert run(late, *shown) == feed
         assert sum(map(len, late.state["window_rows"].values())) == DIGEST_SIZE * 121
         assert run(late, *shown) == []
+        for hour in range(9, 24):
+            run(late, f"2026-01-01 {hour:02}:00:00,b")
+        assert sum(map(len, late.state["window_rows"].values())) <= DIGEST_SIZE * 4
+        assert late.state["window_begin"] == datetime(2026, 1, 1, 21)
 
     def test_turned_on(self, tmp_path: Path) -> None:
         """Rows from before it was set, or made longer, are not published twice."""
@@ -410,14 +312,12 @@ class TestLateness:
         ],
     )
     def test_times(self, newest: Any, expected: Any, running: Running) -> None:
-        """The window's begin is never too late for what has no seconds, or no time of day."""
-        assert running.make().get_window_begin(newest, 7200) == expected
-
-    @pytest.mark.parametrize("newest", ["20260102T010000", "02/01/2026", "7", ("2026", 1)])
-    def test_other_times(self, newest: Any, running: Running) -> None:
-        """For other times the error says what to declare, or to write."""
+        """The window's begin is never too late for what has no seconds, or no time of day; for times that
+        mean nothing the error says what to declare, or to write."""
+        collector = running.make()
+        assert collector.get_window_begin(newest, 7200) == expected
         with pytest.raises(CollectorError, match="set row_time_format, or write get_window_begin"):
-            running.make().get_window_begin(newest, 7200)
+            collector.get_window_begin(f"{newest}".replace("-", ""), 7200)
 
 
 class TestRewinding:
@@ -446,21 +346,17 @@ class TestRewinding:
         [
             (str, "2026-01-01 06:00", "2026-01-01 06:00"),
             (datetime.fromisoformat, "2026-01-01 06:00", datetime(2026, 1, 1, 6)),
-            (date.fromisoformat, "2026-01-01", date(2026, 1, 1)),
             (lambda raw: datetime.fromisoformat(raw).timestamp(), "1767225600", 1767225600.0),
         ],
     )
     def test_form(self, read: Any, to: str, expected: Any, running: Running) -> None:
-        """The time is read in the form that the state has."""
+        """The time is read in the form that the state has; anything else, or a later one, is an error."""
         run(running, "2026-01-02,a", **reading(read))
-        assert running.make().rewound(running.state, to)["newest_row_time"] == expected
-
-    @pytest.mark.parametrize("to", ["yesterday", "", "2026-01-02 10:00", "17"])
-    def test_senseless(self, to: str, running: Running) -> None:
-        """What is not such a time, or a later one, is an error."""
-        run(running, *self.FEED)
-        with pytest.raises(StateError, match=f"'{to}' is .*'2026-01-01 09:00:00'"):
-            running.make().rewound(running.state, to)
+        collector = running.make()
+        assert collector.rewound(running.state, to)["newest_row_time"] == expected
+        for senseless in ("yesterday", "", "9999999999", "2027-01-01"):
+            with pytest.raises(StateError, match=f"'{senseless}' is not a time up to the newest one"):
+                collector.rewound(running.state, senseless)
 
 
 class TestCounts:
@@ -469,8 +365,7 @@ class TestCounts:
     def test_fatal(self, tmp_path: Path) -> None:
         """Rows that would be lost, or are gone, end the run; nothing is published and nothing saved."""
         strict = Running(RowsCollector, tmp_path, "row_count_mismatch_is_fatal = yes")
-        run(strict, "2026-02,a")
-        assert run(strict, "2026-02,a", "2026-02,b") == ["2026-02,b"]
+        run(strict, "2026-02,a", "2026-02,b")
         with pytest.raises(SourceError, match=r"came later than late_by allows.*nothing was published"):
             run(strict, "2026-02,a", "2026-02,b", "2026-01,b", "2026-03,c")
         with pytest.raises(SourceError, match="the others are gone"):
@@ -478,12 +373,12 @@ class TestCounts:
         assert run(strict, "2026-02,a", "2026-02,b", "2026-03,c") == ["2026-03,c"]
 
     def test_reported(self, running: Running, caplog: pytest.LogCaptureFixture) -> None:
-        """By default lost rows are a warning, and a feed that rolls is none."""
+        """By default rows that are lost, as with n6 without `late_by`, are a warning."""
         run(running, "2026-01,a", "2026-02,b")
         run(running, "2026-02,b", "2026-03,c")
         assert "others" not in caplog.text
-        run(running, "2026-01,x", "2026-02,b", "2026-03,c")
-        assert "came later than late_by allows, and are left out" in caplog.text
+        assert run(running, "2026-01,x", "2026-02,b", "2026-03,c") == []
+        assert "came later than late_by allows; they are left out" in caplog.text
 
 
 class TestSize:
@@ -492,21 +387,16 @@ class TestSize:
     ROWS = [f"2026-01-01 00:{number:02}:00,{'ż' * 100}" for number in range(60)]
 
     def test_split(self, running: Running) -> None:
-        """Many rows go out as several messages, of whole rows, in order, none larger than that."""
+        """Many rows go out as several messages, of whole rows, in order, none larger than that; but a larger
+        row by itself, and a blacklist, which replaces the one before."""
         assert run(running, *reversed(self.ROWS), max_message_mib=1 / 1024) == self.ROWS
         sizes = [len(message.body) for message in running.arrived]
-        assert len(sizes) > 10
         assert all(1024 - 2 * len(self.ROWS[0].encode()) < size <= 1024 for size in sizes[:-1])
-
-    def test_large_row(self, running: Running) -> None:
-        """A row that is larger by itself is a message of its own."""
-        assert run(running, *self.ROWS[:3], max_message_mib=1e-6) == self.ROWS[:3]
-        assert len(running.arrived) == 3
-
-    def test_blacklist(self, running: Running) -> None:
-        """A blacklist is never split: each message replaces the one before."""
-        run(running, *self.ROWS, max_message_mib=1e-6, raw_type="blacklist")
-        assert running.records() == ["\n".join(self.ROWS).encode()]
+        new = ["2026-01-02,a", "2026-01-03,b"]
+        assert run(running, *self.ROWS, *new, max_message_mib=1e-6) == new
+        assert len(running.arrived) == len(sizes) + 2
+        run(running, "2026-01-04,a", "2026-01-05,b", max_message_mib=1e-6, raw_type="blacklist")
+        assert running.records()[-1] == b"2026-01-04,a\n2026-01-05,b"
 
 
 class TestStates:
@@ -522,16 +412,11 @@ class TestStates:
         (cache / NAME).chmod(0o600)
         feed = ["2026-01-01 10:00:00,za\udcffż", "2026-01-01 10:00:00,ab", "2026-01-01 09:00:00,old"]
         running = Running(RowsCollector, tmp_path, options)
-        assert run(running, *feed) == []
+        assert run(running, *(f"{row}\r" for row in feed)) == []
         new = ["2026-01-01 10:00:00,new", "2026-01-01 11:00:00,newer"]
         assert run(running, *feed, *new) == new
+        running.edit(lambda collector, state: {**state, "newest_rows": {f"{new[1]}\r"}})  # as n6 leaves it
         assert run(running, *feed, *new) == []
-
-    def test_crlf(self, running: Running) -> None:
-        """n6 leaves the CR at the end of a row; its rows are known all the same."""
-        run(running, "2026-01,a", "2026-02,b")
-        running.edit(lambda collector, state: {**state, "newest_rows": {"2026-02,b\r"}})
-        assert run(running, "2026-01,a\r", "2026-02,b\r", "2026-02,c\r") == ["2026-02,c"]
 
     def test_ours(self, running: Running) -> None:
         """The keys and their types are n6's, and its own collectors name the keys by these."""
@@ -554,7 +439,8 @@ class TestDownloading:
         return Running(self.Collector, tmp_path, f"url = {server.url()}")
 
     def test_conditional(self, remote: Running, server: Server) -> None:
-        """What the server calls the file is sent with the next request, once its rows are saved."""
+        """What the server calls the file is sent with the next request, once its rows are saved, and until
+        the state is set back."""
         changed = "Last-Modified: Thu, 01 Jan 2026 00:00:00 GMT"
         server.says["/feed"] = answer(b"2026-01,a\n", 'ETag: "1"', changed)
         remote.run(kill_at_save=1)
@@ -566,23 +452,10 @@ class TestDownloading:
         server.says["/feed"] = answer(status="304 Not Modified")
         assert remote.run() == []
         assert b'If-None-Match: "2"' in server.requests[-1]
-
-    def test_rewound(self, remote: Running, server: Server) -> None:
-        """After the state was set back, a file that has not changed is wanted all the same."""
-        server.says["/feed"] = answer(b"2026-01,a\n2026-02,b\n", 'ETag: "1"')
-        remote.run()
-        remote.edit(lambda collector, state: {**state, "newest_row_time": "2026-01"})
-        assert [message.body for message in remote.run()] == [b"2026-01,a\n2026-02,b"]
-        assert b"If-None-Match" not in server.requests[-1]
-
-    def test_html(self, remote: Running, server: Server) -> None:
-        """A page of HTML is an error, whatever it is called; rows that are called so are none."""
-        for body, kind in ((b"\n<!DOCTYPE html><p>Log in", "text/plain"), (b"<p>Log in", "text/html")):
-            server.says["/feed"] = answer(body, f"Content-Type: {kind}")
-            with pytest.raises(SourceError, match="something else than expected"):
-                remote.run()
-        server.says["/feed"] = answer(b"2026-01,<html>", "Content-Type: text/html")
+        server.says["/feed"] = answer(b"2026-01,a\n", 'ETag: "2"')
+        remote.edit(lambda collector, state: {**state, "newest_row_time": "2025-12"})
         assert len(remote.run()) == 1
+        assert b"If-None-Match" not in server.requests[-1]
 
     def test_last_line(self, remote: Running, server: Server) -> None:
         """A last line without its end counts if the answer said where it ends, and else waits for its end."""
@@ -600,76 +473,46 @@ def test_command(make_collector_harness: MakeCollectorHarness, tmp_path: Path) -
     assert (last["newest"], last["warnings"]) == ("2026-01-01", 1)
 
 
-def test_contract(make_collector_harness: MakeCollectorHarness, tmp_path: Path) -> None:
-    """What every stateful collector owes."""
-    harness = make_collector_harness(RowsCollector, f"[feed]\nsource = provider\ncache_dir = {tmp_path}\n")
-    harness.assert_stateful_contract(b"2026-01-01,a", b"2026-01-01,a\n2026-01-02,b")
-
-
-def showing(rows: Feed) -> Callable[[Any], bytes]:
-    data = "\n".join(rows).encode()
-    return lambda collector: data
-
-
-class NumbersCollector(RowsCollector):
-    """Rows with seconds since 1970, before them or after."""
-
-    def clean_row_time(self, raw_row_time: str) -> Any:
-        return int(raw_row_time)
-
-
 class TextCollector(RowsCollector):
-    """The same as ISO 8601 text, in timezones that change from row to row."""
+    """Rows with seconds since 1970, as ISO 8601 text in timezones that change from row to row."""
 
     def clean_row_time(self, raw_row_time: str) -> Any:
-        moment = datetime.fromtimestamp(int(raw_row_time), UTC)
-        return str(moment + timedelta(hours=int(raw_row_time) % 3))[:19] + f"+0{int(raw_row_time) % 3}:00"
-
-
-# Arrivals: each row with its time and with how late it comes, in the order in which the source gets them.
-LATE_BY = 600
-ARRIVALS = st.lists(
-    st.tuples(st.integers(0, 200), st.integers(0, LATE_BY), st.integers(0, 3)), min_size=1, max_size=60
-)
+        moment, zone = datetime.fromtimestamp(int(raw_row_time), UTC), int(raw_row_time) % 3
+        return f"{str(moment + timedelta(hours=zone))[:19]}+0{zone}:00"
 
 
 @given(
-    arrivals=ARRIVALS,
+    arrivals=st.lists(
+        st.tuples(st.integers(0, 200), st.integers(0, 600), st.integers(0, 3)), min_size=1, max_size=60
+    ),
     cuts=st.lists(st.integers(0, 60), max_size=8),
     gone=st.integers(0, 60),
     orders=st.randoms(use_true_random=False),
     kills=st.sets(st.integers(0, 9)),
-    kind=st.sampled_from(
-        list(itertools.product([NumbersCollector, TextCollector], [EachRowCollector, RowsCollector]))
-    ),
+    read=st.sampled_from([int, None]),
 )
 @settings(max_examples=60)
 def test_each_row_once(
-    arrivals: list[tuple[int, int, int]],
-    cuts: list[int],
-    gone: int,
-    orders: Any,
-    kills: set[int],
-    kind: Any,
+    arrivals: list[tuple[int, int, int]], cuts: list[int], gone: int, orders: Any, kills: set[int], read: Any
 ) -> None:
     """In any order, cut into any runs, some of them killed before they save, of a feed that grows, shrinks
-    and grows back: each row arrives once."""
+    and grows back: each row arrives once. A row comes after others, and at most so many seconds late."""
     now = 0
     feed = []
     for step, late, text in arrivals:
         now += step
         feed.append(f"{max(now - late, 0)},{text}")
-    made = type("Collector", kind, {"__module__": __name__})
+    members = reading(read) if read else {}
     with tempfile.TemporaryDirectory() as directory:
-        running = Running(made, Path(directory), "late_by = 10m")
+        running = Running(TextCollector, Path(directory), "late_by = 10m")
         seen = 0
+        published = []
         for number, cut in enumerate([*sorted(cuts), 60, 60]):
             shown = feed[min(gone, seen) if number % 3 == 2 else 0 : cut]
             orders.shuffle(shown)
-            running.run(kill_at_save=number in kills, obtain_orig_data=showing(shown))
+            published += run(running, *shown, kill_at_save=number in kills, **members)
             seen = seen if number in kills else min(cut, len(feed))
             remembered = sum(map(len, running.state.get("window_rows", {}).values()))
             assert remembered <= DIGEST_SIZE * len(set(feed))
-        running.run(obtain_orig_data=showing(feed))
-        published = [row for message in running.arrived for row in message.body.decode().split("\n")]
+        published += run(running, *feed, **members)
         assert sorted(published) == sorted(set(feed))

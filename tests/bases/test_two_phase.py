@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from n6_stateful import CollectorError, NothingNew
+from n6_stateful import NothingNew
 from n6_stateful.bases.two_phase import BaseSimpleCollector, BaseTwoPhaseCollector
 from tests.bases.running import Running
 
@@ -53,13 +53,6 @@ def test_completed(pile: Any, count: int, is_completed: bool, tmp_path: Path) ->
     calls: list[str] = []
     arrived = Running(PileCollector, tmp_path).run(obtain_input_pile=obtain_input_pile, calls=calls)
     assert (len(arrived), calls) == (count, ["completed"] * is_completed)
-
-
-@pytest.mark.parametrize("body", ["text", 7])
-def test_hook(body: Any, tmp_path: Path) -> None:
-    """A body that is not bytes is an error that names the hook."""
-    with pytest.raises(CollectorError, match=r"obtain_data_body\(\) must return bytes, not"):
-        Running(SimpleCollector, tmp_path).run(obtain_data_body=lambda self: body)
 
 
 def test_simple(tmp_path: Path) -> None:

@@ -14,7 +14,7 @@ from n6_stateful.errors import SourceError
 
 
 class Answer(NamedTuple):
-    """A whole answer; the names that requests has for the same thing are requests'.
+    """A whole answer. It also has what requests' response has: `status_code`, `url`, `reason`...
 
     Attributes:
         content: the body without its compression.
@@ -24,9 +24,7 @@ class Answer(NamedTuple):
         is_known_whole: whether the answer said where it ends. If not, the connection was closed at a place
             that looks like the end, and may have been cut.
         where: the URL, as it may be shown.
-        status_code: 200, or 204.
-        reason: the text behind it.
-        url: the URL that answered, after redirects. It may hold secrets.
+        response: the same as requests has it, without its content.
     """
 
     content: bytes
@@ -34,26 +32,19 @@ class Answer(NamedTuple):
     validators: dict[str, str]
     is_known_whole: bool
     where: str
-    status_code: int = 200
-    reason: str = "OK"
-    url: str = ""
+    response: Any = None
 
-    @property
-    def ok(self) -> bool:
-        """True: whatever else was answered is an error."""
-        return True
-
-    @property
-    def encoding(self) -> str:
-        """The character set that the answer names; else that of its byte order mark; else UTF-8."""
-        message = Message()
-        message["Content-Type"] = self.headers.get("Content-Type", "")
-        return message.get_content_charset("") or json.detect_encoding(self.content)
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.response, name)
 
     @property
     def text(self) -> str:
-        """The body in its `encoding`. What is not in it is replaced, with a warning; `content` has it all."""
-        return decoded(self.content, self.encoding, f"{self.where}: `content` has")
+        """The body in the character set that the answer names; else that of its byte order mark; else UTF-8.
+        What is not in it is replaced, with a warning; `content` has it all."""
+        about = Message()
+        about["Content-Type"] = self.headers.get("Content-Type", "")
+        charset = about.get_content_charset("") or json.detect_encoding(self.content)
+        return decoded(self.content, charset, f"{self.where}: `content` has")
 
     def json(self) -> Any:
         """The body, which is JSON: dicts, lists, texts, numbers.
@@ -64,10 +55,8 @@ class Answer(NamedTuple):
         try:
             return json.loads(self.content)
         except (ValueError, RecursionError) as exc:
-            raise SourceError(
-                f"{self.where}: answered with something else than JSON, beginning {self.content[:60]!r}; "
-                "the next run asks again"
-            ) from exc
+            problem = f"answered with something else than JSON, beginning {self.content[:60]!r}"
+            raise SourceError(f"{self.where}: {problem}") from exc
 
 
 class DownloadError(SourceError):
@@ -80,23 +69,15 @@ class DownloadError(SourceError):
         wait: after how many seconds, if the source named a time.
     """
 
-    def __init__(
-        self, text: str, status: int = 0, *, may_pass: bool, wait: float | None = None, **kwargs: Any
-    ) -> None:
-        super().__init__(text, **kwargs)
-        self.status = status
-        self.may_pass = may_pass
-        self.wait = wait
+    status = 0
+    may_pass = False
+    wait: float | None = None
 
 
 def as_datetime(header: str | None) -> datetime | None:
-    """The time in a header, as HTTP or ISO 8601 writes it: UTC without a timezone; None if there is none."""
-    for convert in (parsedate_to_datetime, datetime.fromisoformat):
-        try:
-            moment = convert((header or "").strip())
-            return (
-                (moment if moment.tzinfo else moment.replace(tzinfo=UTC)).astimezone(UTC).replace(tzinfo=None)
-            )
-        except (ValueError, OverflowError):
-            pass
-    return None
+    """The time in a header of HTTP or of a mail: UTC without a timezone; None if there is none."""
+    try:
+        moment = parsedate_to_datetime((header or "").strip())
+        return moment.replace(tzinfo=moment.tzinfo or UTC).astimezone(UTC).replace(tzinfo=None)
+    except (ValueError, OverflowError):
+        return None

@@ -7,12 +7,10 @@ import csv
 import inspect
 import re
 import sys
-from collections.abc import Generator, Iterator
+from collections.abc import Awaitable, Generator, Iterator
 from operator import attrgetter
 from pathlib import Path
-from textwrap import dedent
-from types import ModuleType
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
 
 from n6_stateful import collector
 from n6_stateful.errors import CollectorError
@@ -22,14 +20,10 @@ if TYPE_CHECKING:
     import argparse
 
 # The names in n6's guide and in n6 4.x for things of which there can be only one.
-TWINS = (
-    ("config_spec", "config_spec_pattern"),
-    ("type", "raw_type"),
-    ("run_handling", "run_collection"),
-    ("get_cache_file_name", "get_state_file_name"),
-)
+GUIDE = ("config_spec", "type", "run_handling", "get_cache_file_name")
+N6_4 = ("config_spec_pattern", "raw_type", "run_collection", "get_state_file_name")
 # What n6's base classes read or call, and nothing does here.
-NOT_SUPPORTED = ("input_queue", "input_callback", "make_binding_keys", "get_component_group_and_id")
+NOT_SUPPORTED = {"input_queue", "input_callback", "make_binding_keys", "get_component_group_and_id"}
 PAGE = "docs/how-to/from-n6.md"
 _REQUIRED = re.compile(r"(?m)^\s*(\w+)\s*::")
 
@@ -38,7 +32,7 @@ class combined_config_spec:  # noqa: N801 - n6's name
     """`config_spec_pattern = combined_config_spec("...")` adds options to those of the base classes."""
 
     def __init__(self, text: str) -> None:
-        self._text = dedent(text)
+        self._text = text
 
     def __set_name__(self, owner: type, name: str) -> None:
         self._owner, self._name = owner, name
@@ -48,14 +42,13 @@ class combined_config_spec:  # noqa: N801 - n6's name
         return f"{self._text}\n{getattr(super(self._owner, owner), self._name, None) or ''}"
 
 
-class _Marker:
+class _Marker(NamedTuple):
     """What `publish_iteratively` gives control back with: `yield` the value, or `await` the marker."""
 
-    def __init__(self, value: str | None) -> None:
-        self._value = value
+    value: str | None
 
     def __await__(self) -> Generator[str | None, None, None]:
-        yield self._value
+        yield self.value
 
 
 class CollectorConfigMixin:
@@ -126,23 +119,18 @@ class BaseCollector(CollectorConfigMixin, collector.BaseCollector):
     def __new__(cls, **kwargs: Any) -> Any:
         """As in n6, `get_arg_parser` may be an instance method, which is called before `__init__`."""
         made = super().__new__(cls)
-        if inspect.isfunction(inspect.getattr_static(cls, "get_arg_parser")):
-            made.get_arg_parser()
+        made.get_arg_parser()
         return made
 
     def __init__(self, **kwargs: Any) -> None:
+        name = type(self).__name__
         classes = [cls for cls in type(self).__mro__ if not cls.__module__.startswith("n6_stateful.")]
-        for old, new in TWINS:
-            if all(any(name in vars(cls) for cls in classes) for name in (old, new)):
-                raise CollectorError(
-                    f"{type(self).__name__} has {old}, as n6's guide says, and {new}, as n6 4.x does, for "
-                    f"one thing: keep {new}, and remove {old}"
-                )
-        for name in NOT_SUPPORTED:
-            if any(vars(cls).get(name) for cls in classes):
-                raise CollectorError(
-                    f"{type(self).__name__} has {name}, which does nothing here; {PAGE} says what does"
-                )
+        own = {key for cls in classes for key, value in vars(cls).items() if value is not None}
+        for old, new in zip(GUIDE, N6_4, strict=True):
+            if {old, new} <= own:
+                raise CollectorError(f"{name} has both {old} and {new}: keep {new}, and remove {old}")
+        for missing in own & NOT_SUPPORTED:
+            raise CollectorError(f"{name} has {missing}, which does nothing here; {PAGE} says what does")
         queues = self.output_queue or []
         self.output_queue = copy.deepcopy([queues] if isinstance(queues, dict) else queues)
         # n6 4.x's MISP collector looks there.
@@ -153,8 +141,8 @@ class BaseCollector(CollectorConfigMixin, collector.BaseCollector):
 
     @classmethod
     def get_arg_parser(cls) -> argparse.ArgumentParser:
-        """A parser to which arguments of the collector's own can be added. It may be an instance method, too,
-        which is called before `__init__`."""
+        """A parser to which arguments of the collector's own can be added. It may be an
+        instance method, too, which is called before `__init__`."""
         import argparse
 
         return argparse.ArgumentParser(add_help=False, allow_abbrev=False)
@@ -168,11 +156,7 @@ class BaseCollector(CollectorConfigMixin, collector.BaseCollector):
     def run_collection(self) -> None:
         """`run()`, and then `after_completed_publishing()`, unless there was nothing to publish."""
         with self.outermost_call():
-            try:
-                self.run()
-            except KeyboardInterrupt:
-                self.stop()
-                raise
+            super().run_handling()
             if self.has_something_to_publish():
                 self.after_completed_publishing()
 
@@ -185,13 +169,10 @@ class BaseCollector(CollectorConfigMixin, collector.BaseCollector):
 
     def start_iterative_publishing(self) -> None:
         """For `start_publishing`: publish what `publish_iteratively` publishes."""
-        steps = self.publish_iteratively()
-        if inspect.isawaitable(steps):
-            steps = steps.__await__()
-        hook = f"{type(self).__name__}.publish_iteratively()"
-        if not isinstance(steps, Iterator):
+        hook, steps = f"{type(self).__name__}.publish_iteratively()", self.publish_iteratively()
+        if not isinstance(steps, Iterator | Awaitable):
             raise CollectorError(f"{hook} must be a generator or a coroutine, not {type(steps).__name__}")
-        for marker in steps:
+        for marker in steps.__await__() if isinstance(steps, Awaitable) else steps:
             if marker == self.FLUSH_OUT:
                 self.flush_output()
             elif marker is not None:
@@ -211,52 +192,27 @@ class BaseCollector(CollectorConfigMixin, collector.BaseCollector):
         """`source_channel`; to be written where it depends on the record."""
         return self.source_channel
 
-    def get_source(self, **processed_data: Any) -> str:
-        """The source, `<provider>.<channel>`; the provider is the option `source`."""
-        if not processed_data["source_channel"]:
-            name = type(self).__name__
-            raise CollectorError(f"{name} has no channel: set source_channel, or write get_source_channel()")
-        return super().get_source(**processed_data)
-
     def get_output_components(self, **input_data: Any) -> tuple[str, bytes, dict[str, Any]]:
         """As in the base class; then the methods `validate_...` are called."""
-        routing_key, body, properties = super().get_output_components(**input_data)
+        components = routing_key, body, properties = super().get_output_components(**input_data)
         self.validate_source(".".join(routing_key.split(".")[:2]))
         self.validate_output_rk(routing_key)
         self.validate_output_data_body(body)
         self.validate_output_prop_kwargs(properties)
-        return routing_key, body, properties
+        return components
 
-    def validate_source(self, source: str) -> None:
+    def validate_source(self, value: Any, /) -> None:
         """Raise if it is wrong; that it follows n6's rules is known by then."""
 
-    def validate_output_rk(self, output_rk: str) -> None:
-        """Raise if it is wrong."""
-
-    def validate_output_data_body(self, output_data_body: bytes) -> None:
-        """Raise if it is wrong."""
-
-    def validate_output_prop_kwargs(self, output_prop_kwargs: dict[str, Any]) -> None:
-        """Raise if they are wrong."""
+    validate_output_rk = validate_output_data_body = validate_output_prop_kwargs = validate_source
 
 
 class StatefulCollectorMixin(CollectorConfigMixin, CollectorWithStateMixin):
     """`CollectorWithStateMixin` by n6 4.x's names: `state_dir`, `get_state_file_name`, and `_state`,
-    which is `state`.
+    which is `state`."""
 
-    Args:
-        state_pickle_protocol: instead of the attribute `pickle_protocol`.
-    """
-
-    config_spec_pattern: Any = combined_config_spec(
-        "[{collector_class_name}]\nstate_dir = ~/.n6state :: path"
-    )
+    config_spec_pattern = combined_config_spec("[{collector_class_name}]\nstate_dir = ~/.n6state :: path")
     _state = property(attrgetter("state"), lambda self, state: setattr(self, "state", state))
-
-    def __init__(self, *, state_pickle_protocol: int | None = None, **kwargs: Any) -> None:
-        if state_pickle_protocol is not None:
-            self.pickle_protocol = state_pickle_protocol
-        super().__init__(**kwargs)
 
     def journal_path(self) -> Path:
         """As in the base class, in `state_dir` if there is no `cache_dir`."""
@@ -280,13 +236,19 @@ class StatefulCollectorMixin(CollectorConfigMixin, CollectorWithStateMixin):
         return f"{cls.__module__}.{cls.__qualname__}.pickle"
 
 
-def add_collector_entry_point_functions(module: ModuleType | str) -> None:
+def with_meta(properties: dict[str, Any], **meta: Any) -> dict[str, Any]:
+    """AMQP properties with what is known of these in the header `meta`."""
+    if known := {name: str(value) for name, value in meta.items() if value is not None}:
+        properties["headers"].setdefault("meta", {}).update(known)
+    return properties
+
+
+def add_collector_entry_point_functions(module: Any) -> None:
     """Give a module, or the one of that name, a function `<Class>_main` for each collector class in it."""
-    if isinstance(module, str):
-        module = sys.modules[module]
-    for name, value in list(vars(module).items()):
+    names = vars(sys.modules.get(module, module))
+    for name, value in list(names.items()):
         if isinstance(value, type) and issubclass(value, collector.AbstractBaseCollector) and name[0] != "_":
-            setattr(module, f"{name}_main", value.run_script)
+            names[f"{name}_main"] = value.run_script
 
 
 def split_csv_row(row: str, **kwargs: Any) -> list[str]:
@@ -295,8 +257,7 @@ def split_csv_row(row: str, **kwargs: Any) -> list[str]:
     >>> split_csv_row('a,"b,c"')
     ['a', 'b,c']
     """
-    (fields,) = csv.reader([row], **kwargs)
-    return fields
+    return next(csv.reader([row], **kwargs))
 
 
 def extract_field_from_csv_row(row: str, column_index: int, **kwargs: Any) -> str:

@@ -6,38 +6,39 @@ import ast
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from datetime import datetime
+from operator import attrgetter
 from typing import Any
 
 from n6_stateful.bases.answer import Answer, as_datetime
-from n6_stateful.bases.base import BaseCollector
+from n6_stateful.bases.base import BaseCollector, with_meta
 from n6_stateful.errors import NothingNew
 from n6_stateful.extras import needs_extra
 from n6_stateful.progress import Progress
 
 
-def to_timeout(text: str) -> float | tuple[float, float]:
-    """Seconds, or two of them: to connect, and between two parts of an answer."""
-    value = ast.literal_eval(text)
-    given = value if isinstance(value, tuple | list) else (value,)
-    if len(given) not in (1, 2) or not all(isinstance(part, int | float) and part > 0 for part in given):
+def to_timeout(text: str) -> tuple[float, float]:
+    """Seconds to connect, and between two parts of an answer; one number for both."""
+    given = ast.literal_eval(text)
+    parts = tuple(given) if isinstance(given, tuple | list) else (given, given)
+    if len(parts) != 2 or not all(isinstance(part, int | float) and part > 0 for part in parts):
         raise ValueError("must be a number above 0, or two of them in parentheses")
-    return value if isinstance(value, int | float) else (given[0], given[-1])
+    return parts
 
 
 class Performer:
     """What `request_performer` gives a `with` block: iterate over it for the body in pieces.
 
     Attributes:
-        response: the whole answer.
+        response: the answer, as requests has it.
     """
 
-    def __init__(self, response: Answer, chunk_size: int) -> None:
-        self.response = response
-        starts = range(0, len(response.content), chunk_size)
-        self._pieces = (response.content[start : start + chunk_size] for start in starts)
+    def __init__(self, answer: Answer, chunk_size: int) -> None:
+        self.response = answer.response
+        self.response._content, self.response._content_consumed = answer.content, True
+        self._pieces: Iterator[bytes] = self.response.iter_content(chunk_size)
 
     def __iter__(self) -> Iterator[bytes]:
-        return self._pieces
+        return self
 
     def __next__(self) -> bytes:
         return next(self._pieces)
@@ -52,24 +53,22 @@ class BaseDownloadingCollector(BaseCollector):
 
     Attributes:
         allow_empty_body: whether an empty body means that there is nothing new; otherwise it is an error.
+        http_response: the answer that was downloaded last, without its body; None if there is none.
+        http_last_modified: when the source last changed, as it says itself: UTC, without a timezone.
     """
 
     extra_config_options = """
-        ; how often a download that failed is tried again
-        download_retries = 3 :: int
-        ; seconds to connect, and between two parts of an answer; or one number for both
-        download_timeout = (12.1, 25) :: py
-        ; how long a download may take with all its retries
-        download_deadline = 10m :: duration
-        ; bytes; what is larger is given up
-        download_max_size = 1073741824 :: int
-        ; a Python dict of headers to send with each request
-        base_request_headers = {} :: py_namespaces_dict
+        download_retries = 3 :: int  ; how often a download that failed is tried again
+        download_timeout = (12.1, 25) :: py  ; seconds to connect, and between two parts, or one number
+        download_deadline = 10m :: duration  ; how long a download may take with all its retries
+        download_max_size = 1073741824 :: int  ; bytes; what is larger is given up
+        base_request_headers = {} :: py_namespaces_dict  ; a Python dict of headers to send with each request
     """
     custom_converters: Mapping[str, Callable[[str], Any]] = {"download_timeout": to_timeout}
     allow_empty_body = False
-    _http_response: Answer | None = None
+    http_response: Answer | None = None
     _http_last_modified: datetime | None = None
+    http_last_modified = property(attrgetter("_http_last_modified"))
 
     def download(self, url: str, **kwargs: Any) -> bytes:
         """The whole body of what is at `url`.
@@ -103,23 +102,14 @@ class BaseDownloadingCollector(BaseCollector):
         """
         yield Performer(self.request(url, **kwargs), chunk_size)
 
-    def request(
-        self,
-        url: str,
-        *,
-        retries: int | None = None,
-        timeout: Any = None,
-        custom_request_headers: Mapping[str, str] | None = None,
-        **kwargs: Any,
-    ) -> Answer:
+    def request(self, url: str, *, custom_request_headers: Any = None, **kwargs: Any) -> Answer:
         """The whole answer of `url`.
 
         Args:
             url: http or https.
-            retries: instead of the option `download_retries`.
-            timeout: instead of the option `download_timeout`.
             custom_request_headers: besides those of the option `base_request_headers`, and before them.
-            kwargs: further ones of `n6_stateful.bases.http.download`: `validators`, `method`, `data`...
+            kwargs: those of `n6_stateful.bases.http.download`: `retries` and `timeout` instead of the
+                options, `validators`, `method`, `data`...
 
         Raises:
             NothingNew: the server says that nothing changed since `validators`, or that there is nothing; or
@@ -132,39 +122,23 @@ class BaseDownloadingCollector(BaseCollector):
         except ImportError as exc:
             raise needs_extra("a download", "http", exc) from exc
         config, progress = self.config, Progress("downloading")
-        headers = {name.title(): value for name, value in config["base_request_headers"].items()}
-        headers |= {name.title(): value for name, value in (custom_request_headers or {}).items()}
+        given = (config["base_request_headers"], custom_request_headers or {})
+        options = {name: config[f"download_{name}"] for name in ("retries", "timeout", "deadline")} | {
+            "headers": {name.title(): value for headers in given for name, value in headers.items()},
+            "size_limit": config["download_max_size"],
+            "allow_empty": None if self.allow_empty_body else False,
+            "is_expected": self.is_expected,
+            "show": progress.show,
+        }
         try:
-            answer = download(
-                url,
-                headers=headers,
-                retries=config["download_retries"] if retries is None else retries,
-                timeout=config["download_timeout"] if timeout is None else timeout,
-                deadline=config["download_deadline"],
-                size_limit=config["download_max_size"],
-                is_expected=self.is_expected,
-                show=progress.show,
-                **{"allow_empty": self.allow_empty_body} | kwargs,
-            )
+            answer = download(url, **options | kwargs)
         finally:
             progress.end()
         if answer is None:
-            raise NothingNew("the server says so")
-        if not answer.content and self.allow_empty_body and not {"allow_empty", "method"} & set(kwargs):
-            raise NothingNew("the answer is empty")
-        self._http_response = answer._replace(content=b"")
+            raise NothingNew("the source says so")
+        self.http_response = answer._replace(content=b"")
         self._http_last_modified = as_datetime(answer.headers.get("Last-Modified"))
         return answer
-
-    @property
-    def http_response(self) -> Answer | None:
-        """The answer that was downloaded last, without its body; None if there is none."""
-        return self._http_response
-
-    @property
-    def http_last_modified(self) -> datetime | None:
-        """When the source last changed, as it says itself: UTC, without a timezone."""
-        return self._http_last_modified
 
     def is_expected(self, content_type: str, beginning: bytes) -> bool:
         """Whether an answer is what was asked for; by default any is.
@@ -175,16 +149,10 @@ class BaseDownloadingCollector(BaseCollector):
         """
         return True
 
-    def get_output_prop_kwargs(
-        self, *, source: str, output_data_body: bytes, **processed_data: Any
-    ) -> dict[str, Any]:
+    def get_output_prop_kwargs(self, **processed_data: Any) -> dict[str, Any]:
         """Adds the header `meta.http_last_modified`."""
-        properties = super().get_output_prop_kwargs(
-            source=source, output_data_body=output_data_body, **processed_data
-        )
-        if self.http_last_modified is not None:
-            properties["headers"].setdefault("meta", {})["http_last_modified"] = str(self.http_last_modified)
-        return properties
+        properties = super().get_output_prop_kwargs(**processed_data)
+        return with_meta(properties, http_last_modified=self.http_last_modified)
 
 
 def looks_like_html(content_type: str, beginning: bytes) -> bool:

@@ -3,23 +3,22 @@
 from __future__ import annotations
 
 import base64
-import email
-import email.policy
 import logging
 import re
 import sys
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
-from email import errors
+from email import message_from_bytes
 from email.message import EmailMessage
+from email.policy import EmailPolicy
 from fnmatch import fnmatch
 from functools import cached_property
 from hashlib import blake2b
-from typing import Any, cast
+from typing import Any
 
-from n6_stateful.bases.answer import DownloadError
-from n6_stateful.bases.base import PAGE
+from n6_stateful.bases.answer import DownloadError, as_datetime
+from n6_stateful.bases.base import PAGE, with_meta
 from n6_stateful.bases.text import decoded
 from n6_stateful.bases.two_phase import BaseSimpleCollector
 from n6_stateful.errors import N6StatefulError, PublishError, SourceError, Terminated
@@ -29,28 +28,26 @@ LOGGER = logging.getLogger(__name__)
 
 TRY_AGAIN = 75  # EX_TEMPFAIL: the mail server keeps the mail, and tries again
 FLAGS = re.MULTILINE | re.DOTALL  # n6's
-Regex = str | bytes | re.Pattern[Any]
-_DAMAGE = {
-    errors.CloseBoundaryNotFoundDefect: "it ends before its last part does",
-    errors.InvalidBase64CharactersDefect: "a part is not the base64 that it says",
-    errors.InvalidBase64LengthDefect: "a part of it in base64 was cut",
-    errors.InvalidBase64PaddingDefect: "a part of it in base64 was cut",
-}
+Criteria = str | bytes | re.Pattern[Any] | Iterable[str | bytes | re.Pattern[Any]] | None
+_DAMAGE = re.compile("CloseBoundaryNotFound|InvalidBase64")
 
 
 class SeveralPartsError(SourceError, ValueError):
     """A mail has more parts of a kind than one."""
 
 
+class _Policy(EmailPolicy):
+    def header_fetch_parse(self, name: str, value: str) -> Any:
+        try:
+            return super().header_fetch_parse(name, value)
+        except Exception as exc:  # on some broken headers Python's own code raises anything
+            LOGGER.warning("a header of the mail cannot be read (%s: %s)", type(exc).__name__, exc)
+            return ""
+
+
 class ParsedMail(EmailMessage):
     """A mail, read for a collector: an `email.message.EmailMessage`, in which headers that Python cannot read
-    count as absent.
-
-    Attributes:
-        raw_message_source: the mail as it came, headers and all; None for a part of a mail.
-    """
-
-    raw_message_source: bytes | None = None
+    are empty."""
 
     @classmethod
     def from_bytes(cls, raw: bytes) -> ParsedMail:
@@ -59,38 +56,24 @@ class ParsedMail(EmailMessage):
         Raises:
             SourceError: it is not a mail.
         """
-        mail: Any = email.message_from_bytes(raw, cls, policy=email.policy.default)
+        mail: Any = message_from_bytes(raw, cls, policy=_Policy())
         if not mail.keys():
             raise SourceError(
-                f"what came on standard input ({len(raw):,} bytes) is not a mail: it has no headers; nothing "
-                "was published"
+                f"this is not a mail: {len(raw):,} bytes without headers; nothing was published"
             )
-        mail.raw_message_source = raw
-        return cast(ParsedMail, mail)
+        return mail  # type: ignore[no-any-return]
 
     def __getattr__(self, name: str) -> Any:
         raise AttributeError(f"a mail has no {name!r} here; of what n6's has, {PAGE} says what is missing")
 
-    def get(self, name: str, failobj: Any = None) -> Any:
-        """A header; `failobj` if there is none that can be read."""
-        return _readable(lambda: super(ParsedMail, self).get(name, failobj), failobj)
-
-    @property
-    def id(self) -> str:
-        """The header `Message-ID`, or empty."""
-        return str(self.get("Message-ID", "")).strip()
-
     def get_utc_datetime(self) -> datetime | None:
         """The time in `Date`, UTC without a timezone; None if there is none that can be read."""
-        moment: datetime | None = getattr(self["Date"], "datetime", None)
-        with suppress(OverflowError):
-            return moment and moment.replace(tzinfo=moment.tzinfo or UTC).astimezone(UTC).replace(tzinfo=None)
-        return None
+        return as_datetime(self["Date"])
 
     def get_timestamp(self) -> float | None:
         """The time in `Date`, in seconds since 1970; None if there is none that can be read."""
         moment = self.get_utc_datetime()
-        return None if moment is None else moment.replace(tzinfo=UTC).timestamp()
+        return moment.replace(tzinfo=UTC).timestamp() if moment else None
 
     def get_subject(self, *, normalize_whitespace: bool = True) -> str | None:
         """The subject, decoded; None if there is none.
@@ -98,18 +81,17 @@ class ParsedMail(EmailMessage):
         Args:
             normalize_whitespace: whether it becomes one line, with single spaces.
         """
-        subject = self["Subject"]
-        if subject is None:
+        if not self["Subject"]:
             return None
-        text = str(subject).encode(errors="replace").decode()
+        text = str(self["Subject"]).encode(errors="replace").decode()
         return " ".join(text.split()) if normalize_whitespace else text
 
     def find_filename_content_pairs(
         self,
         *,
         content_type: str | Iterable[str] | None = None,
-        filename_regex: Regex | Iterable[Regex] | None = None,
-        content_regex: Regex | Iterable[Regex] | None = None,
+        filename_regex: Criteria = None,
+        content_regex: Criteria = None,
         default_regex_flags: int = FLAGS,
         force_content_as: Any = None,
     ) -> Iterator[tuple[str, str | bytes]]:
@@ -126,21 +108,18 @@ class ParsedMail(EmailMessage):
         Raises:
             SourceError: the mail was cut or damaged on its way.
         """
-        types = [content_type or "*"] if isinstance(content_type, str | None) else list(content_type)
+        types = [content_type or "*"] if isinstance(content_type, str | None) else content_type
         for part, *above in _parts(self):
-            kind = part.get_content_type()
-            filename = _readable(part.get_filename) or ""
-            if not any(_is_of(kind, wanted) for wanted in types):
-                continue
-            if not _matches(filename_regex, filename, default_regex_flags):
+            filename, kind = part.get_filename(""), part.get_content_type()
+            is_of_type = any(fnmatch(kind, wanted.lower()) for wanted in types)
+            if not is_of_type or not _matches(filename_regex, filename, default_regex_flags):
                 continue
             content: Any = part.get_payload(decode=True) or b""
             for defect in (defect for message in (part, *above) for defect in message.defects):
-                if problem := _DAMAGE.get(type(defect)):
-                    raise SourceError(f"the mail is damaged: {problem}; nothing was published")
-            is_text = force_content_as in (str, "str") or kind.startswith("text/")
-            if is_text and force_content_as not in (bytes, "bytes"):
-                charset = _readable(part.get_content_charset) or "utf-8"
+                if _DAMAGE.match(problem := type(defect).__name__):
+                    raise SourceError(f"the mail is damaged ({problem}); nothing was published")
+            if force_content_as in (str, "str") or (kind.startswith("text/") and not force_content_as):
+                charset = part.get_content_charset("utf-8")
                 content = decoded(content, charset, "find_content(decode=False) gives")
                 content = content.replace("\r\n", "\n").replace("\r", "\n")
             if _matches(content_regex, content, default_regex_flags):
@@ -164,18 +143,8 @@ class ParsedMail(EmailMessage):
             criteria["force_content_as"] = bytes
         contents = [content for _, content in self.find_filename_content_pairs(**criteria)]
         if len(contents) > 1 and not ignore_extra_matches:
-            asked = " ".join(str(criterion) for criterion in criteria.values() if criterion) or "anything"
-            raise SeveralPartsError(f"the mail has {len(contents)} parts for {asked}; nothing was published")
+            raise SeveralPartsError(f"there are {len(contents)} parts for {criteria}; nothing was published")
         return contents[0] if contents else None
-
-
-def _readable(read: Callable[[], Any], otherwise: Any = None) -> Any:
-    """What `read` reads of a mail's headers; on some broken ones Python's own code raises anything."""
-    try:
-        return read()
-    except Exception as exc:
-        LOGGER.warning("a header of the mail cannot be read (%s: %s)", type(exc).__name__, exc)
-        return otherwise
 
 
 def _parts(*path: Any) -> Iterator[tuple[Any, ...]]:
@@ -192,17 +161,10 @@ def _parts(*path: Any) -> Iterator[tuple[Any, ...]]:
         yield from _parts(part, *path)
 
 
-def _is_of(kind: str, wanted: str) -> bool:
-    main, _, sub = wanted.lower().partition("/")
-    return fnmatch(kind, f"{main or '*'}/{sub or '*'}")
-
-
-def _matches(patterns: Regex | Iterable[Regex] | None, value: Any, flags: int) -> bool:
-    if patterns is None:
-        return True
-    several = [patterns] if isinstance(patterns, str | bytes | re.Pattern) else patterns
-    regexes: Any = (re.compile(one, 0 if isinstance(one, re.Pattern) else flags) for one in several)
-    return any(type(value) is type(regex.pattern) and regex.search(value) for regex in regexes)
+def _matches(patterns: Criteria, value: Any, flags: int) -> bool:
+    several: Any = [patterns] if isinstance(patterns, str | bytes | re.Pattern) else patterns
+    regexes = (re.compile(one, 0 if isinstance(one, re.Pattern) else flags) for one in several or ())
+    return several is None or any(type(one.pattern) is type(value) and one.search(value) for one in regexes)
 
 
 class BaseSimpleEmailCollector(BaseSimpleCollector):
@@ -223,19 +185,8 @@ class BaseSimpleEmailCollector(BaseSimpleCollector):
 
     @cached_property
     def raw_email_msg(self) -> bytes:
-        """The mail as it came.
-
-        Raises:
-            SourceError: there is none on standard input.
-        """
-        raw = self._raw_email_msg
-        if raw is None:
-            if sys.stdin is None or sys.stdin.isatty():
-                raise SourceError("there is no mail on standard input; give it one: COMMAND < mail.eml")
-            raw = sys.stdin.buffer.read()
-        if not raw.strip():
-            raise SourceError("the mail on standard input is empty; nothing was published")
-        return raw
+        """The mail as it came."""
+        return sys.stdin.buffer.read() if self._raw_email_msg is None else self._raw_email_msg
 
     @cached_property
     def email_msg(self) -> ParsedMail:
@@ -254,8 +205,8 @@ class BaseSimpleEmailCollector(BaseSimpleCollector):
 
     def run(self) -> None:
         """Publish the mail's message."""
-        about = self.email_msg.id.encode("utf-8", "surrogateescape") or self.raw_email_msg
-        self.base_id = blake2b(about, digest_size=16).hexdigest()
+        about = str(self.email_msg["Message-ID"] or "").strip().encode(errors="surrogateescape")
+        self.base_id = blake2b(about or self.raw_email_msg, digest_size=16).hexdigest()
         super().run()
 
     @contextmanager
@@ -270,18 +221,10 @@ class BaseSimpleEmailCollector(BaseSimpleCollector):
                 exc.exit_code = TRY_AGAIN
             raise
 
-    def get_output_prop_kwargs(
-        self, *, source: str, output_data_body: bytes, **processed_data: Any
-    ) -> dict[str, Any]:
+    def get_output_prop_kwargs(self, **processed_data: Any) -> dict[str, Any]:
         """Adds the headers `meta.mail_time` and `meta.mail_subject`."""
-        properties = super().get_output_prop_kwargs(
-            source=source, output_data_body=output_data_body, **processed_data
-        )
-        about = {"mail_time": self.email_msg.get_utc_datetime(), "mail_subject": self.email_msg.get_subject()}
-        meta = {name: str(value) for name, value in about.items() if value is not None}
-        if meta:
-            properties["headers"].setdefault("meta", {}).update(meta)
-        return properties
+        properties, mail = super().get_output_prop_kwargs(**processed_data), self.email_msg
+        return with_meta(properties, mail_time=mail.get_utc_datetime(), mail_subject=mail.get_subject())
 
     def get_email_msg_text(self, content_type: str = "text/plain") -> str:
         """The one text of that type.

@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import os
-import pickle
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from hashlib import blake2b
 from math import inf
-from struct import Struct
 from typing import Any
 
 from n6_stateful.bases.shape import BODY, StatefulBaseCollector, checked, default_body
@@ -17,7 +15,7 @@ from n6_stateful.errors import NothingNew, SourceError, StateError
 # A mark is 16 bytes: which item it is, and in which version. The digests are keyed with a secret of the
 # state, so that nobody who writes into a feed can make two items share a mark.
 KEY_SIZE, VERSION_SIZE = 10, 6
-_MARKS = Struct(f"{KEY_SIZE + VERSION_SIZE}s")
+MARK_SIZE = KEY_SIZE + VERSION_SIZE
 HOUR = 3600
 
 WITHOUT_KEY = "items without a key (item_key() has to return a str), left out"
@@ -41,6 +39,7 @@ class BaseSeenItemsCollector(StatefulBaseCollector):
     """
 
     raw_type = "stream"
+    state_keys = "secret", "seen"
     extra_config_options = """
         ; how long an item that is gone is remembered, so that it is not new when it returns, like 12h or 30d
         forget_after = 30d :: duration
@@ -71,10 +70,6 @@ class BaseSeenItemsCollector(StatefulBaseCollector):
         """The hours since 1970."""
         return int(time.time()) // HOUR
 
-    def get_state_keys(self) -> frozenset[str]:
-        """What `make_default_state` has."""
-        return frozenset(("secret", "seen"))
-
     def make_default_state(self) -> dict[str, Any]:
         """Nothing was seen yet."""
         return {"secret": os.urandom(16), "seen": {}}
@@ -88,7 +83,7 @@ class BaseSeenItemsCollector(StatefulBaseCollector):
         name = key.encode("utf-8", "surrogatepass")
         digest = blake2b(name, digest_size=KEY_SIZE, key=state["secret"]).digest()
         kept = {
-            hour: b"".join(mark for (mark,) in _MARKS.iter_unpack(marks) if mark[:KEY_SIZE] != digest)
+            hour: b"".join(mark for mark in marks_in(marks) if mark[:KEY_SIZE] != digest)
             for hour, marks in state["seen"].items()
         }
         if kept == state["seen"]:
@@ -101,33 +96,35 @@ class BaseSeenItemsCollector(StatefulBaseCollector):
         Raises:
             SourceError: not one item could be used.
         """
-        hours: float = -(-self.config["forget_after"] // HOUR)
-        now = self.hour()
-        # When each was shown last; what is shown now has a fingerprint there, a float.
+        mark_of = self._marker()
+        # When each was shown last; of what is shown now a fingerprint, a float.
         seen: dict[bytes, float] = {
-            mark: hour for hour, marks in self.state["seen"].items() for (mark,) in _MARKS.iter_unpack(marks)
+            mark: hour for hour, marks in self.state["seen"].items() for mark in marks_in(marks)
         }
-        published: set[bytes] = set()
-        mark_of = self._make_marker()
+        renewed = set[bytes]()
+        now = self.hour()
+        since: float = now - -(-self.config["forget_after"] // HOUR)
         try:
             for item in checked("obtain_items()", self.obtain_items(), Iterable):
-                mark = mark_of(item)
-                if mark is None:
+                mark, fingerprint = mark_of(item), float(hash(repr(item)))
+                last = seen.get(mark)
+                if not mark:
                     self.leave_out(WITHOUT_KEY, f"{item!r:.200}")
-                    continue
-                last, fingerprint = seen.get(mark), _fingerprint(item)
-                if type(last) is float:  # it was shown in this run already
+                elif isinstance(last, float):
                     if last != fingerprint:
                         self.leave_out(SHARED, f"{self.item_key(item)!r:.200}")
                 elif last is not None or self._is_published(item):
-                    if last is None:
-                        published.add(mark[:KEY_SIZE])
                     seen[mark] = fingerprint
+                    if last is None:
+                        renewed.add(mark[:KEY_SIZE])
         except NothingNew:
-            if not published:
-                raise
-            hours = inf  # what is not shown may be there all the same
-        self._remember(seen, published, now, now - hours)
+            since = -inf  # what is not shown may be there all the same
+        kept = {now: [mark for mark, hour in seen.items() if isinstance(hour, float)]}
+        self.warn_of_left_out("not one item could be used" if self.left_out and not kept[now] else "")
+        for mark, hour in seen.items():
+            if isinstance(hour, int) and hour >= since and mark[:KEY_SIZE] not in renewed:
+                kept.setdefault(hour, []).append(mark)
+        self.state["seen"] = {hour: b"".join(marks) for hour, marks in kept.items() if marks}
         self.inner_stop()
 
     def _is_published(self, item: Any) -> bool:
@@ -139,50 +136,30 @@ class BaseSeenItemsCollector(StatefulBaseCollector):
             return False
         return True
 
-    def _remember(self, seen: dict[bytes, float], published: set[bytes], now: int, since: float) -> None:
-        """Keep what is shown now, and what was shown since then unless a newer version is published."""
-        kept: dict[int, list[bytes]] = {now: [mark for mark, hour in seen.items() if type(hour) is float]}
-        self.warn_of_left_out("not one item could be used" if self.left_out and not kept[now] else "")
-        if len(kept[now]) < len(seen):
-            for mark, hour in seen.items():
-                if type(hour) is int and hour >= since and mark[:KEY_SIZE] not in published:
-                    kept.setdefault(hour, []).append(mark)
-        self.state["seen"] = {hour: b"".join(marks) for hour, marks in kept.items() if marks}
-
     def get_output_data_body(self, *, source: str, **processed_data: Any) -> bytes:
         """`item_body`."""
-        body: bytes = checked("item_body()", self.item_body(processed_data["item"]), *BODY)
-        return body
+        return checked("item_body()", self.item_body(processed_data["item"]), *BODY)
 
-    def _make_marker(self) -> Callable[[Any], bytes | None]:
-        secret = self.state["secret"]
-        begun = blake2b(digest_size=KEY_SIZE, key=secret)
+    def _marker(self) -> Callable[[Any], bytes]:
+        """What gives an item's mark, which is empty if it has no key."""
+        secret, item_key, item_version = self.state["secret"], self.item_key, self.item_version
+        begin_key = blake2b(digest_size=KEY_SIZE, key=secret).copy
         unversioned = blake2b(digest_size=VERSION_SIZE, key=secret).digest()
 
-        copy, item_key, item_version = begun.copy, self.item_key, self.item_version
-        surrogates = "surrogatepass"  # JSON can hold them
-
-        def mark_of(item: Any) -> bytes | None:
-            name, version = item_key(item), item_version(item) or ""
-            if not isinstance(name, str) or not name:
-                return None
-            if not isinstance(version, str):
-                checked("item_version()", version, str)
-            key = copy()
-            key.update(name.encode("utf-8", surrogates))
+        def mark_of(item: Any) -> bytes:
+            key, version = item_key(item), item_version(item)
+            if not isinstance(key, str) or not key:
+                return b""
+            digest = begin_key()
+            digest.update(key.encode("utf-8", "surrogatepass"))
             if not version:
-                return key.digest() + unversioned
-            revision = version.encode("utf-8", surrogates)
-            return key.digest() + blake2b(revision, digest_size=VERSION_SIZE, key=secret).digest()
+                return digest.digest() + unversioned
+            revision = checked("item_version()", version, str).encode("utf-8", "surrogatepass")
+            return digest.digest() + blake2b(revision, digest_size=VERSION_SIZE, key=secret).digest()
 
         return mark_of
 
 
-def _fingerprint(item: Any) -> float:
-    """The same for the same contents, in this process; it tells items with one key apart."""
-    if isinstance(item, str | bytes):
-        return float(hash(item))
-    try:
-        return float(hash(pickle.dumps(item)))
-    except Exception:  # it holds what does not pickle: no warning, then
-        return 0.0
+def marks_in(marks: bytes) -> Iterator[bytes]:
+    """Marks that stand one after the other."""
+    return (marks[at : at + MARK_SIZE] for at in range(0, len(marks), MARK_SIZE))

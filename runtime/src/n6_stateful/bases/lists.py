@@ -6,11 +6,11 @@ from hashlib import blake2b
 from typing import Any
 
 from n6_stateful.bases.downloading import BaseDownloadingCollector, looks_like_html
-from n6_stateful.bases.shape import BODY, StatefulBaseCollector, checked
-from n6_stateful.errors import NothingNew
+from n6_stateful.bases.shape import StatefulBaseCollector
+from n6_stateful.bases.two_phase import BaseSimpleCollector
 
 
-class BaseDownloadingListCollector(BaseDownloadingCollector, StatefulBaseCollector):
+class BaseDownloadingListCollector(BaseDownloadingCollector, StatefulBaseCollector, BaseSimpleCollector):
     """Publishes the list at `url` whenever it has changed; nothing needs to be written. A page of HTML, with
     which servers report errors, is refused.
 
@@ -20,6 +20,7 @@ class BaseDownloadingListCollector(BaseDownloadingCollector, StatefulBaseCollect
 
     raw_type = "blacklist"
     content_type = "text/plain"
+    state_keys = "validators", "digest"
     extra_config_options = """
         url :: str  ; where the list is, http or https
     """
@@ -34,27 +35,15 @@ class BaseDownloadingListCollector(BaseDownloadingCollector, StatefulBaseCollect
         """Whether it is not HTML."""
         return not looks_like_html(content_type, beginning)
 
-    def get_state_keys(self) -> frozenset[str]:
-        """What `make_default_state` has."""
-        return frozenset(("validators", "digest"))
-
     def make_default_state(self) -> dict[str, Any]:
         """No list was published yet."""
         return {"validators": {}, "digest": b""}
 
-    def start_publishing(self) -> None:
-        """Publish the list if it is not the one that was published last."""
-        body = checked("obtain_data_body()", self.obtain_data_body(), *BODY, type(None))
-        if body is None:
-            raise NothingNew("the server says so")
-        body = bytes(body)
-        digest = blake2b(body, digest_size=16).digest()
-        if digest == self.state["digest"]:
-            raise NothingNew("the list is the one that was published last")
+    def obtain_input_pile(self) -> Any:
+        """The list; None if it is the one that was published last."""
+        pile = super().obtain_input_pile()
+        digest = pile and blake2b(bytes(pile["data_body"]), digest_size=16).digest()
+        if digest in (None, self.state["digest"]):
+            return None
         self.state["digest"] = digest
-        self.publish_output(*self.get_output_components(data_body=body))
-        self.inner_stop()
-
-    def get_output_data_body(self, *, source: str, **processed_data: Any) -> Any:
-        """The list."""
-        return processed_data["data_body"]
+        return pile

@@ -6,11 +6,12 @@ import json
 import logging
 import re
 from collections.abc import Iterable, Mapping
+from contextlib import suppress
 from hashlib import blake2b
 from typing import Any, NamedTuple
 
 from n6_stateful.bases.shape import BODY, StatefulBaseCollector, checked, default_body
-from n6_stateful.errors import CollectorError, NothingNew, SourceError, StateError
+from n6_stateful.errors import CollectorError, SourceError, StateError
 
 LOGGER = logging.getLogger(__name__)
 
@@ -49,6 +50,7 @@ class BasePagedCollector(StatefulBaseCollector):
     """
 
     raw_type = "stream"
+    state_keys = ("cursor",)
 
     def download_page(self, cursor: Any) -> Page:
         """The page that begins at `cursor`.
@@ -75,10 +77,6 @@ class BasePagedCollector(StatefulBaseCollector):
         """
         raise error
 
-    def get_state_keys(self) -> frozenset[str]:
-        """What `make_default_state` has."""
-        return frozenset(("cursor",))
-
     def make_default_state(self) -> dict[str, Any]:
         """The first cursor."""
         return {"cursor": self.first_cursor()}
@@ -94,12 +92,11 @@ class BasePagedCollector(StatefulBaseCollector):
         Raises:
             StateError: it does not have that form.
         """
-        cursor = state["cursor"]
-        try:
-            new = to if isinstance(cursor, str | None) else json.loads(to)
-        except ValueError:
-            new = None
-        if not isinstance(new, type(cursor) if cursor is not None else str):
+        cursor, new = state["cursor"], to
+        if not isinstance(cursor, str | None):
+            with suppress(ValueError):
+                new = json.loads(to)
+        if cursor is not None and type(new) is not type(cursor):
             raise StateError(f"{to!r} is not a cursor like the present one, {cursor!r}; nothing was changed")
         return {**state, "cursor": new, "seen": set()}
 
@@ -110,22 +107,21 @@ class BasePagedCollector(StatefulBaseCollector):
             SourceError: the cursor does not advance although there is more, or comes a second time.
             CollectorError: `download_page` returned something else than a page.
         """
-        asked, replaced = {repr(self.state["cursor"])}, set[str]()
+        asked = {repr(self.state["cursor"])}
         has_more = True
         while has_more:
-            page = self._next_page(asked, replaced)
+            page = self._next_page(asked)
             cursor, has_more = page.next_cursor, page.has_more
             made = [self.get_output_components(record=record) for record in page.records]
-            stays = cursor == self.state["cursor"] or (cursor is None and not made and not has_more)
-            new = [components for components in made if not self._was_seen(components[1], stays)]
-            if stays and not new and not has_more:
-                raise NothingNew
-            if not stays and (cursor is None or repr(cursor) in asked):  # it would go on for ever
+            stays = cursor == self.state["cursor"] or (cursor is None and not made)
+            if has_more if stays else cursor is None or repr(cursor) in asked:  # it would go on for ever
                 raise SourceError(
                     f"the cursor does not advance: the next one is {cursor!r:.100}; nothing was published of "
-                    "that page (where the last page names none, use its last record's id or time)"
+                    "that page (where the last page names none, use its last record's id or time; if many "
+                    "records share a cursor, ask for larger pages)"
                 )
             asked.add(repr(cursor))
+            new = [components for components in made if not self._was_seen(components[1], stays)]
             for components in new:
                 self.publish_output(*components)
             if new or not stays:
@@ -133,33 +129,26 @@ class BasePagedCollector(StatefulBaseCollector):
                 seen = {_digest(body) for body in _holding(cursor, bodies) or bodies}
                 self.state |= {"cursor": cursor, "seen": seen}
                 self.save_state(self.state)
-            if stays and has_more:
-                raise SourceError(
-                    f"the cursor does not advance: it is {cursor!r:.100} again, and there is more; what was "
-                    "new is published (if many records share a cursor, ask for larger pages)"
-                )
         self.inner_stop()
 
-    def _next_page(self, asked: set[str], replaced: set[str]) -> Page:
+    def _next_page(self, asked: set[str]) -> Page:
         """The page at the cursor; if the source has forgotten that, at the one that replaces it."""
         cursor = self.state["cursor"]
         try:
             page = self.download_page(cursor)
         except CursorForgottenError as exc:
             new = self.replace_cursor(cursor, exc)
-            if repr(new) in replaced:  # it would go on for ever
+            if repr(new) in asked:  # it would go on for ever
                 raise
             LOGGER.warning("%s; going on from the cursor %.100r instead of %.100r", exc, new, cursor)
-            replaced.add(repr(new))
-            asked.clear()
+            asked.remove(repr(cursor))
+            asked.add(repr(new))
             self.state |= {"cursor": new, "seen": set()}
             page = self.download_page(new)
         records = checked("download_page()", page, Page).records
         if isinstance(records, str | bytes | Mapping) or not isinstance(records, Iterable):
-            raise CollectorError(
-                f"Page(records=...) takes a list of records, not one {type(records).__name__}; nothing was "
-                "published of that page"
-            )
+            name = type(records).__name__
+            raise CollectorError(f"Page(records=...) takes a list of records, not one {name}")
         return page
 
     def _was_seen(self, body: bytes, stays: bool) -> bool:
@@ -170,8 +159,7 @@ class BasePagedCollector(StatefulBaseCollector):
 
     def get_output_data_body(self, *, source: str, **processed_data: Any) -> bytes:
         """`record_body`."""
-        body: bytes = checked("record_body()", self.record_body(processed_data["record"]), *BODY)
-        return body
+        return checked("record_body()", self.record_body(processed_data["record"]), *BODY)
 
 
 def _holding(cursor: Any, bodies: list[bytes]) -> list[bytes]:

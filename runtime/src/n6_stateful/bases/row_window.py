@@ -1,146 +1,159 @@
-"""What a collector of rows remembers of those that it has seen, and which rows are new by that."""
+"""Which rows are new: what their times mean, and what earlier runs have seen."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable, Iterable, Mapping
+from collections.abc import Callable, Iterable
+from datetime import UTC, date, datetime, time, timedelta
+from decimal import Decimal
+from fractions import Fraction
 from hashlib import blake2b
 from typing import Any
 
-from n6_stateful.bases.row_times import jumps, kind
-
+Real = int | float | Decimal | Fraction
 DIGEST_SIZE = 16
-_FEW = 10_000
+EPOCH = datetime(1970, 1, 1)
+_TICKS = {"epoch": 1, "epoch_ms": 1000}  # in a second
+
+
+def comparable(row_time: Any, row_time_format: str | None) -> Any:
+    """A row's time as it is compared: UTC without a timezone if it is a point in time, else itself.
+
+    Args:
+        row_time: datetimes, dates and ISO 8601 text (with hyphens, perhaps with ` UTC` behind) are points in
+            time; without a timezone they are UTC.
+        row_time_format: what other text, and numbers, mean: `epoch`, `epoch_ms`, what `strptime` takes, or
+            None if they are ordinals.
+
+    Raises:
+        ValueError, OverflowError: it does not have that format.
+
+    >>> comparable("2026-01-01T02:00:00+02:00", None)
+    datetime.datetime(2026, 1, 1, 0, 0)
+    >>> comparable("1767225600", "epoch")
+    datetime.datetime(2026, 1, 1, 0, 0)
+    >>> comparable(1767225600, None)
+    1767225600
+    """
+    moment = row_time
+    if isinstance(row_time, str) and row_time_format is None:
+        if row_time[4:5] == "-":  # digits in a row may be a serial number
+            try:
+                moment = datetime.fromisoformat(row_time.removesuffix(" UTC"))
+            except ValueError:
+                return row_time
+    elif row_time_format in _TICKS and isinstance(row_time, str | Real):
+        moment = EPOCH + timedelta(seconds=float(row_time) / _TICKS[row_time_format])
+    elif isinstance(row_time, str) and row_time_format:
+        moment = datetime.strptime(row_time, row_time_format)
+    elif isinstance(row_time, date) and not isinstance(row_time, datetime):
+        moment = datetime.combine(row_time, time.min)
+    if isinstance(moment, datetime) and moment.tzinfo is not None:
+        return moment.astimezone(UTC).replace(tzinfo=None)
+    return moment
+
+
+def kind(moment: Any) -> type:
+    """What a comparable time can be compared with: others of its kind."""
+    return type(moment) if isinstance(moment, datetime | str) or not isinstance(moment, Real) else float
+
+
+def tomorrow() -> datetime:
+    """The latest that the time of a row may be: clocks and timezones may be wrong by a day."""
+    return datetime.now(UTC).replace(tzinfo=None) + timedelta(days=1)
+
+
+def earlier(moment: Any, seconds: int) -> Any:
+    """The comparable time so many seconds before, at the beginning of its minute, or of its day if the time
+    may be a date; None if it is neither a point in time nor a number.
+
+    >>> earlier(datetime(2026, 1, 2, 1, 0, 7), 7200)
+    datetime.datetime(2026, 1, 1, 23, 0)
+    >>> earlier(datetime(2026, 1, 2), 7200)
+    datetime.datetime(2026, 1, 1, 0, 0)
+    """
+    if not isinstance(moment, datetime):
+        return moment - seconds if isinstance(moment, Real) else None
+    try:
+        before = (moment - timedelta(seconds=seconds)).replace(second=0, microsecond=0)
+    except OverflowError:
+        return datetime.min
+    return datetime.combine(before, time.min) if moment.time() == time.min else before
+
+
+def jumps(ordinals: Iterable[Any]) -> bool:
+    """Whether the highest ordinal is so far beyond all others that it is likely a mistake.
+
+    >>> jumps([1767225600, 1767312000, 1767398400]), jumps([1767225600, 1767312000, 6057763200])
+    (False, True)
+    """
+    sizes = sorted(set(map(_size, ordinals)))
+    if len(sizes) < 2:
+        return False
+    low, high, top = sizes[0], *sizes[-2:]
+    return top - high > max(10 * (high - low), high / 100, 1000)
+
+
+def _size(ordinal: Any) -> float:
+    if isinstance(ordinal, str):
+        return float("".join(filter(str.isdecimal, ordinal))) if ordinal[:1].isdecimal() else float("inf")
+    return float(ordinal) if isinstance(ordinal, Real) else 0
 
 
 class Window:
-    """The rows from some time on. Times are comparable ones (see `row_times`); None stands for no row yet.
+    """What earlier runs have seen. Times are comparable ones.
 
     Args:
-        newest: the newest time.
-        newest_time: the same as the state has it.
-        newest_rows: the rows with that time, by their keys.
-        begin_before: given a time as the state has it, where a window begins that ends there; None without
-            `late_by`.
+        newest: the newest time; None if there was no row yet.
+        begin: what is before it comes too late; from there on the rows are known by their digests.
+        packs: these, of 16 bytes, one after the other, each with a time at or after its rows.
 
     Attributes:
-        newest, newest_time, newest_rows: what they are by now.
-        kind: of what kind the times are.
-        count: how many rows have a time, for whoever counts them.
-        is_sorted: whether the new ones were in order.
+        kind: of what kind the times are; None if that is open.
+        latest: see `tomorrow`.
     """
 
     def __init__(
-        self,
-        newest: Any,
-        newest_time: Any,
-        newest_rows: dict[Any, Any],
-        begin_before: Callable[[Any], Any] | None,
+        self, newest: Any = None, begin: Any = None, packs: Iterable[tuple[Any, bytes]] = ()
     ) -> None:
-        self.newest, self.newest_time, self.newest_rows = newest, newest_time, newest_rows
-        self.kind = None if newest is None else kind(newest)
-        self.count, self.is_sorted = 0, True
-        self._begin = newest
-        self._begin_before = begin_before
-        self._packs: dict[Any, bytes] = {}  # digests of the rows of a run, by the newest time among them
-        self._recent: dict[bytes, Any] = {}  # the times of this run's, by their digests
-        self._most_recent = 2 * _FEW
-        self._ordinals: list[Any] = [] if newest is None else [newest]
+        self.newest, self.begin, self.packs = newest, begin, list(packs)
+        self.kind, self.latest = None if newest is None else kind(newest), tomorrow()
+        sizes = [(pack, range(0, len(pack), DIGEST_SIZE)) for _, pack in self.packs]
+        self._seen = {pack[at : at + DIGEST_SIZE] for pack, starts in sizes for at in starts}
 
-    def load(self, begin: Any, packs: Mapping[Any, bytes] | None) -> None:
-        """Take what an earlier run has remembered: since when, and what; None if there was no window."""
-        if self._begin_before is None or self.newest is None:
-            return
-        if packs is None:  # the newest rows are all that is known of it
-            packs = {self.newest: b"".join(_digest(self.newest, key) for key in self.newest_rows)}
-        fitting = {time: packs[time] for time in packs if kind(time) is self.kind and time <= self.newest}
-        if len(fitting) < len(packs) or kind(begin) is not self.kind or begin > self.newest:
-            # The newest time was set back by hand: what came after it is to come again.
-            self._packs, self.newest_rows = fitting, {}
-        else:
-            self._packs = dict(packs)
-            self._begin = max(begin, self._begin_before(self.newest_time))
+    def age(self, moment: Any) -> int:
+        """-1 if a row with that time comes too late, 0 if it may have been seen, 1 if it is new."""
+        if self.newest is None or moment is None or moment > self.newest:
+            return 1
+        return 0 if moment >= self.begin else -1
 
-    def is_past(self, moment: Any) -> bool:
-        """Whether a row with that time comes too late."""
-        return bool(self._begin is not None and moment < self._begin)
-
-    def only_new(
-        self, timed: Iterable[tuple[Any, Any, Any]], key_of: Callable[[Any], Hashable | None]
-    ) -> list[Any]:
-        """The rows that were not there before, each once, but for those apart from each other in a file
-        without an order; oldest first if `is_sorted`.
-
-        Args:
-            timed: of each row that is not `past` its comparable time, its time, and itself.
-            key_of: what tells a row from others with its time; None to leave it out.
-        """
-        before, known = self.newest, self.newest_rows
-        newest, newest_time, newest_rows = self.newest, self.newest_time, self.newest_rows
-        seen = {
-            digests[at : at + DIGEST_SIZE]
-            for digests in self._packs.values()
-            for at in range(0, len(digests), DIGEST_SIZE)
-        }
-        fresh: list[Any] = []
-        last, tied, rises, falls = None, {}, True, True
-        for moment, row_time, row in timed:
-            if (key := key_of(row)) is None:
-                self.count -= 1
-                continue
-            if self._begin_before is not None:
-                digest = _digest(moment, key)
-                if digest in seen or digest in self._recent:
-                    continue
-                self._recent[digest] = moment
-                if len(self._recent) > self._most_recent:
-                    self._forget(newest_time)
-            # Only rows with the same time can be the same: those side by side are told apart here.
-            if moment != last:
-                if last is not None:
-                    rises, falls = rises and moment > last, falls and moment < last
-                last, tied = moment, newest_rows if moment == newest else known if moment == before else {}
-                if newest is None or moment > newest:
-                    newest, newest_time, newest_rows = moment, row_time, tied
-            if key not in tied:
-                tied[key] = row
-                fresh.append(row)
-        if falls:
-            fresh.reverse()
-        self.is_sorted = rises or falls
-        self.newest, self.newest_time, self.newest_rows = newest, newest_time, newest_rows
-        return fresh
-
-    def _forget(self, newest_time: Any) -> None:
-        """Of a long history most rows are too old to be remembered in the end."""
-        begin = self._begin_before(newest_time) if self._begin_before else None
-        self._recent = {digest: moment for digest, moment in self._recent.items() if moment >= begin}
-        self._most_recent = 2 * max(len(self._recent), _FEW)
-
-    def remembered(self) -> tuple[Any, dict[Any, bytes]] | None:
-        """Since when all rows are remembered, and their digests, for `load`; None if there is no window."""
-        if self._begin_before is None or self.newest is None:
-            return None
-        begin = self._begin_before(self.newest_time)
-        begin = begin if self._begin is None else max(begin, self._begin)
-        packs = {last: digests for last, digests in self._packs.items() if last >= begin}
-        recent = {digest: moment for digest, moment in self._recent.items() if moment >= begin}
-        if recent:
-            last = max(recent.values())
-            packs[last] = packs.get(last, b"") + b"".join(recent)
-        return begin, packs
-
-    def note(self, ordinal: Any) -> None:
-        """Remember the lowest ordinal, and the highest two."""
-        if ordinal not in self._ordinals:
-            lowest, *others = sorted([*self._ordinals, ordinal])
-            self._ordinals = [lowest, *others[-2:]]
-
-    def jump(self) -> tuple[Any, Any] | None:
-        """The highest ordinal, and the one below it, if it is likely a mistake."""
-        if len(self._ordinals) < 2 or not jumps(self._ordinals[0], *self._ordinals[-2:]):
-            return None
-        return self._ordinals[-1], self._ordinals[-2]
+    def was_seen(self, moment: Any, key: Any) -> bool:
+        """Whether an earlier run has seen a row with that time and key."""
+        return digest(moment, key) in self._seen
 
 
-def _digest(moment: Any, key: Any) -> bytes:
+def oldest_first(
+    moments: list[Any], rows: list[Any], row_key: Callable[[Any], Any]
+) -> tuple[list[Any], list[Any]]:
+    """The same, sorted; ties in reverse, as in n6, since most files begin with what is newest.
+
+    Args:
+        moments: of each row its comparable time.
+        rows: in the file's order.
+        row_key: what tells a row from others with its time; of those with the same, the first is kept.
+    """
+    order = sorted(range(len(rows)), key=moments.__getitem__, reverse=True)
+    kept, keys, last = [], set[str](), None
+    for index in order:
+        if moments[index] != last:
+            last, keys = moments[index], set()
+        key = f"{row_key(rows[index])}"
+        if key not in keys:
+            keys.add(key)
+            kept.append(index)
+    kept.reverse()
+    return [moments[index] for index in kept], [rows[index] for index in kept]
+
+
+def digest(moment: Any, key: Any) -> bytes:
+    """What is remembered of a row."""
     return blake2b(f"{moment}\n{key}".encode("utf-8", "surrogatepass"), digest_size=DIGEST_SIZE).digest()

@@ -4,27 +4,22 @@ from __future__ import annotations
 
 import csv
 import logging
+import math
+import sys
+from bisect import bisect_left
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
-from contextlib import suppress
 from datetime import datetime
-from itertools import chain, groupby, islice
 from typing import Any
 
 from n6_stateful.bases.downloading import BaseDownloadingCollector, looks_like_html
-from n6_stateful.bases.row_lines import csv_rows, lines_of, split_by_size
-from n6_stateful.bases.row_times import comparable, earlier, is_usable, kind, tomorrow
-from n6_stateful.bases.row_window import Window
+from n6_stateful.bases.row_window import Real, Window, comparable, digest, earlier, jumps, kind, oldest_first
 from n6_stateful.bases.shape import StatefulBaseCollector, checked
 from n6_stateful.bases.two_phase import BaseTwoPhaseCollector
-from n6_stateful.errors import CollectorError, NothingNew, SourceError, StateError
+from n6_stateful.errors import CollectorError, SourceError, StateError
 
 LOGGER = logging.getLogger(__name__)
 
-DIGEST_SIZE = 16
-USABLE, TOO_LATE = "usable", "too late"
-SAMPLE = 1000  # rows that show what kind the times of a file are
-_VALID_FOR = "newest_row_time"
 UNREADABLE = (ValueError, LookupError, ArithmeticError, csv.Error)
 
 
@@ -71,6 +66,7 @@ class BaseTimeOrderedRowsCollector(StatefulBaseCollector, BaseTwoPhaseCollector)
     _NEWEST_ROW_TIME_STATE_KEY = "newest_row_time"
     _NEWEST_ROWS_STATE_KEY = "newest_rows"
     _ROWS_COUNT_KEY = "rows_count"
+    state_keys = _NEWEST_ROW_TIME_STATE_KEY, _NEWEST_ROWS_STATE_KEY  # as n6's oldest states have
 
     # To be written
 
@@ -102,11 +98,8 @@ class BaseTimeOrderedRowsCollector(StatefulBaseCollector, BaseTwoPhaseCollector)
     def split_orig(self, decoded: Any) -> Iterable[Any]:
         """Its rows: the lines, without the line breaks (LF or CRLF) at their ends; with `csv_rows` several
         lines where a quoted field holds line breaks."""
-        lines = lines_of(checked("decode_orig()", decoded, str))
-        if not self.csv_rows:
-            return lines
-        options = self.csv_rows if isinstance(self.csv_rows, Mapping) else {}
-        return csv_rows(list(lines), options, self.should_row_be_used, self.leave_out)
+        lines = [line.removesuffix("\r") for line in checked("decode_orig()", decoded, str).split("\n")]
+        return self._csv_rows(lines) if self.csv_rows else lines
 
     def extract_row_time(self, row: Any) -> Any:
         """`clean_row_time` of `pick_raw_row_time`; None if any of them, or `should_row_be_used`, says so."""
@@ -118,7 +111,10 @@ class BaseTimeOrderedRowsCollector(StatefulBaseCollector, BaseTwoPhaseCollector)
     def is_row_time_possible(self, row_time: Any) -> bool:
         """Whether a row can have that time. Asked for ordinals, and for points in time more than a day ahead:
         by default a text must have a digit (the columns' names have none), and a number must be finite."""
-        return is_usable(self.comparable_time(row_time))
+        moment = self.comparable_time(row_time)
+        if isinstance(moment, str):
+            return any(map(str.isdigit, moment))
+        return math.isfinite(moment) if isinstance(moment, Real) else not isinstance(moment, datetime)
 
     def row_key(self, row: Any) -> Any:
         """What tells the row from others with its time: the row itself. To be overridden where a row changes
@@ -130,9 +126,7 @@ class BaseTimeOrderedRowsCollector(StatefulBaseCollector, BaseTwoPhaseCollector)
         try:
             return row != "" and row[0] != "#" and not row.isspace()
         except (AttributeError, LookupError, TypeError):
-            raise CollectorError(
-                f"rows are {type(row).__name__}, not str: write should_row_be_used() for them"
-            ) from None
+            raise CollectorError(f"rows are {type(row).__name__}: write should_row_be_used()") from None
 
     def output_data_from_fresh_rows(self, fresh_rows: Iterable[Any]) -> bytes:
         """`join_output`, then `encode_output`."""
@@ -147,8 +141,7 @@ class BaseTimeOrderedRowsCollector(StatefulBaseCollector, BaseTwoPhaseCollector)
 
     def encode_output(self, joined: Any) -> bytes:
         """What `decode_orig` decoded."""
-        encoded: bytes = checked("join_output()", joined, str).encode("utf-8", "surrogateescape")
-        return encoded
+        return str.encode(checked("join_output()", joined, str), "utf-8", "surrogateescape")
 
     def get_oldest_possible_row_time(self) -> Any:
         """What the state has before the first row; no row's time is compared with it."""
@@ -171,10 +164,6 @@ class BaseTimeOrderedRowsCollector(StatefulBaseCollector, BaseTwoPhaseCollector)
 
     # What is done with them
 
-    def get_state_keys(self) -> frozenset[str]:
-        """What n6's oldest states have, too."""
-        return frozenset((self._NEWEST_ROW_TIME_STATE_KEY, self._NEWEST_ROWS_STATE_KEY))
-
     def make_default_state(self) -> dict[str, Any]:
         """No row was seen yet."""
         return {
@@ -192,52 +181,61 @@ class BaseTimeOrderedRowsCollector(StatefulBaseCollector, BaseTwoPhaseCollector)
         newest = state[self._NEWEST_ROW_TIME_STATE_KEY]
         try:
             begin = getattr(type(newest), "fromisoformat", type(newest))(to)
-            is_earlier = self.comparable_time(begin) <= self.comparable_time(newest)
+            if self.comparable_time(begin) > self.comparable_time(newest):
+                raise ValueError("it is later")
         except (*UNREADABLE, TypeError) as exc:
             raise StateError(
-                f"{to!r} is not a time like the newest one, {newest!r}: {exc}; nothing was changed"
+                f"{to!r} is not a time up to the newest one, {newest!r}: {exc}; nothing was changed"
             ) from exc
-        if not is_earlier:
-            raise StateError(f"{to!r} is later than the newest time, {newest!r}; nothing was changed")
-        kept = {key: value for key, value in state.items() if key not in ("window_begin", "window_rows")}
-        return kept | {
-            self._NEWEST_ROW_TIME_STATE_KEY: begin,
-            self._NEWEST_ROWS_STATE_KEY: set(),
-            self._ROWS_COUNT_KEY: None,
-        }
+        reset: dict[str, Any] = {self._NEWEST_ROWS_STATE_KEY: set(), self._ROWS_COUNT_KEY: None}
+        return state | reset | {self._NEWEST_ROW_TIME_STATE_KEY: begin, "window_rows": {}, "validators": {}}
 
     def obtain_input_pile(self) -> Any:
         """The fresh rows; None if there are none."""
-        orig_data = self.obtain_orig_data()
-        rows = self.all_rows_from_orig_data(orig_data)
-        del orig_data
+        rows = self.all_rows_from_orig_data(self.obtain_orig_data())
         return self.get_fresh_rows_only(checked("all_rows_from_orig_data()", rows, Iterable)) or None
-
-    def publish_iteratively(self) -> Iterator[Any]:
-        """As in the base class; `NothingNew` may not come once rows were published."""
-        before = self.published_count
-        try:
-            yield from super().publish_iteratively()
-        except NothingNew as exc:
-            if self.published_count == before:
-                raise  # none of these rows was of interest
-            raise CollectorError(
-                "NothingNew came when rows had been published already, and the others would be lost: leave "
-                "rows out where their time is read, or make no input data of them"
-            ) from exc
 
     def generate_input_data_dicts(self, input_pile: Any, /) -> Iterator[dict[str, Any]]:
         """All fresh rows at once, or as many as `max_message_mib` allows; for a message each
         `for row in input_pile: yield {"fresh_rows": [row]}`."""
-        if self.type == "blacklist":
-            yield {"fresh_rows": input_pile}
-            return
-        for rows in split_by_size(list(input_pile), int(self.max_message_mib * 2**20)):
-            yield {"fresh_rows": rows}
+        limit = math.inf if self.type == "blacklist" else self.max_message_mib * 2**20
+        part: list[Any] = []
+        size = 0
+        for row in input_pile:
+            needed = len(f"{row}".encode(errors="replace")) + 1
+            if part and size + needed > limit + 1:
+                yield {"fresh_rows": part}
+                part, size = [], 0
+            part.append(row)
+            size += needed
+        yield {"fresh_rows": part}
 
     def get_output_data_body(self, *, source: str, **processed_data: Any) -> Any:
         """`output_data_from_fresh_rows`."""
         return self.output_data_from_fresh_rows(processed_data["fresh_rows"])
+
+    def _csv_rows(self, lines: list[str]) -> Iterator[str]:
+        """The rows of CSV, each as it stands there. A line at which none that parses begins is left out, and
+        what follows it is read: a stray quote does not swallow it."""
+        csv.field_size_limit(sys.maxsize)  # of this process; what a download may have is limited already
+        options = {"strict": True, **(self.csv_rows if isinstance(self.csv_rows, Mapping) else {})}
+        begin = failed = 0
+        while begin < len(lines):
+            if not self.should_row_be_used(lines[begin]):  # in a comment a quote means nothing
+                begin += 1
+                continue
+            # What did not parse up to line `failed` does not do so from a line in between either.
+            end = begin + 1 if begin < failed else len(lines)
+            reader = csv.reader(map(lines.__getitem__, range(begin, end)), **options)
+            try:
+                next(reader)
+            except csv.Error as exc:
+                self.leave_out("rows left out", f"line {begin + 1}, {lines[begin]!r:.100}: {exc}")
+                failed = max(failed, begin + reader.line_num - 1)
+                begin += 1
+            else:
+                yield "\n".join(lines[begin : begin + reader.line_num])
+                begin += reader.line_num
 
     def get_fresh_rows_only(self, all_rows: Iterable[Any]) -> list[Any]:
         """The rows that were not there before, oldest first; the state is brought up to date with them.
@@ -247,24 +245,18 @@ class BaseTimeOrderedRowsCollector(StatefulBaseCollector, BaseTwoPhaseCollector)
                 `row_count_mismatch_is_fatal` is set.
         """
         window = self._window()
-        timed = self._timed(all_rows, window)
-        fresh = window.only_new(timed, self.key_of)
-        if not window.is_sorted:
-            fresh = self._oldest_first(fresh)
-        self._check(window, len(fresh))
-        self._remember(window, is_changed=bool(fresh))
-        return fresh
+        count, moments, rows = self._new_ones(all_rows, window)
+        moments, rows = oldest_first(moments, rows, self.row_key)
+        self._check(count, moments, window)
+        self._remember(count, moments, rows, window)
+        return rows
 
     def _window(self) -> Window:
-        """What the state remembers."""
-        state, late_by = self.state, self.config["late_by"]
-
-        def begin_before(newest_time: Any) -> Any:
-            return self.comparable_time(self.get_window_begin(newest_time, late_by))
-
-        newest_time, rows = state[self._NEWEST_ROW_TIME_STATE_KEY], state[self._NEWEST_ROWS_STATE_KEY]
+        """What earlier runs have seen: by the state, the rows from some time on, or only the newest ones."""
+        state = self.state
+        newest_time, newest_rows = state[self._NEWEST_ROW_TIME_STATE_KEY], state[self._NEWEST_ROWS_STATE_KEY]
         if newest_time == self.get_oldest_possible_row_time():
-            return Window(None, newest_time, {}, begin_before if late_by else None)
+            return Window()
         try:
             newest = self.comparable_time(newest_time)
         except UNREADABLE as exc:
@@ -272,134 +264,108 @@ class BaseTimeOrderedRowsCollector(StatefulBaseCollector, BaseTwoPhaseCollector)
                 f"the state's newest_row_time, {newest_time!r}, is not a time of {type(self).__name__}: "
                 f"{exc}; nothing was published. `state edit` it, or `state reset`"
             ) from exc
-        rows = [row.removesuffix("\r") if isinstance(row, str) else row for row in rows]  # n6 leaves it there
-        keyed = {self.row_key(row): row for row in rows}
-        window = Window(newest, newest_time, keyed, begin_before if late_by else None)
-        window.load(state.get("window_begin", newest), state.get("window_rows"))
-        return window
+        packs = state.get("window_rows", {}) if self.config["late_by"] else {}
+        if max(packs, default=None) == newest:  # otherwise it was set back by hand, or n6 has been here
+            return Window(newest, state["window_begin"], packs.items())
+        # n6 leaves a CR at the end of a row.
+        rows = [row.removesuffix("\r") if isinstance(row, str) else row for row in newest_rows]
+        return Window(newest, newest, [(newest, b"".join(digest(newest, self.row_key(row)) for row in rows))])
 
-    def _timed(self, all_rows: Iterable[Any], window: Window) -> Iterator[tuple[Any, Any, Any]]:
-        """The comparable time, the time, and the row itself, of each row that does not come too late."""
-        rows = iter(all_rows)
-        sample = [] if window.kind else list(islice(rows, SAMPLE))
-        expected = window.kind or self._usual_kind(sample)
+    def _new_ones(self, all_rows: Iterable[Any], window: Window) -> tuple[int, list[Any], list[Any]]:
+        """How many rows have a time that can be used; of those that are new the comparable times, and the
+        rows themselves, in the file's order."""
+        moments: list[Any] = []
+        rows: list[Any] = []
         is_used, pick, clean = self.should_row_be_used, self.pick_raw_row_time, self.clean_row_time
         if type(self).extract_row_time is not BaseTimeOrderedRowsCollector.extract_row_time:
             is_used, pick, clean = bool, self.extract_row_time, lambda row_time: row_time  # type: ignore[assignment]
-        count, latest, last, row_time, moment, verdict = 0, tomorrow(), None, None, None, ""
-        for row in chain(sample, rows):
+        count, row_key, last, moment, age = 0, self.row_key, None, None, 0
+        for row in all_rows:
             try:
                 raw_row_time = pick(row) if is_used(row) else None
                 if raw_row_time is None:
                     continue
                 if raw_row_time != last:  # many rows one after the other have the same
-                    row_time = clean(raw_row_time)
-                    moment, verdict = self._judged(row_time, window, expected, latest)
-                    last = raw_row_time
-            except UNREADABLE:
-                last = None
-                self.leave_out("rows whose time cannot be read, left out", f"{row!r:.100}")
+                    moment = self._usable(clean(raw_row_time), window)
+                    last, age = raw_row_time, window.age(moment)
+                if moment is None:
+                    continue
+                if age >= 0 and (key := row_key(row)) is None:
+                    raise LookupError("it has no key")
+            except UNREADABLE as exc:
+                self.leave_out("rows left out", f"{row!r:.100}: {exc!s:.100}")
                 continue
-            if verdict is TOO_LATE:
-                count += 1
-            elif verdict is USABLE:
-                count += 1
-                yield moment, row_time, row
-            elif verdict:
-                self.leave_out(verdict, f"{row!r:.100}")
-        window.count += count
+            count += 1
+            if age > 0 or (age == 0 and not window.was_seen(moment, key)):
+                moments.append(moment)
+                rows.append(row)
+        if window.kind is None and len(set(map(type, moments))) > 1:  # the columns' names have another, say
+            kinds = Counter(map(kind, moments))
+            window.kind = max(kinds, key=lambda each: (kinds[each], each is datetime))
+            return self._new_ones(rows, window)
+        return count, moments, rows
 
-    def _judged(self, row_time: Any, window: Window, expected: type, latest: datetime) -> tuple[Any, str]:
-        """The comparable time, and what is to become of rows with that time: if it is none of these two, why
-        they are left out; empty if they say so themselves."""
+    def _usable(self, row_time: Any, window: Window) -> Any:
+        """The comparable time; None if it is None; `ValueError` if rows with that time are left out."""
         if row_time is None:
-            return None, ""
+            return None
         moment = self.comparable_time(row_time)
-        if kind(moment) is not expected:
-            return moment, "rows whose time has another form than the others', left out"
-        if not (expected is datetime and moment <= latest) and not self.is_row_time_possible(row_time):
-            return moment, "rows whose time is more than a day ahead, or is not a time, left out"
-        if expected is not datetime:
-            window.note(moment)
-        return moment, TOO_LATE if window.is_past(moment) else USABLE
-
-    def _usual_kind(self, sample: list[Any]) -> type:
-        """The kind of most of their times; of points in time if that is undecided."""
-        kinds: Counter[type] = Counter()
-        for row in sample:
-            with suppress(*UNREADABLE):
-                if (row_time := self.extract_row_time(row)) is not None:
-                    kinds[kind(self.comparable_time(row_time))] += 1
-        return max(kinds, key=lambda each: (kinds[each], each is datetime), default=datetime)
-
-    def comparable_time(self, row_time: Any) -> Any:
-        """The time as it is compared with others; for the errors see `row_times.comparable`."""
-        moment = comparable(row_time, self.row_time_format)
-        if not isinstance(moment, datetime | str):
-            try:
-                sorted((moment, moment))
-            except TypeError as exc:
-                raise CollectorError(f"clean_row_time() must return what can be sorted: {exc}") from None
+        if window.kind not in (None, kind(moment)):
+            raise ValueError("its time has another form than the others'")
+        is_past = isinstance(moment, datetime) and moment <= window.latest
+        if not is_past and not self.is_row_time_possible(row_time):
+            raise ValueError("its time is more than a day ahead, or is not a time")
         return moment
 
-    def key_of(self, row: Any) -> Any:
-        """`row_key`; None, and the row is left out, if it cannot be read."""
+    def comparable_time(self, row_time: Any) -> Any:
+        """The time as it is compared with others; for the errors see `row_window.comparable`."""
+        moment = comparable(row_time, self.row_time_format)
         try:
-            key = self.row_key(row)
-        except UNREADABLE:
-            key = None
-        if key is None:
-            self.leave_out("rows whose key cannot be read, left out", f"{row!r:.100}")
-        try:
-            hash(key)
+            max(moment, moment)
         except TypeError as exc:
-            raise CollectorError(f"row_key() must return what can be a key of a dict: {exc}") from None
-        return key
+            raise CollectorError(f"clean_row_time() must return what can be sorted: {exc}") from None
+        return moment
 
-    def _oldest_first(self, rows: list[Any]) -> list[Any]:
-        def moment(row: Any) -> Any:
-            return self.comparable_time(self.extract_row_time(row))
-
-        rows.sort(key=moment)
-        ties = ({self.row_key(row): row for row in same_time} for _, same_time in groupby(rows, moment))
-        return [row for rows_by_key in ties for row in rows_by_key.values()]
-
-    def _check(self, window: Window, fresh: int) -> None:
+    def _check(self, count: int, moments: list[Any], window: Window) -> None:
         """Say what is odd about the rows; for the errors see `get_fresh_rows_only`."""
-        is_wrong = not window.count and self.left_out > 1  # one may be the columns' names
-        self.warn_of_left_out(
-            "has the format changed, or is the clock of this machine wrong" if is_wrong else ""
-        )
-        if jump := window.jump():
+        is_wrong = not count and self.left_out > 1  # one may be the columns' names
+        self.warn_of_left_out("has the format changed, or is this machine's clock wrong" if is_wrong else "")
+        ordinals = moments if window.newest is None else [window.newest, *moments]
+        if moments and not isinstance(moments[-1], datetime) and jumps(ordinals):
             LOGGER.warning(
-                "the newest time, %r, is far beyond all others (the next is %r): if it is a mistake of the "
-                "source, no row is new until `state rewind`; row_time_format lets such rows be left out",
-                *jump,
+                "the newest time, %r, is far beyond all others: if it is a mistake of the source, no row is "
+                "new until `state rewind`; row_time_format lets such rows be left out",
+                moments[-1],
             )
-        before = self.state.get(self._ROWS_COUNT_KEY)  # n6's oldest states have none
-        if before is None or window.count == before + fresh:
+        if (before := self.state.get(self._ROWS_COUNT_KEY)) is None:  # as in n6's oldest states
             return
-        is_more = window.count > before + fresh
-        what = (
-            "are there twice, or came later than late_by allows, and are left out" if is_more else "are gone"
-        )
-        text = f"the source has {window.count:,} rows, where it had {before:,} and {fresh:,} are new"
-        text += f": the others {what}"
-        if self.config["row_count_mismatch_is_fatal"]:
+        surplus = count - before - len(moments)
+        what = "are there twice, or came later than late_by allows" if surplus > 0 else "are gone"
+        text = f"the source has {count:,} rows, where it had {before:,} and {len(moments):,} are new: "
+        text += f"the others {what}"
+        if surplus and self.config["row_count_mismatch_is_fatal"]:
             raise SourceError(f"{text}; nothing was published (row_count_mismatch_is_fatal)")
-        LOGGER.log(logging.WARNING if is_more else logging.DEBUG, "%s", text)
+        if surplus > 0:
+            LOGGER.warning("%s; they are left out", text)
 
-    def _remember(self, window: Window, *, is_changed: bool) -> None:
-        """Bring the state up to date."""
-        state = self.state
-        if is_changed:
-            state[self._NEWEST_ROW_TIME_STATE_KEY] = window.newest_time
-            state[self._NEWEST_ROWS_STATE_KEY] = set(window.newest_rows.values())
-            state[self._ROWS_COUNT_KEY] = window.count
-        state.pop("window_begin", None)
+    def _remember(self, count: int, moments: list[Any], rows: list[Any], window: Window) -> None:
+        """Bring the state up to date with what is new."""
+        state, newest = self.state, window.newest
+        if rows:
+            if newest is None or moments[-1] > newest:
+                newest, state[self._NEWEST_ROWS_STATE_KEY] = moments[-1], set()
+                state[self._NEWEST_ROW_TIME_STATE_KEY] = self.extract_row_time(rows[-1])
+            state[self._NEWEST_ROWS_STATE_KEY] |= set(rows[bisect_left(moments, newest) :])
+            state[self._ROWS_COUNT_KEY] = count
         state.pop("window_rows", None)
-        if remembered := window.remembered():
-            state["window_begin"], state["window_rows"] = remembered
+        if self.config["late_by"] and newest is not None:
+            newest_time = state[self._NEWEST_ROW_TIME_STATE_KEY]
+            begin = self.comparable_time(self.get_window_begin(newest_time, self.config["late_by"]))
+            begin = begin if window.begin is None else max(begin, window.begin)
+            packs = {last: pack for last, pack in window.packs if last >= begin}
+            recent = range(bisect_left(moments, begin), len(rows))
+            pack = b"".join(digest(moments[number], self.row_key(rows[number])) for number in recent)
+            state |= {"window_begin": begin, "window_rows": packs | {newest: packs.get(newest, b"") + pack}}
 
 
 class BaseDownloadingTimeOrderedRowsCollector(BaseDownloadingCollector, BaseTimeOrderedRowsCollector):
@@ -417,28 +383,21 @@ class BaseDownloadingTimeOrderedRowsCollector(BaseDownloadingCollector, BaseTime
             NothingNew: the server says that it has not changed.
             SourceError: there is no whole answer.
         """
-        validators = self.state.get("validators", {})
-        if validators.get(_VALID_FOR) != self._valid_for():
-            validators = {}  # the state was set back: what has not changed is wanted again
+        # Where the state was set back, what has not changed is wanted again.
+        newest_time = repr(self.state[self._NEWEST_ROW_TIME_STATE_KEY])
+        validators = self.state.get("validators", {}).get(newest_time, {})
         content = self.download(self.config["url"], validators=validators)
-        answer = self.http_response
-        if answer is None:  # a download() of the collector's own
+        if self.http_response is None or self.http_response.is_known_whole:
             return content
-        self.state["validators"] = answer.validators
-        if not answer.is_known_whole and not content.endswith(b"\n"):
-            # The last row may have been cut; it is there again the next time.
-            return content[: content.rfind(b"\n") + 1]
-        return content
+        return content[: content.rfind(b"\n") + 1]  # the last row may have been cut; it will be there again
 
     def get_fresh_rows_only(self, all_rows: Iterable[Any]) -> list[Any]:
         """As in the base class; the server's validators count for the state that follows from these rows."""
         fresh = super().get_fresh_rows_only(all_rows)
-        if self.state.get("validators"):
-            self.state["validators"] |= {_VALID_FOR: self._valid_for()}
+        if self.http_response is not None:  # there was no download() of the collector's own
+            newest_time = repr(self.state[self._NEWEST_ROW_TIME_STATE_KEY])
+            self.state["validators"] = {newest_time: self.http_response.validators}
         return fresh
-
-    def _valid_for(self) -> str:
-        return repr(self.state[self._NEWEST_ROW_TIME_STATE_KEY])
 
     def is_expected(self, content_type: str, beginning: bytes) -> bool:
         """Whether it is not HTML."""

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 import logging
-from typing import Any, SupportsBytes
+from functools import cached_property
+from typing import Any, SupportsBytes, TypeVar
 
 from n6_stateful.bases.base import BaseCollector, StatefulCollectorMixin
 from n6_stateful.errors import CollectorError, SourceError, StateError
@@ -12,6 +13,7 @@ from n6_stateful.errors import CollectorError, SourceError, StateError
 LOGGER = logging.getLogger(__name__)
 EXAMPLES = 5
 BODY = (bytes, bytearray, memoryview, SupportsBytes)
+T = TypeVar("T")
 
 
 class StatefulBaseCollector(StatefulCollectorMixin, BaseCollector):
@@ -19,42 +21,39 @@ class StatefulBaseCollector(StatefulCollectorMixin, BaseCollector):
     end of the run.
 
     Attributes:
+        state_keys: the keys that each of its states has.
         left_out: how many rows or items of this run were left out, or failed.
     """
 
-    _is_running = False
-
-    def __init__(self, **kwargs: Any) -> None:
-        super().__init__(**kwargs)
-        self._forget_left_out()
-
-    def get_state_keys(self) -> frozenset[str]:
-        """The keys that each of its states has."""
-        return frozenset()
+    state_keys: tuple[str, ...] = ()
+    left_out = 0
+    _is_loaded = False
 
     def check_state(self, state: Any) -> None:
         """Raise `StateError` if it is not a state of this shape."""
-        missing = self.get_state_keys() - (state.keys() if isinstance(state, dict) else set())
+        missing = [key for key in self.state_keys if not isinstance(state, dict) or key not in state]
         if missing:
             raise StateError(
-                f"the state has no {' and no '.join(sorted(missing))}, so it is not one of a "
-                f"{type(self).__name__}: `state edit` or `state import` a better one, or `state reset`"
+                f"the state has no {' and no '.join(missing)}, so it is not one of a {type(self).__name__}: "
+                "`state edit` or `state import` a better one, or `state reset`"
             )
 
     def run(self) -> None:
         """Load the state, publish, and save the state."""
-        self._forget_left_out()
+        self._is_loaded, self.left_out = False, 0
+        self._left_out.clear()
         self.state = self.load_state()
-        self._is_running = True
-        try:
-            super().run()
-        finally:
-            self._is_running = False
+        self._is_loaded = True
+        super().run()
         self.save_state(self.state)
 
     def load_state(self) -> Any:
-        """As in the base class; within `run`, which has loaded it, `state`."""
-        return self.state if self._is_running else super().load_state()
+        """As in the base class; once `run` has loaded it, `state`."""
+        return self.state if self._is_loaded else super().load_state()
+
+    @cached_property
+    def _left_out(self) -> dict[str, list[str]]:
+        return {}
 
     def leave_out(self, what: str, example: str) -> None:
         """Count a row or an item that is not published.
@@ -82,12 +81,8 @@ class StatefulBaseCollector(StatefulCollectorMixin, BaseCollector):
         for text in texts:
             LOGGER.warning("%s", text)
 
-    def _forget_left_out(self) -> None:
-        self.left_out = 0
-        self._left_out: dict[str, list[str]] = {}
 
-
-def checked(hook: str, value: Any, *kinds: type) -> Any:
+def checked(hook: str, value: T, *kinds: type) -> T:
     """What a hook of the collector returned, if it is of one of these kinds.
 
     Raises:
@@ -111,10 +106,6 @@ def default_body(record: Any) -> bytes:
     """
     if isinstance(record, bytes):
         return record
-    if isinstance(record, str):
-        return record.encode(errors="backslashreplace")
-    text = json.dumps(record, ensure_ascii=False, sort_keys=True, separators=(",", ":"))
-    try:
-        return text.encode()
-    except UnicodeEncodeError:  # half a character, which JSON can hold, escaped
-        return json.dumps(record, sort_keys=True, separators=(",", ":")).encode()
+    if not isinstance(record, str):
+        record = json.dumps(record, ensure_ascii=False, sort_keys=True, separators=(",", ":"))
+    return record.encode(errors="backslashreplace")  # type: ignore[no-any-return]

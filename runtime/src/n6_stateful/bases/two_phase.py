@@ -29,11 +29,11 @@ class BaseTwoPhaseCollector(BaseCollector):
     def run(self) -> None:
         """Obtain the input pile, then publish it."""
         try:
-            pile, self._why_none = self.obtain_input_pile(), NothingNew()
+            pile = self.obtain_input_pile()
             if isinstance(pile, Generator):  # what it does at its beginning must be done by now
                 pile = chain(list(islice(pile, 1)), pile)
-        except NothingNew as reason:
-            pile, self._why_none = None, reason
+        except NothingNew:
+            pile = None
         self._input_pile = pile
         super().run()
 
@@ -44,14 +44,14 @@ class BaseTwoPhaseCollector(BaseCollector):
     def start_publishing(self) -> None:
         """Publish what `publish_iteratively` publishes, if there is an input pile."""
         if self._input_pile is None:
-            raise self._why_none
+            raise NothingNew
         self.start_iterative_publishing()
 
     def publish_iteratively(self) -> Iterator[Any]:
         """Publish a message for each input data dict."""
-        hook = "generate_input_data_dicts()"
-        for input_data in checked(hook, self.generate_input_data_dicts(self._input_pile), Iterable):
-            checked(f"each step of {hook}", input_data, dict, Mapping)
+        dicts = self.generate_input_data_dicts(self._input_pile)
+        for input_data in checked("generate_input_data_dicts()", dicts, Iterable):
+            checked("each step of generate_input_data_dicts()", input_data, Mapping)
             self.publish_output(*self.get_output_components(**input_data))
             yield
 

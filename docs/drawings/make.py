@@ -236,7 +236,7 @@ GROUPS = {
     "journal": Group("the journal: all SQL", "journal sqlite databases", 24, 482, 912),
     "basics": Group(
         "configuration, errors, and what else everybody needs",
-        "config masking errors message download settings progress interruption extras",
+        "config masking errors message download settings progress interruption",
         24,
         586,
         912,

@@ -70,7 +70,7 @@ class SampleCollector(CollectorWithStateMixin, BaseCollector):
         directory = Path(self.config["feed"]).parent
         waiting = list(journal.waiting())
         if waiting and (directory / "down").exists():
-            raise PublishError(f"the broker is down; {len(waiting)} messages wait", unreachable=True)
+            raise PublishError(f"the broker is down; {len(waiting)} messages wait")
         with (directory / "delivered").open("ab") as file:
             file.writelines(message.body + b"\n" for message in waiting)
         journal.delivered([message.id for message in waiting])

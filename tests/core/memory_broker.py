@@ -37,7 +37,7 @@ class MemoryBroker:
             self.attempts += 1
         for row in journal.waiting():
             if self.is_down:
-                raise PublishError("memory: is down", unreachable=True)
+                raise PublishError("memory: is down")
             if row.body in self.refuses:
                 journal.refuse({row.id: "refused"})
                 continue

@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-import bisect
 import enum
 import io
 import re
-from collections.abc import Callable
 from typing import Any
 
-import pika
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -128,41 +125,12 @@ class TestProperties:
             ("headers", {1: "a"}),
             ("headers", {"x" * 256: 1}),
             ("headers", {"a": {"b": [object()]}}),
-            ("headers", {"a": "x" * 128_000}),
         ],
     )
     def test_impossible(self, name: str, value: Any) -> None:
         """What AMQP or the journal cannot hold is refused by the name of the property."""
         with pytest.raises(CollectorError, match=f"AMQP.*{name}.*nothing was published"):
             checked_properties({name: value})
-
-    @pytest.mark.parametrize(
-        "make",
-        [
-            lambda count: {"a": "x" * count},
-            lambda count: {"a": {"ż": "ż" * count}},
-            lambda count: {f"ż{number}": True for number in range(count)},
-            lambda count: {"a": [2**62, {}, None, "", []] * count},
-        ],
-        ids=["text", "not ASCII", "keys", "list"],
-    )
-    def test_large_headers(self, make: Callable[[int], dict[str, Any]]) -> None:
-        """Headers are accepted as long as they fit into a frame of RabbitMQ's, whatever else is given."""
-
-        def is_refused(count: int) -> bool:
-            try:
-                checked_properties({"headers": make(count)})
-            except CollectorError:
-                return True
-            return False
-
-        count = bisect.bisect(range(200_000), False, key=is_refused)
-        others = dict.fromkeys(NUMBERS, 1) | dict.fromkeys(TEXTS, "1" * 255)
-        frames = [
-            len(pika.frame.Header(1, 2**62, pika.BasicProperties(headers=make(size), **others)).marshal())
-            for size in (count - 1, count * 2)
-        ]
-        assert frames[0] <= pika.spec.FRAME_MAX_SIZE < frames[1]
 
     @pytest.mark.parametrize("routing_key", ["r" * 256, "\ud800", 5])
     def test_short_string(self, routing_key: Any) -> None:

@@ -156,9 +156,8 @@ class TestNoBroker:
     )
     def test_garbage(self, answer: bytes, caplog: pytest.LogCaptureFixture) -> None:
         """What does not speak AMQP is one clear error in time, and pika's own noise is not heard."""
-        with peer(answer) as url, pytest.raises(PublishError, match=r"127\.0\.0\.1:\d+/: \S") as caught:
+        with peer(answer) as url, pytest.raises(PublishError, match=r"127\.0\.0\.1:\d+/: \S"):
             check(url)
-        assert caught.value.unreachable
         assert not [record for record in caplog.records if record.name.startswith("pika")]
 
     @pytest.mark.parametrize("answers", [(), (START_FRAME,)], ids=["at once", "login"])

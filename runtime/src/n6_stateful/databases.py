@@ -17,8 +17,7 @@ from threading import Timer
 from typing import Any
 from urllib.parse import parse_qsl, unquote
 
-from n6_stateful.errors import ConfigError
-from n6_stateful.extras import needs_extra
+from n6_stateful.errors import ConfigError, needs_extra
 from n6_stateful.sqlite import Holder, SQLite
 
 # Strict, so that no part of a password with an unescaped character is taken for something else, and shown.

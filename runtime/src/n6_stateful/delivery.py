@@ -62,7 +62,7 @@ def deliver(
         outbox.check(broker.where)
     except PublishError as exc:
         text = f"{exc}; messages in the outbox: {journal.backlog().messages:,}, safe; the next run sends them"
-        raise PublishError(text, unreachable=exc.unreachable, delivered=outbox.delivered) from exc
+        raise PublishError(text, delivered=outbox.delivered) from exc
     finally:
         if outbox.lost:
             LOGGER.warning("%s: no queue took %d messages (unroutable = warn)", broker.where, outbox.lost)
@@ -290,7 +290,7 @@ class _Connection:
             raise self._problem(reason if self._is_ready else f"no connection: {reason}")
 
     def _problem(self, text: str) -> PublishError:
-        return PublishError(f"{self._where}: {text}", unreachable=True)
+        return PublishError(f"{self._where}: {text}")
 
     def close(self) -> None:
         """Close the connection, in order unless something is on its way, and note what was confirmed."""

@@ -56,15 +56,13 @@ class PublishError(N6StatefulError):
 
     Args:
         text: what happened, how many messages wait, and what to do.
-        unreachable: whether there was no connection, or it broke; otherwise the broker refused messages.
         delivered: how many messages were delivered all the same.
     """
 
     exit_code = 69
 
-    def __init__(self, text: str, *, unreachable: bool = False, delivered: int = 0) -> None:
+    def __init__(self, text: str, *, delivered: int = 0) -> None:
         super().__init__(text)
-        self.unreachable = unreachable
         self.delivered = delivered
 
 
@@ -87,3 +85,10 @@ class Terminated(BaseException):
     collector does not swallow it."""
 
     exit_code = 143
+
+
+def needs_extra(what: str, extra: str, exc: ImportError) -> ConfigError:
+    """The error for `what`, which needs a package that comes with an extra of the runtime."""
+    return ConfigError(
+        f"{what} needs the package {exc.name}; install the extra: n6-stateful-runtime[{extra}]"
+    )

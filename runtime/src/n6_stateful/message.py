@@ -12,8 +12,6 @@ from n6_stateful.errors import CollectorError
 NUMBERS = {"delivery_mode": (1, 2), "priority": (0, 255), "timestamp": (0, 2**63 - 1)}
 TEXTS = ["content_type", "content_encoding", "correlation_id", "reply_to", "expiration", "message_id", "type"]
 TEXTS += ["user_id", "app_id"]
-# All properties travel in one frame, of 131,064 bytes by RabbitMQ's default; the others need 2,328 at most.
-LARGEST_HEADERS = 128_000
 
 
 class Exchange(NamedTuple):
@@ -114,8 +112,8 @@ def _checked(name: str, value: Any) -> Any:
         raise _error(name, value, f"there are only headers, {', '.join((*NUMBERS, *TEXTS))}")
     elif not isinstance(value, dict):
         raise _error(name, value, "it must be a dict")
-    elif _size(value := _copied(name, value)) > LARGEST_HEADERS:
-        raise _error(name, value, f"together they take more than {LARGEST_HEADERS:,} bytes")
+    else:
+        value = _copied(name, value)
     return value
 
 
@@ -133,18 +131,6 @@ def _copied(name: str, value: Any) -> Any:
         case dict():
             return {short_string(name, key): _copied(f"{name}[{key!r}]", item) for key, item in value.items()}
     raise _error(name, value, "it must be a str, int of 64 bits, bool, list, dict or None")
-
-
-def _size(value: Any) -> int:
-    """At least as many bytes as AMQP needs for what a header holds."""
-    match value:
-        case str():
-            return 5 + len(value.encode())
-        case list():
-            return 5 + sum(map(_size, value))
-        case dict():
-            return 5 + sum(len(key.encode()) + 1 + _size(item) for key, item in value.items())
-    return 9
 
 
 def _encoded(name: str, text: str) -> bytes:

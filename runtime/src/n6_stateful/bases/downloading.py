@@ -11,8 +11,7 @@ from typing import Any
 
 from n6_stateful.bases.answer import Answer, as_datetime
 from n6_stateful.bases.base import BaseCollector, with_meta
-from n6_stateful.errors import NothingNew
-from n6_stateful.extras import needs_extra
+from n6_stateful.errors import NothingNew, needs_extra
 from n6_stateful.progress import Progress
 
 

@@ -9,8 +9,7 @@ from typing import Any
 from n6_stateful.bases.downloading import BaseDownloadingCollector
 from n6_stateful.bases.items import BaseSeenItemsCollector
 from n6_stateful.bases.shape import default_body
-from n6_stateful.errors import SourceError
-from n6_stateful.extras import needs_extra
+from n6_stateful.errors import SourceError, needs_extra
 
 FIELDS = ("id", "link", "title", "author", "published", "updated", "summary")
 _CONTROL = re.compile(rb"[\x00-\x08\x0b\x0c\x0e-\x1f]")  # XML allows none of them

@@ -20,8 +20,14 @@ from typing import Any
 
 from n6_stateful import __version__, health
 from n6_stateful.command import failure_of, report
-from n6_stateful.errors import ConfigError, N6StatefulError, PublishError, StateError, StateLockedError
-from n6_stateful.extras import needs_extra
+from n6_stateful.errors import (
+    ConfigError,
+    N6StatefulError,
+    PublishError,
+    StateError,
+    StateLockedError,
+    needs_extra,
+)
 from n6_stateful.interruption import raise_if_interrupted
 from n6_stateful.message import Message
 

@@ -242,7 +242,7 @@ class TestStateful:
         with in_force(CONFIG):
             run(with_records(3))
         assert memory.bodies == [b"record 2"]
-        assert "collected while `url = outbox:` is sent now: 1 message" in caplog.text
+        assert "collected while `url = outbox:` are sent now: 1" in caplog.text
 
     def test_another_url(self, in_force: InForce, caplog: pytest.LogCaptureFixture) -> None:
         """Two configurations of one class that share a journal get a warning, without the url's secrets."""

@@ -247,7 +247,7 @@ class CollectorWithStateMixin:
         waits = journal.backlog().messages
         newest = next(iter(journal.generations()), None)
         if waits and newest and newest.number == journal.filed:  # else the file is written after the delivery
-            LOGGER.warning("what was collected while `url = outbox:` is sent now: %d messages", waits)
+            LOGGER.warning("messages that were collected while `url = outbox:` are sent now: %d", waits)
         return int(super().send(journal))  # type: ignore[misc]
 
     def after_delivery(self) -> None:

@@ -98,7 +98,9 @@ class BaseTimeOrderedRowsCollector(StatefulBaseCollector, BaseTwoPhaseCollector)
     def split_orig(self, decoded: Any) -> Iterable[Any]:
         """Its rows: the lines, without the line breaks (LF or CRLF) at their ends; with `csv_rows` several
         lines where a quoted field holds line breaks."""
-        lines = [line.removesuffix("\r") for line in checked("decode_orig()", decoded, str).split("\n")]
+        lines = checked("decode_orig()", decoded, str).split("\n")
+        if "\r" in decoded:
+            lines = [line.removesuffix("\r") for line in lines]
         return self._csv_rows(lines) if self.csv_rows else lines
 
     def extract_row_time(self, row: Any) -> Any:

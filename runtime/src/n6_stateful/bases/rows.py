@@ -285,15 +285,16 @@ class BaseTimeOrderedRowsCollector(StatefulBaseCollector, BaseTwoPhaseCollector)
                 if raw_row_time != last:  # many rows one after the other have the same
                     moment = self._usable(clean(raw_row_time), window)
                     last, age = raw_row_time, window.age(moment)
-                if moment is None:
+                if age < 0 or moment is None:
+                    count += moment is not None  # it comes too late
                     continue
-                if age >= 0 and (key := row_key(row)) is None:
+                if (key := row_key(row)) is None:
                     raise LookupError("it has no key")
             except UNREADABLE as exc:
                 self.leave_out("rows left out", f"{row!r:.100}: {exc!s:.100}")
                 continue
             count += 1
-            if age > 0 or (age == 0 and not window.was_seen(moment, key)):
+            if age > 0 or not window.was_seen(moment, key):
                 moments.append(moment)
                 rows.append(row)
         if window.kind is None and len(set(map(type, moments))) > 1:  # the columns' names have another, say

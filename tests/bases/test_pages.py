@@ -131,7 +131,7 @@ class TestCursor:
         assert len(running.arrived) == count
 
     def test_forgotten(self, running: Running) -> None:
-        """A cursor that the server has forgotten ends the run, unless the hook names another."""
+        """A cursor that the server has forgotten ends the run, unless the hook names another, once."""
         running.run(records=records(4))
 
         def download_page(collector: PagesCollector, cursor: int) -> Page:
@@ -141,31 +141,15 @@ class TestCursor:
 
         with pytest.raises(CursorForgottenError, match="410 Gone"):
             running.run(records=records(5), download_page=download_page)
-        arrived = running.run(
-            records=records(5), download_page=download_page, replace_cursor=lambda self, cursor, error: 3
-        )
+        members: Any = {"download_page": download_page, "replace_cursor": lambda self, cursor, error: 3}
+        arrived = running.run(records=records(5), **members)
         assert [message.body for message in arrived] == [b"record 3", b"record 4"]
-
-    def test_forgotten_often(self, running: Running) -> None:
-        """A server that forgets each cursor after a page is gone on with from another one each time, but not
-        from the same for ever."""
-        pages = {
-            "a": Page(["1"], "gone", True),
-            "b": Page(["2"], "gone", True),
-            "c": Page(["3"], "end", False),
-        }
-        fresh = iter("abc")
-
-        def download_page(collector: Any, cursor: Any) -> Page:
-            if cursor not in pages:
-                raise CursorForgottenError("410 Gone")
-            return pages[cursor]
-
-        running.run(download_page=download_page, replace_cursor=lambda self, *_: next(fresh))
-        assert running.records() == [b"1", b"2", b"3"]
-        running.run(download_page=lambda self, cursor: Page(["4"], "gone too", False))
+        running.edit(lambda collector, state: {"cursor": 4})
+        members["download_page"] = lambda self, cursor: (
+            Page(["x"], 4, True) if cursor == 3 else download_page(self, 4)
+        )
         with pytest.raises(CursorForgottenError):
-            running.run(download_page=download_page, replace_cursor=lambda self, *_: "a")
+            running.run(**members)
 
     @pytest.mark.parametrize("answer", ["records", b"records", {"id": "record"}, None])
     def test_no_list(self, answer: Any, running: Running) -> None:

@@ -116,17 +116,13 @@ class TestLines:
         assert running.arrived[-1].body == "\n".join(semicolons).encode()
 
     @pytest.mark.parametrize(
-        ("stray", "rest"),
-        [
-            ('2026-02,"b', []),
-            ('2026-02,"b', ['2026-04,"d"', '2026-05,"e']),
-            ('2026-02,"b"c', ['2026-04,"x\ny"']),
-        ],
+        ("stray", "rest"), [('"b', []), ('"b', ['2026-04,"d"', '2026-05,"e']), ('"b"c', ['2026-04,"x\ny"'])]
     )
     def test_stray_quote(
         self, stray: str, rest: Feed, running: Running, caplog: pytest.LogCaptureFixture
     ) -> None:
         """A row that does not parse is left out with its line number; all others are published."""
+        stray = f"2026-02,{stray}"
         feed = ["2026-01,a", stray, "2026-03,c", *rest]
         run(running, *feed, csv_rows=True)
         wanted = ["2026-01,a", "2026-03,c", *(row for row in rest if row.count('"') == 2)]
@@ -146,31 +142,26 @@ class TestTimes:
 
     @pytest.mark.parametrize("options", ["", "late_by = 2h"])
     @pytest.mark.parametrize(
-        ("write", "members"),
+        ("form", "members"),
         [
-            (lambda moment: f"{moment}", {}),
-            (lambda moment: f"{moment:%Y-%m-%dT%H:%M:%SZ}", {}),
-            (lambda moment: f"{moment} UTC", {}),
-            (lambda moment: f"{moment}", reading(datetime.fromisoformat)),
-            (lambda moment: f"{moment}+01:00", reading(datetime.fromisoformat)),
-            (lambda moment: f"{moment:%Y-%m-%d}", reading(date.fromisoformat)),
-            (lambda moment: f"{moment:%Y%m%d}", {"row_time_format": "%Y%m%d"}),
-            (lambda moment: f"{moment:%d/%m/%Y}", {"row_time_format": "%d/%m/%Y"}),
-            (lambda moment: f"{moment.timestamp():.0f}", {"row_time_format": "epoch"}),
-            (lambda moment: f"{moment.timestamp():.0f}", {"row_time_format": "epoch", **reading(int)}),
-            (
-                lambda moment: f"{moment.timestamp() * 1000}",
-                {"row_time_format": "epoch_ms", **reading(float)},
-            ),
+            ("%F %T", {}),
+            ("%FT%TZ", {}),
+            ("%F %T UTC", {}),
+            ("%F %T+01:00", reading(datetime.fromisoformat)),
+            ("%F", reading(date.fromisoformat)),
+            ("%Y%m%d", {"row_time_format": "%Y%m%d"}),
+            ("%d/%m/%Y", {"row_time_format": "%d/%m/%Y"}),
+            ("%s", {"row_time_format": "epoch"}),
+            ("%s", {"row_time_format": "epoch", **reading(int)}),
+            ("%s000", {"row_time_format": "epoch_ms", **reading(float)}),
         ],
-        ids=["text", "Z", "UTC", "datetime", "zone", "date", "digits", "slashes", "epoch", "number", "ms"],
     )
     def test_forged(
-        self, write: Any, members: Any, options: str, tmp_path: Path, caplog: pytest.LogCaptureFixture
+        self, form: str, members: Any, options: str, tmp_path: Path, caplog: pytest.LogCaptureFixture
     ) -> None:
         """A row of next century is left out, with a warning that shows it, and hides no row after it."""
         running = Running(RowsCollector, tmp_path, options)
-        forged, first, second = (f"{write(datetime(year, 1, 2))},a" for year in (2162, 2024, 2025))
+        forged, first, second = (f"{datetime(year, 1, 2).strftime(form)},a" for year in (2162, 2024, 2025))
         assert run(running, forged, first, **members) == [first]
         assert f"rows left out: 1 ({forged!r}: its time is more than a day ahead" in caplog.text
         assert running.left_out == 1
@@ -355,7 +346,7 @@ class TestRewinding:
         collector = running.make()
         assert collector.rewound(running.state, to)["newest_row_time"] == expected
         for senseless in ("yesterday", "", "9999999999", "2027-01-01"):
-            with pytest.raises(StateError, match=f"'{senseless}' is not a time up to the newest one"):
+            with pytest.raises(StateError, match=f"'{senseless}' is not a time up to "):
                 collector.rewound(running.state, senseless)
 
 

@@ -19,9 +19,7 @@ MARK_SIZE = KEY_SIZE + VERSION_SIZE
 HOUR = 3600
 
 WITHOUT_KEY = "items without a key (item_key() has to return a str), left out"
-SHARED = (
-    "items with a key that another one has, which alone is published (write item_version(), or a longer key)"
-)
+SHARED = "items with the key of another one, left out (write item_version(), or a longer key)"
 FAILED = "items that could not be obtained, and are tried again by the next run"
 
 

@@ -117,8 +117,7 @@ class BasePagedCollector(StatefulBaseCollector):
             if has_more if stays else cursor is None or repr(cursor) in asked:  # it would go on for ever
                 raise SourceError(
                     f"the cursor does not advance: the next one is {cursor!r:.100}; nothing was published of "
-                    "that page (where the last page names none, use its last record's id or time; if many "
-                    "records share a cursor, ask for larger pages)"
+                    "that page (ask for larger ones; where the last one names none, use its last record's id)"
                 )
             asked.add(repr(cursor))
             new = [components for components in made if not self._was_seen(components[1], stays)]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from datetime import UTC, date, datetime, time, timedelta
 from decimal import Decimal
 from fractions import Fraction
@@ -57,11 +57,6 @@ def kind(moment: Any) -> type:
     return type(moment) if isinstance(moment, datetime | str) or not isinstance(moment, Real) else float
 
 
-def tomorrow() -> datetime:
-    """The latest that the time of a row may be: clocks and timezones may be wrong by a day."""
-    return datetime.now(UTC).replace(tzinfo=None) + timedelta(days=1)
-
-
 def earlier(moment: Any, seconds: int) -> Any:
     """The comparable time so many seconds before, at the beginning of its minute, or of its day if the time
     may be a date; None if it is neither a point in time nor a number.
@@ -73,10 +68,8 @@ def earlier(moment: Any, seconds: int) -> Any:
     """
     if not isinstance(moment, datetime):
         return moment - seconds if isinstance(moment, Real) else None
-    try:
-        before = (moment - timedelta(seconds=seconds)).replace(second=0, microsecond=0)
-    except OverflowError:
-        return datetime.min
+    late = timedelta(seconds=seconds)
+    before = (max(moment, datetime.min + late) - late).replace(second=0, microsecond=0)
     return datetime.combine(before, time.min) if moment.time() == time.min else before
 
 
@@ -105,18 +98,17 @@ class Window:
     Args:
         newest: the newest time; None if there was no row yet.
         begin: what is before it comes too late; from there on the rows are known by their digests.
-        packs: these, of 16 bytes, one after the other, each with a time at or after its rows.
+        packs: pairs of a time, and of the digests of rows up to it, 16 bytes each, one after the other.
 
     Attributes:
         kind: of what kind the times are; None if that is open.
-        latest: see `tomorrow`.
+        latest: what a point in time may be at most: clocks and timezones may be wrong by a day.
     """
 
-    def __init__(
-        self, newest: Any = None, begin: Any = None, packs: Iterable[tuple[Any, bytes]] = ()
-    ) -> None:
+    def __init__(self, newest: Any = None, begin: Any = None, packs: Iterable[Any] = ()) -> None:
         self.newest, self.begin, self.packs = newest, begin, list(packs)
-        self.kind, self.latest = None if newest is None else kind(newest), tomorrow()
+        self.kind = None if newest is None else kind(newest)
+        self.latest = datetime.now(UTC).replace(tzinfo=None) + timedelta(days=1)
         sizes = [(pack, range(0, len(pack), DIGEST_SIZE)) for _, pack in self.packs]
         self._seen = {pack[at : at + DIGEST_SIZE] for pack, starts in sizes for at in starts}
 
@@ -131,9 +123,7 @@ class Window:
         return digest(moment, key) in self._seen
 
 
-def oldest_first(
-    moments: list[Any], rows: list[Any], row_key: Callable[[Any], Any]
-) -> tuple[list[Any], list[Any]]:
+def oldest_first(moments: list[Any], rows: list[Any], row_key: Any) -> tuple[list[Any], list[Any]]:
     """The same, sorted; ties in reverse, as in n6, since most files begin with what is newest.
 
     Args:

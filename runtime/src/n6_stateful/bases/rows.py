@@ -98,7 +98,9 @@ class BaseTimeOrderedRowsCollector(StatefulBaseCollector, BaseTwoPhaseCollector)
     def split_orig(self, decoded: Any) -> Iterable[Any]:
         """Its rows: the lines, without the line breaks (LF or CRLF) at their ends; with `csv_rows` several
         lines where a quoted field holds line breaks."""
-        lines = [line.removesuffix("\r") for line in checked("decode_orig()", decoded, str).split("\n")]
+        lines = checked("decode_orig()", decoded, str).split("\n")
+        if "\r" in decoded:
+            lines = [line.removesuffix("\r") for line in lines]
         return self._csv_rows(lines) if self.csv_rows else lines
 
     def extract_row_time(self, row: Any) -> Any:
@@ -156,10 +158,7 @@ class BaseTimeOrderedRowsCollector(StatefulBaseCollector, BaseTwoPhaseCollector)
         """
         begin = earlier(comparable(newest_row_time, self.row_time_format), late_by)
         if begin is None:
-            raise CollectorError(
-                f"late_by needs to know what time lies before {newest_row_time!r}: set row_time_format, or "
-                "write get_window_begin(self, newest_row_time, late_by)"
-            )
+            raise CollectorError(f"set row_time_format, or write get_window_begin(), for {newest_row_time!r}")
         return begin
 
     # What is done with them
@@ -184,9 +183,7 @@ class BaseTimeOrderedRowsCollector(StatefulBaseCollector, BaseTwoPhaseCollector)
             if self.comparable_time(begin) > self.comparable_time(newest):
                 raise ValueError("it is later")
         except (*UNREADABLE, TypeError) as exc:
-            raise StateError(
-                f"{to!r} is not a time up to the newest one, {newest!r}: {exc}; nothing was changed"
-            ) from exc
+            raise StateError(f"{to!r} is not a time up to {newest!r}: {exc}; nothing was changed") from exc
         reset: dict[str, Any] = {self._NEWEST_ROWS_STATE_KEY: set(), self._ROWS_COUNT_KEY: None}
         return state | reset | {self._NEWEST_ROW_TIME_STATE_KEY: begin, "window_rows": {}, "validators": {}}
 
@@ -262,7 +259,7 @@ class BaseTimeOrderedRowsCollector(StatefulBaseCollector, BaseTwoPhaseCollector)
         except UNREADABLE as exc:
             raise StateError(
                 f"the state's newest_row_time, {newest_time!r}, is not a time of {type(self).__name__}: "
-                f"{exc}; nothing was published. `state edit` it, or `state reset`"
+                f"{exc}; `state edit` it, or `state reset`"
             ) from exc
         packs = state.get("window_rows", {}) if self.config["late_by"] else {}
         if max(packs, default=None) == newest:  # otherwise it was set back by hand, or n6 has been here
@@ -288,15 +285,16 @@ class BaseTimeOrderedRowsCollector(StatefulBaseCollector, BaseTwoPhaseCollector)
                 if raw_row_time != last:  # many rows one after the other have the same
                     moment = self._usable(clean(raw_row_time), window)
                     last, age = raw_row_time, window.age(moment)
-                if moment is None:
+                if age < 0 or moment is None:
+                    count += moment is not None  # it comes too late
                     continue
-                if age >= 0 and (key := row_key(row)) is None:
+                if (key := row_key(row)) is None:
                     raise LookupError("it has no key")
             except UNREADABLE as exc:
                 self.leave_out("rows left out", f"{row!r:.100}: {exc!s:.100}")
                 continue
             count += 1
-            if age > 0 or (age == 0 and not window.was_seen(moment, key)):
+            if age > 0 or not window.was_seen(moment, key):
                 moments.append(moment)
                 rows.append(row)
         if window.kind is None and len(set(map(type, moments))) > 1:  # the columns' names have another, say
@@ -332,11 +330,8 @@ class BaseTimeOrderedRowsCollector(StatefulBaseCollector, BaseTwoPhaseCollector)
         self.warn_of_left_out("has the format changed, or is this machine's clock wrong" if is_wrong else "")
         ordinals = moments if window.newest is None else [window.newest, *moments]
         if moments and not isinstance(moments[-1], datetime) and jumps(ordinals):
-            LOGGER.warning(
-                "the newest time, %r, is far beyond all others: if it is a mistake of the source, no row is "
-                "new until `state rewind`; row_time_format lets such rows be left out",
-                moments[-1],
-            )
+            wrong = "the newest time, %r, is far beyond all others: if it is a mistake, use `state rewind`"
+            LOGGER.warning(wrong, moments[-1])
         if (before := self.state.get(self._ROWS_COUNT_KEY)) is None:  # as in n6's oldest states
             return
         surplus = count - before - len(moments)

@@ -33,10 +33,8 @@ class StatefulBaseCollector(StatefulCollectorMixin, BaseCollector):
         """Raise `StateError` if it is not a state of this shape."""
         missing = [key for key in self.state_keys if not isinstance(state, dict) or key not in state]
         if missing:
-            raise StateError(
-                f"the state has no {' and no '.join(missing)}, so it is not one of a {type(self).__name__}: "
-                "`state edit` or `state import` a better one, or `state reset`"
-            )
+            text = f"the state has no {' and no '.join(missing)}, so it is not one of a {type(self).__name__}"
+            raise StateError(f"{text}: `state edit` or `state import` a better one, or `state reset`")
 
     def run(self) -> None:
         """Load the state, publish, and save the state."""
@@ -89,9 +87,7 @@ def checked(hook: str, value: T, *kinds: type) -> T:
         CollectorError: it is not.
     """
     if not isinstance(value, kinds):
-        raise CollectorError(
-            f"{hook} must return {kinds[0].__name__}, not {type(value).__name__}; nothing was published"
-        )
+        raise CollectorError(f"{hook} must return {kinds[0].__name__}, not {type(value).__name__}")
     return value
 
 

@@ -13,7 +13,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from n6_stateful import CollectorError, SourceError, StateError
+from n6_stateful import CollectorError, NothingNew, SourceError, StateError
 from n6_stateful.bases.row_window import DIGEST_SIZE
 from n6_stateful.bases.rows import BaseDownloadingTimeOrderedRowsCollector, BaseTimeOrderedRowsCollector
 from n6_stateful.testing import MakeCollectorHarness
@@ -252,6 +252,18 @@ class TestHooks:
         """So that nobody has to look for the mistake in the runtime."""
         with pytest.raises(CollectorError, match=text):
             run(running, "2026,a", **{hook: lambda self, *_: value})
+
+
+def test_nothing_new_too_late(running: Running) -> None:
+    """`NothingNew` after rows were published would lose the others: it is an error, nothing is published."""
+
+    def dicts(self: Any, rows: Any) -> Any:
+        yield {"fresh_rows": rows[:1]}
+        raise NothingNew
+
+    with pytest.raises(CollectorError, match="the others would be lost"):
+        run(running, "2025,a", "2026,b", generate_input_data_dicts=dicts)
+    assert run(running, "2025,a", "2026,b") == ["2025,a", "2026,b"]
 
 
 class TestLateness:

@@ -16,7 +16,7 @@ from n6_stateful.bases.downloading import BaseDownloadingCollector, looks_like_h
 from n6_stateful.bases.row_window import Real, Window, comparable, digest, earlier, jumps, kind, oldest_first
 from n6_stateful.bases.shape import StatefulBaseCollector, checked
 from n6_stateful.bases.two_phase import BaseTwoPhaseCollector
-from n6_stateful.errors import CollectorError, SourceError, StateError
+from n6_stateful.errors import CollectorError, NothingNew, SourceError, StateError
 
 LOGGER = logging.getLogger(__name__)
 
@@ -191,6 +191,19 @@ class BaseTimeOrderedRowsCollector(StatefulBaseCollector, BaseTwoPhaseCollector)
         """The fresh rows; None if there are none."""
         rows = self.all_rows_from_orig_data(self.obtain_orig_data())
         return self.get_fresh_rows_only(checked("all_rows_from_orig_data()", rows, Iterable)) or None
+
+    def publish_iteratively(self) -> Iterator[Any]:
+        """As in the base class; `NothingNew` may not come once rows were published."""
+        before = self.published_count
+        try:
+            yield from super().publish_iteratively()
+        except NothingNew as exc:
+            if self.published_count == before:
+                raise  # none of these rows was of interest
+            raise CollectorError(
+                "NothingNew came after rows were published, and the others would be lost; nothing was "
+                "published; leave rows out in should_row_be_used() instead"
+            ) from exc
 
     def generate_input_data_dicts(self, input_pile: Any, /) -> Iterator[dict[str, Any]]:
         """All fresh rows at once, or as many as `max_message_mib` allows; for a message each

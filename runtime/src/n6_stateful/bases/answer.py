@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import json
+import logging
 from collections.abc import Mapping
 from datetime import UTC, datetime
 from email.message import Message
 from email.utils import parsedate_to_datetime
 from typing import Any, NamedTuple
 
-from n6_stateful.bases.text import decoded
 from n6_stateful.errors import SourceError
+
+LOGGER = logging.getLogger(__name__)
 
 
 class Answer(NamedTuple):
@@ -81,3 +83,16 @@ def as_datetime(header: str | None) -> datetime | None:
         return moment.replace(tzinfo=moment.tzinfo or UTC).astimezone(UTC).replace(tzinfo=None)
     except (ValueError, OverflowError):
         return None
+
+
+def decoded(data: bytes, charset: str, bytes_in: str) -> str:
+    """`data` as text, without a BOM at its beginning. What cannot be read is replaced, with a warning;
+    `bytes_in` is where it finds the bytes."""
+    try:
+        return data.decode(charset).removeprefix("\ufeff")
+    except (LookupError, ValueError):
+        LOGGER.warning("text is not in %r, so that some of it is replaced; %s its bytes", charset, bytes_in)
+    try:
+        return data.decode(charset, "replace").removeprefix("\ufeff")
+    except (LookupError, ValueError):  # there is no such character set, or it replaces nothing
+        return data.decode("utf-8", "replace").removeprefix("\ufeff")

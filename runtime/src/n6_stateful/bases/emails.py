@@ -17,9 +17,8 @@ from functools import cached_property
 from hashlib import blake2b
 from typing import Any
 
-from n6_stateful.bases.answer import DownloadError, as_datetime
+from n6_stateful.bases.answer import DownloadError, as_datetime, decoded
 from n6_stateful.bases.base import PAGE, with_meta
-from n6_stateful.bases.text import decoded
 from n6_stateful.bases.two_phase import BaseSimpleCollector
 from n6_stateful.errors import N6StatefulError, PublishError, SourceError, Terminated
 from n6_stateful.journal import Journal

@@ -35,7 +35,6 @@ def show(collector: Any, args: Namespace) -> int:
         if waiting.id == args.id:
             print(_json(waiting, indent=2), file=sys.stderr)
             sys.stdout.buffer.write(waiting.body)
-            sys.stdout.buffer.flush()
             return 0
     raise _no_message(collector, args.id)
 

@@ -58,25 +58,18 @@ def show(collector: Any, args: Namespace) -> int:
         return 0
     for number, _, saved, _, size in kept:
         print(f"number {number}  {saved}  {size:,} bytes  {journal.where}")
-    print(*(f"broken, moved aside: {name}\n" for name in aside), sep="", end="")
-    if where:
-        print("" if current else f"the next run imports {file}")
-        print(pformat(_shortened(state), width=100))
-    else:
-        print(f"no state in {journal.where}")
+    lines = [f"broken, moved aside: {name}" for name in aside]
+    shown = ["" if current else f"the next run imports {file}", pformat(_shortened(state), width=100)]
+    print(*lines, *(shown if where else [f"no state in {journal.where}"]), sep="\n")
     return 0
 
 
 def _shortened(state: Any) -> Any:
-    """`state` with the beginning of long bytes only, of which digests are."""
-    match state:
-        case bytes() if len(state) > LONGEST_BYTES:
-            return state[:LONGEST_BYTES] + b"..."
-        case dict():
-            return {key: _shortened(value) for key, value in state.items()}
-        case list():
-            return [_shortened(value) for value in state]
-    return state
+    """`state` with the beginning of long bytes only, of which the marks of items are."""
+    if isinstance(state, dict):
+        return {key: _shortened(value) for key, value in state.items()}
+    is_long = isinstance(state, bytes) and len(state) > LONGEST_BYTES
+    return state[:LONGEST_BYTES] + b"..." if is_long else state
 
 
 def reset(collector: Any, args: Namespace) -> int:
@@ -136,7 +129,6 @@ def export(collector: Any, args: Namespace) -> int:
     data = _as_json(state) if args.file.endswith(".json") else pickle.dumps(state, protocol)
     if args.file == "-":
         sys.stdout.buffer.write(data)
-        sys.stdout.buffer.flush()
         return 0
     with open(args.file, "wb", opener=lambda path, flags: os.open(path, flags, 0o600)) as file:
         file.write(data)
@@ -212,10 +204,7 @@ def _save(collector: Any, before: str, state: Any, args: Namespace, question: st
 
 
 def _as_json(state: Any) -> bytes:
-    try:
-        return (json.dumps(_plain(state), indent=2) + "\n").encode()
-    except RecursionError as exc:
-        raise StateError("the state is too deep for JSON, or holds itself") from exc
+    return (json.dumps(_plain(state), indent=2) + "\n").encode()
 
 
 def _plain(state: Any) -> Any:

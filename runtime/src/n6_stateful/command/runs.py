@@ -18,16 +18,8 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from n6_stateful import __version__, health
+from n6_stateful import __version__, errors, health
 from n6_stateful.command import failure_of, report
-from n6_stateful.errors import (
-    ConfigError,
-    N6StatefulError,
-    PublishError,
-    StateError,
-    StateLockedError,
-    needs_extra,
-)
 from n6_stateful.interruption import raise_if_interrupted
 from n6_stateful.message import Message
 
@@ -40,9 +32,9 @@ SHOWN_BYTES = 200  # of a body, in a dry run
 MOST_WARNINGS = 20
 OUTCOMES = {0: "ok", 130: "interrupted", 143: "interrupted"}  # others have failed
 # Figures of a record, and the attributes of a collector that have them.
-FIGURES = ("messages", "bytes", "delivered", "warnings", "state_before", "state_after")
-ATTRIBUTES = ["published_count", "published_bytes", "delivered_count", "left_out"]
-ATTRIBUTES += ["loaded_number", "state_number"]
+FIGURES = {"messages": "published_count", "bytes": "published_bytes", "delivered": "delivered_count"}
+FIGURES |= {"warnings": "left_out", "state_before": "loaded_number", "state_after": "state_number"}
+CARRIED_ON = ("first_run", "last_new_data", "printed")  # from a record to the next
 
 
 def run(collector: Any, args: Namespace) -> int:
@@ -55,7 +47,7 @@ def run(collector: Any, args: Namespace) -> int:
         raise_if_interrupted()  # the collector may have swallowed it
     else:
         code = _run_recorded(collector, args, started)
-    if code == 0 or (code == PublishError.exit_code and not collector.journal.buffered):
+    if code == 0 or (code == errors.PublishError.exit_code and not collector.journal.buffered):
         print(closing_line(collector, time.time() - started, is_dry=args.dry_run))
     return code
 
@@ -68,7 +60,7 @@ def _run_recorded(collector: Any, args: Namespace, started: float) -> int:
         recorder.begin()
         collector.run_handling()
         raise_if_interrupted()
-    except StateLockedError:
+    except errors.StateLockedError:
         raise  # the run in progress has the record
     except BaseException as exc:
         code, text = failure_of(exc)
@@ -89,8 +81,8 @@ def _show(collector: Any, limit: int, message: Message) -> None:
     lines = [f"{message.exchange} {message.routing_key} ({health.data_size(len(message.body))})"]
     lines += [f"  {name}: {value}" for name, value in sorted(message.properties.items())]
     body = message.body[:SHOWN_BYTES].decode("utf-8", "backslashreplace")
-    lines += [f"  | {health.printable(line)}" for line in body.splitlines()]
-    print(*lines, *(["  | ..."] if len(message.body) > SHOWN_BYTES else []), sep="\n")
+    more = ["..."] if len(message.body) > SHOWN_BYTES else []
+    print(*lines, *(f"  | {health.printable(line)}" for line in body.splitlines() + more), sep="\n")
 
 
 def closing_line(collector: Any, seconds: float, *, is_dry: bool | None = False) -> str:
@@ -99,13 +91,12 @@ def closing_line(collector: Any, seconds: float, *, is_dry: bool | None = False)
     if hasattr(collector, "published_count"):
         size = f" ({health.data_size(collector.published_bytes)})" if collector.published_count else ""
         collected = f"collected {health.counted(collector.published_count, 'message')}{size}"
-        waiting = "" if is_dry else f"{collector.journal.backlog().messages:,} waiting"
         if is_dry:
             parts = [f"would have {collected}"]
-        elif collector.outbox_is_destination():
-            parts = [f"{collected}, {waiting} in the outbox"]
         else:
-            parts = [f"{collected}, delivered {collector.delivered_count:,}, {waiting}"]
+            is_kept, waiting = collector.outbox_is_destination(), collector.journal.backlog().messages
+            delivered = "" if is_kept else f", delivered {collector.delivered_count:,}"
+            parts = [f"{collected}{delivered}, {waiting:,} waiting{' in the outbox' if is_kept else ''}"]
     if hasattr(collector, "state_number"):
         parts.append(f"state {collector.state_number or 'none'}" + (", unchanged" if is_dry else ""))
     return "; ".join([*parts, f"{max(0.0, seconds):.1f} s"])
@@ -119,12 +110,12 @@ class Recorder(logging.Handler):
 
     def __init__(self, collector: Any, started: float) -> None:
         super().__init__(logging.WARNING)
-        self._collector = collector
-        self._options = getattr(collector, "config_full", {}).get("monitoring", {})
+        self._collector, self._before = collector, dict[str, Any]()
         self._record: dict[str, Any] = {"start": round(started, 3), "end": None, "exit_code": None, "log": []}
         self._record |= {"host": socket.gethostname(), "pid": os.getpid(), "version": __version__}
         self._record |= {"outcome": "in progress", "expect_every": _expect_every(collector)}
         self._record["to_outbox"] = hasattr(collector, "send") and collector.outbox_is_destination()
+        self._record |= {"first_run": self._record["start"], "last_new_data": None, "printed": 0}
 
     def emit(self, record: logging.LogRecord) -> None:
         """Keep the text of a warning."""
@@ -132,11 +123,12 @@ class Recorder(logging.Handler):
             self._record["log"].append(health.one_line(record.getMessage()))
 
     def begin(self) -> None:
-        """Record that the run has begun; the journal is open."""
+        """Record that the run has begun, with what the record of the run before carries on."""
         record, journal = self._record, self._collector.journal
+        record["locked"] = journal.is_locked
         with self._only_a_warning("the beginning of this run was not recorded"):
-            self._carry_on()
-            record["locked"] = journal.is_locked
+            self._before = next(iter(journal.runs(1)), {})
+            record |= {name: self._before[name] for name in CARRIED_ON if name in self._before}
             journal.put_run(record["start"], record)
 
     def end(self, exit_code: int, error: str, *, quiet: bool | None) -> bool:
@@ -146,34 +138,27 @@ class Recorder(logging.Handler):
             Whether a `quiet` run ended as the one before, and less than a day after that was printed.
         """
         collector, record, is_repeat = self._collector, self._record, False
-        record |= zip(FIGURES, (getattr(collector, name, 0) for name in ATTRIBUTES), strict=True)
+        record |= {name: getattr(collector, attribute, 0) for name, attribute in FIGURES.items()}
         record |= {"end": round(time.time(), 3), "exit_code": exit_code, "error": health.one_line(error)}
         record |= {"outcome": OUTCOMES.get(exit_code, "failed"), "newest": ""}
+        if "locked" not in record:  # the journal could not be opened
+            self.begin()
         with self._only_a_warning("describe_state() failed"):
             if exit_code == 0 and hasattr(collector, "describe_state"):
                 record["newest"] = health.one_line(collector.describe_state())
         with self._only_a_warning("this run was not recorded, or its metrics"):
-            if "first_run" not in record:
-                self._carry_on()
             if record["messages"] and (exit_code == 0 or record["state_after"] != record["state_before"]):
                 record["last_new_data"] = record["end"]
             is_recent = record["start"] < record["printed"] + health.DAY
-            is_repeat = bool(quiet) and is_recent and self._before == _outcome(record)
+            is_repeat = bool(quiet) and is_recent and _outcome(self._before) == _outcome(record)
             if not is_repeat:
                 record["printed"] = record["start"]
             backlog = collector.journal.backlog()
             record |= {"waiting": backlog.messages, "refused": backlog.refused}
             collector.journal.put_run(record["start"], record)
-            if directory := self._options.get("textfile_dir"):
+            if directory := getattr(collector, "config_full", {}).get("monitoring", {}).get("textfile_dir"):
                 health.write_metrics(Path(directory).expanduser(), collector.journal)
         return is_repeat
-
-    def _carry_on(self) -> None:
-        """Take from the record of the run before what may be older than all others, and how that ended."""
-        before: dict[str, Any] = next(iter(self._collector.journal.runs(1)), {})
-        self._before = _outcome(before)
-        carried = {"first_run": self._record["start"], "last_new_data": None, "printed": 0}
-        self._record |= {key: before.get(key, at_first) for key, at_first in carried.items()}
 
     @contextmanager
     def _only_a_warning(self, what: str) -> Iterator[None]:
@@ -200,16 +185,16 @@ def check(collector: Any, args: Namespace) -> int:
         0, or the exit code of the first that fails; the others are tried all the same.
     """
     print("configuration: ok")
-    codes = [0]
+    code = 0
     for name, needed, look in CHECKS:
         try:
             if hasattr(collector, needed):
                 print(f"{name}: ok, {look(collector)}")
-        except N6StatefulError as exc:
+        except errors.N6StatefulError as exc:
             print(f"{name}: {exc}")
-            codes.append(exc.exit_code)
+            code = code or exc.exit_code
     print("source: not asked; `run --dry-run` does")
-    return next(filter(None, codes), 0)
+    return code
 
 
 def _state(collector: Any) -> str:
@@ -223,7 +208,7 @@ def _state(collector: Any) -> str:
         return f"the next run imports {file}"
     directory = next(path for path in journal.path.parents if path.exists())
     if file and not os.access(directory, os.W_OK | os.X_OK):
-        raise StateError(f"{directory}: this user may not write there; nothing was tried")
+        raise errors.StateError(f"{directory}: this user may not write there; nothing was tried")
     return f"none yet; the first run makes {journal.where}"
 
 
@@ -231,8 +216,7 @@ def _metrics(collector: Any) -> str:
     directory = collector.config_full["monitoring"]["textfile_dir"]
     health.Limits.expecting(_expect_every(collector))
     if directory and not os.access(Path(directory).expanduser(), os.W_OK | os.X_OK):
-        problem = "not a directory where this user may write"
-        raise ConfigError(f"[monitoring] textfile_dir = {directory}: {problem}")
+        raise errors.ConfigError(f"[monitoring] textfile_dir = {directory}: this user may not write there")
     return f"in {directory}" if directory else "none, as [monitoring] textfile_dir is not set"
 
 
@@ -261,15 +245,11 @@ def runs(collector: Any, args: Namespace) -> int:
 
 def as_line(run: dict[str, Any]) -> str:
     """A run, for people."""
-    problem = run.get("error") or ("" if run["end"] else run["outcome"])
-    return LINE.format(
-        f"{_date(run):%Y-%m-%d %H:%M:%S}",
-        f"{run['end'] - run['start']:,.1f}" if run["end"] else "",
-        "" if run["exit_code"] is None else run["exit_code"],
-        *(f"{run.get(name, 0):,}" for name in ("messages", "bytes", "waiting")),
-        run.get("state_after") or "",
-        ", ".join(filter(None, (run.get("newest"), problem))),
-    ).rstrip()
+    took, code = (f"{run['end'] - run['start']:,.1f}", run["exit_code"]) if run["end"] else ("", "")
+    figures = [f"{run.get(name, 0):,}" for name in ("messages", "bytes", "waiting")]
+    about = [run.get("newest"), run.get("error") or ("" if run["end"] else run["outcome"])]
+    columns = [took, code, *figures, run.get("state_after") or "", ", ".join(filter(None, about))]
+    return LINE.format(f"{_date(run):%Y-%m-%d %H:%M:%S}", *columns).rstrip()
 
 
 def plot(runs: Sequence[Mapping[str, Any]], title: str, file: Path) -> None:
@@ -279,24 +259,23 @@ def plot(runs: Sequence[Mapping[str, Any]], title: str, file: Path) -> None:
         ConfigError: matplotlib is not installed, or does not know that kind of file.
         OSError: the file cannot be written.
     """
-    logging.getLogger("matplotlib").setLevel(logging.WARNING)  # its first run on a machine logs about fonts
     try:
         from matplotlib.figure import Figure
     except ImportError as exc:
-        raise needs_extra("--plot", "plot", exc) from exc
-    good = [run for run in runs if run["outcome"] == "ok"]
-    failed = [_date(run) for run in runs if run["outcome"] not in ("ok", "in progress")]
+        raise errors.needs_extra("--plot", "plot", exc) from exc
     figure = Figure(figsize=(9, 3.6), layout="constrained")
     axes = figure.subplots()
-    axes.plot([_date(run) for run in good], [run["messages"] for run in good], "k.", label="good run")
-    axes.plot(failed, [0] * len(failed), "rx", clip_on=False, label="failed run")
+    over = [run for run in runs if run["outcome"] != "in progress"]
+    for label, mark, is_good in (("good run", "k.", True), ("failed run", "rx", False)):
+        shown = [run for run in over if (run["outcome"] == "ok") == is_good]
+        axes.plot([_date(run) for run in shown], [run.get("messages", 0) for run in shown], mark, label=label)
     axes.set(title=title, xlabel="start of the run (UTC)", ylabel="messages of a run", ylim=(0, None))
     axes.legend()
     figure.autofmt_xdate()
     try:
         figure.savefig(file, dpi=150)
     except ValueError as exc:
-        raise ConfigError(f"{file}: {exc}") from exc
+        raise errors.ConfigError(f"{file}: {exc}") from exc
 
 
 def _date(run: Mapping[str, Any]) -> Any:
@@ -306,11 +285,11 @@ def _date(run: Mapping[str, Any]) -> Any:
 def status(collector: Any, args: Namespace) -> int:
     """Print one line with performance data, as the plugins of Nagios and Icinga do
     (https://www.monitoring-plugins.org/doc/guidelines.html), and return their exit code."""
-    limits = health.Limits.expecting(_expect_every(collector))
     given = {name: getattr(args, name) for name in health.Limits._fields}
-    limits = limits._replace(**{name: value for name, value in given.items() if value is not None})
+    given = {name: value for name, value in given.items() if value is not None}
+    limits = health.Limits.expecting(_expect_every(collector))._replace(**given)
     if limits.warning > limits.critical:
-        raise ConfigError("--warning must not be more than --critical")
+        raise errors.ConfigError("--warning must not be more than --critical")
     check = health.judge(health.Health.read(collector.journal, time.time()), limits)
     print(f"{health.LEVELS[check.level]} - {check.text} | {check.perfdata}")
     return check.level

@@ -13,23 +13,20 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import Any, NoReturn
 
 from n6_stateful import settings
+from n6_stateful.broker import Broker, configured_broker, output_specs
 from n6_stateful.config import ConfigFiles, ConfigSection, load, section_names
 from n6_stateful.errors import CollectorError, ConfigError
 from n6_stateful.journal import JOURNAL_SPEC, Journal
 from n6_stateful.message import as_body
 from n6_stateful.publishing import QueuedBase
 
-if TYPE_CHECKING:
-    from n6_stateful.broker import Broker
-
 LOGGER = logging.getLogger(__name__)
 
 RAW_TYPES = ("stream", "file", "blacklist")
-SOURCE_MAX_LENGTH = 32
-_SOURCE_PART = re.compile(r"[a-z0-9-]+")
+_SOURCE = re.compile(r"(?=.{3,32}\Z)[a-z0-9-]+\.[a-z0-9-]+")
 
 
 class AbstractBaseCollector:
@@ -61,7 +58,6 @@ class AbstractBaseCollector:
 
     def stop(self) -> None:
         """Clean up after an interrupted `run()`."""
-        raise NotImplementedError
 
 
 class BaseCollector(QueuedBase, AbstractBaseCollector):
@@ -90,15 +86,10 @@ class BaseCollector(QueuedBase, AbstractBaseCollector):
     type: str | None = None
     content_type: str | None = None
     config_spec: str = ""
-    extra_config_options = """
-        expect_every = :: str      ; how often a run is to be expected, like 15m, 2h or 1d, for `status`
-    """
+    extra_config_options = "expect_every = :: str  ; how often it is to run, like 15m, 2h or 1d, for `status`"
     extra_config_specs: Sequence[str] = (
         JOURNAL_SPEC,
-        """
-        [monitoring]
-        textfile_dir = :: str      ; a directory for metrics, where Prometheus' node_exporter looks for them
-        """,
+        "[monitoring]\ntextfile_dir = :: str  ; where Prometheus' node_exporter looks for metrics",
     )
     custom_converters: Mapping[str, Callable[[str], Any]] = {}
 
@@ -109,6 +100,11 @@ class BaseCollector(QueuedBase, AbstractBaseCollector):
         super().__init__(**kwargs)
         self._check_type()
         self.set_configuration()
+
+    def run_handling(self) -> None:
+        """`run()`, as the outermost call; on Ctrl+C `stop()`, and the interruption goes on to the caller."""
+        with self.outermost_call():
+            super().run_handling()
 
     # Configuration
 
@@ -122,28 +118,22 @@ class BaseCollector(QueuedBase, AbstractBaseCollector):
         files = ConfigFiles.from_paths(settings.current().config_paths)
         (section, *_) = section_names(spec) or [""]
         if not section:
-            raise CollectorError(
-                f"{type(self).__name__}.config_spec declares no section: give it a '[section]' line "
-                "with the collector's options below it"
-            )
-        specs, problems = [spec], []
+            name = type(self).__name__
+            raise CollectorError(f"{name}.config_spec declares no section: begin it with a '[section]' line")
+        specs = [spec]
         for cls in type(self).__mro__:
             if options := vars(cls).get("extra_config_options"):
                 specs.append(f"[{section}]\n{options}")
             specs += vars(cls).get("extra_config_specs", ())
         try:
-            if self._has_output():
-                from n6_stateful.broker import output_specs  # not needed by whoever only imports a class
-
-                specs += output_specs(files, settings.current().output)
+            specs += output_specs(files, settings.current().output) if self._has_output() else ()
         except ConfigError as exc:
-            problems.append(str(exc))
-        try:
-            self.config_full = load(specs, files, self.custom_converters)
-        except ConfigError as exc:
-            problems.insert(0, str(exc))
-        if problems:
-            raise ConfigError("\n".join(problems))
+            try:
+                load(specs, files, self.custom_converters)
+            except ConfigError as others:
+                raise ConfigError(f"{others}\n{exc}") from exc
+            raise
+        self.config_full = load(specs, files, self.custom_converters)
         self.config = self.config_full[section]
 
     def get_config_spec(self) -> str:
@@ -155,22 +145,17 @@ class BaseCollector(QueuedBase, AbstractBaseCollector):
 
     # The journal and the broker
 
-    def journal_options(self) -> dict[str, Any]:
-        """The options of the section `[journal]`."""
-        return self.config_full.get("journal", ConfigSection("journal"))
-
     def journal_path(self) -> Path:
         """`<source>.<ClassName>.sqlite`, where the source is the option of that name, in `cache_dir`, or else
         in `[journal] directory`."""
-        directory = self.config.get("cache_dir") or self.journal_options()["directory"]
+        directory = self.config.get("cache_dir") or self.config_full["journal"]["directory"]
         name = ".".join(filter(None, (self.config.get("source"), type(self).__name__)))
         return Path(directory).expanduser() / f"{name}.sqlite"
 
     def journal_opened(self) -> None:
         """Warn if the journal belongs to another `url`."""
-        scheme, _, rest = str(self.config.get("url") or "").partition("://")
-        place = f"{scheme}://{rest.rpartition('@')[2]}"
-        digest = hashlib.sha256(place.encode()).hexdigest()[:16] if scheme else ""
+        place = re.sub("//[^/]*@", "//", str(self.config.get("url") or ""))  # without user and password
+        digest = hashlib.sha256(place.encode()).hexdigest()[:16] if place else ""
         if digest in ("", self.journal.url):
             return
         if self.journal.url:
@@ -184,8 +169,6 @@ class BaseCollector(QueuedBase, AbstractBaseCollector):
     @cached_property
     def broker(self) -> Broker | None:
         """The broker that is configured; None if messages stay in the outbox."""
-        from n6_stateful.broker import configured_broker
-
         return configured_broker(self.config_full, settings.current().output)
 
     def outbox_is_destination(self) -> bool:
@@ -202,14 +185,12 @@ class BaseCollector(QueuedBase, AbstractBaseCollector):
 
         if not self.broker or not journal.backlog().messages:
             return 0
-        show = self._progress.show
-        return deliver(
-            journal,
-            self.broker,
-            self._declared_exchanges(),
-            self.config_full["output"],
-            show=lambda confirmed, total: show(f"delivered {confirmed:,} of {total:,} messages"),
-        )
+
+        def show(confirmed: int, total: int) -> None:
+            self._progress.show(f"delivered {confirmed:,} of {total:,} messages")
+
+        options = self.config_full["output"]
+        return deliver(journal, self.broker, self._declared_exchanges(), options, show=show)
 
     def try_output(self) -> str:
         """Connect to the broker and look for the exchanges, sending nothing; what the output is called.
@@ -237,11 +218,9 @@ class BaseCollector(QueuedBase, AbstractBaseCollector):
         source = self.get_source(source_channel=source_channel, **processed_data)
         self._check_source(source)
         output_rk = self.get_output_rk(source=source, **processed_data)
-        output_data_body = as_body(self.get_output_data_body(source=source, **processed_data))
-        output_prop_kwargs = self.get_output_prop_kwargs(
-            source=source, output_data_body=output_data_body, **processed_data
-        )
-        return output_rk, output_data_body, output_prop_kwargs
+        body = as_body(self.get_output_data_body(source=source, **processed_data))
+        properties = self.get_output_prop_kwargs(source=source, output_data_body=body, **processed_data)
+        return output_rk, body, properties
 
     def process_input_data(self, **input_data: Any) -> dict[str, Any]:
         """Keyword arguments for the methods below, from those of `get_output_components`."""
@@ -262,9 +241,7 @@ class BaseCollector(QueuedBase, AbstractBaseCollector):
 
     def get_output_rk(self, *, source: str, **processed_data: Any) -> str:
         """The routing key: the source, and the `raw_format_version_tag` if there is one."""
-        if self.raw_format_version_tag is None:
-            return source
-        return f"{source}.{self.raw_format_version_tag}"
+        return ".".join(filter(None, (source, self.raw_format_version_tag)))
 
     def get_output_data_body(self, *, source: str, **processed_data: Any) -> Any:
         """The body, as `publish_output` takes it. To be written in each collector."""
@@ -275,19 +252,13 @@ class BaseCollector(QueuedBase, AbstractBaseCollector):
     ) -> dict[str, Any]:
         """AMQP properties by their names: `message_id`, `type`, `timestamp` (seconds), `headers`,
         and `content_type` for `file` and `blacklist`."""
-        created_timestamp = int(time.time())
-        properties: dict[str, Any] = {
-            "message_id": self.get_output_message_id(
-                source=source,
-                created_timestamp=created_timestamp,
-                output_data_body=output_data_body,
-                **processed_data,
-            ),
-            "type": self.type,
-            "timestamp": created_timestamp,
-            "headers": {},
-        }
-        if self.type in ("file", "blacklist"):
+        now = int(time.time())
+        message_id = self.get_output_message_id(
+            source=source, created_timestamp=now, output_data_body=output_data_body, **processed_data
+        )
+        headers: dict[str, Any] = {}
+        properties = {"message_id": message_id, "type": self.type, "timestamp": now, "headers": headers}
+        if self.type != "stream":
             properties["content_type"] = self.content_type
         return properties
 
@@ -305,21 +276,13 @@ class BaseCollector(QueuedBase, AbstractBaseCollector):
         if self.type not in RAW_TYPES:
             raise CollectorError(f"{name}.type is {self.type!r}; it must be one of {', '.join(RAW_TYPES)}")
         if self.type != "stream" and not self.content_type:
-            raise CollectorError(
-                f"{name}.content_type is not set; a collector of type {self.type!r} needs it, "
-                "for instance content_type = 'text/csv'"
-            )
+            raise CollectorError(f"{name}.content_type is not set; {self.type!r} needs it, like 'text/csv'")
 
     def _check_source(self, source: str) -> None:
-        provider, _, channel = source.partition(".")
-        if not (_SOURCE_PART.fullmatch(provider) and _SOURCE_PART.fullmatch(channel)):
-            problem = "n6 wants lowercase ASCII letters, digits and hyphens around one dot"
-        elif len(source) > SOURCE_MAX_LENGTH:
-            problem = f"n6 wants at most {SOURCE_MAX_LENGTH} characters, these are {len(source)}"
-        else:
-            return
-        text = (
-            f"the source {source!r} breaks n6's rule: {problem}; nothing was published. "
-            f"It is made of the option 'source' and {type(self).__name__}.get_source_channel()"
-        )
-        raise (CollectorError if _SOURCE_PART.fullmatch(provider) else ConfigError)(text)
+        if not _SOURCE.fullmatch(source):
+            is_configured_well = re.match(r"[a-z0-9-]+\.", source)
+            raise (CollectorError if is_configured_well else ConfigError)(
+                f"the source {source!r} breaks n6's rule: lowercase ASCII letters, digits and hyphens around "
+                f"one dot, at most 32 characters (this one has {len(source)}); nothing was published. "
+                f"It is made of the option 'source' and {type(self).__name__}.get_source_channel()"
+            )

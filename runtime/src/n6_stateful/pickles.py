@@ -9,8 +9,8 @@ from __future__ import annotations
 
 import io
 import pickle
-from collections.abc import Iterable, Mapping
-from typing import Any
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
 
 from n6_stateful.errors import StateError
 
@@ -25,11 +25,7 @@ PLAIN_CLASSES = {
     "uuid": "SafeUUID UUID",
 }
 _PLAIN = frozenset((module, name) for module, names in PLAIN_CLASSES.items() for name in names.split())
-_OF_PYTHON_2 = {
-    ("builtins", "long"): ("builtins", "int"),
-    ("builtins", "unicode"): ("builtins", "str"),
-    ("builtins", "xrange"): ("builtins", "range"),
-}
+_BUILTINS_OF_PYTHON_2 = {"long": "int", "unicode": "str", "xrange": "range"}
 _MODULES_OF_PYTHON_2 = {"__builtin__": "builtins", "copy_reg": "copyreg"}
 
 
@@ -37,26 +33,25 @@ class NotAllowedError(StateError):
     """A pickle is intact, but names a class that is not allowed, or that cannot be imported any more."""
 
 
-class AllowList:
+class AllowList(NamedTuple):
     """Which classes a state may hold beside plain data.
 
-    Args:
+    Attributes:
         package: the collector's top-level package: every class defined in it is allowed.
         classes: further classes, or their names as `module.Class`.
     """
 
-    def __init__(self, package: str = "", classes: Iterable[type | str] = ()) -> None:
-        self._package = package
-        self._classes = {
-            item if isinstance(item, str) else f"{item.__module__}.{item.__qualname__}" for item in classes
-        }
+    package: str = ""
+    classes: Sequence[type | str] = ()
 
     def allows(self, module: str, name: str) -> bool:
         """Whether a pickle may name this; `StateUnpickler` still refuses it if it is not a class."""
-        parts = module.split(".")
-        is_program = "__main__" in parts[1:]  # to import it would run it
-        is_own = parts[0] == self._package and not is_program
-        return is_own or f"{module}.{name}" in self._classes
+        package, *inner = module.split(".")
+        names = [
+            cls if isinstance(cls, str) else f"{cls.__module__}.{cls.__qualname__}" for cls in self.classes
+        ]
+        # To import a program would run it.
+        return (package == self.package and "__main__" not in inner) or f"{module}.{name}" in names
 
 
 class StateUnpickler(pickle.Unpickler):
@@ -69,7 +64,7 @@ class StateUnpickler(pickle.Unpickler):
     def find_class(self, module: str, name: str) -> Any:
         """The class that the pickle names; called by `load`."""
         module = _MODULES_OF_PYTHON_2.get(module, module)
-        module, name = _OF_PYTHON_2.get((module, name), (module, name))
+        name = _BUILTINS_OF_PYTHON_2.get(name, name) if module == "builtins" else name
         if (module, name) == ("_codecs", "encode"):  # how protocols 0 to 2 hold bytes
             return _encode_latin1
         if (module, name) in _PLAIN or (module, name) == ("copyreg", "_reconstructor"):
@@ -89,7 +84,7 @@ class StateUnpickler(pickle.Unpickler):
         return named
 
 
-def load(data: bytes, allow_list: AllowList, py2_kwargs: Mapping[str, Any] | None = None) -> Any:
+def load(data: bytes, allow_list: AllowList, py2_kwargs: Mapping[str, Any] = {}) -> Any:
     """The object in a pickle.
 
     Args:
@@ -102,11 +97,9 @@ def load(data: bytes, allow_list: AllowList, py2_kwargs: Mapping[str, Any] | Non
         NotAllowedError: the pickle names something that is not allowed, or cannot be imported.
         Exception: the pickle is damaged; what is raised depends on how.
     """
-    if py2_kwargs is None:
-        return StateUnpickler(data, allow_list).load()
     try:
         return StateUnpickler(data, allow_list, **py2_kwargs).load()
-    except (UnicodeError, TypeError, ValueError):
+    except (UnicodeError, TypeError, ValueError):  # without `str` of Python 2, raises the same again
         return StateUnpickler(data, allow_list, encoding="latin1").load()
 
 
@@ -119,10 +112,10 @@ def dump(state: Any, protocol: int, allow_list: AllowList) -> bytes:
     try:
         data = pickle.dumps(state, protocol)
         load(data, allow_list)
-    except StateError:
-        raise
     except Exception as exc:  # pickling calls methods of any object
-        raise StateError(f"the state cannot be pickled: {type(exc).__name__}: {exc}") from exc
+        known = isinstance(exc, StateError)
+        text = str(exc) if known else f"the state cannot be pickled: {type(exc).__name__}: {exc}"
+        raise StateError(f"{text}; nothing was saved, and nothing was published") from exc
     return data
 
 

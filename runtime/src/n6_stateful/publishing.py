@@ -12,8 +12,8 @@ from __future__ import annotations
 import logging
 import os
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, nullcontext
 from functools import cached_property
 from math import inf
 from pathlib import Path
@@ -21,14 +21,7 @@ from threading import get_ident
 from typing import Any
 
 from n6_stateful import settings
-from n6_stateful.errors import (
-    CollectorError,
-    N6StatefulError,
-    NothingNew,
-    PublishError,
-    StateError,
-    Terminated,
-)
+from n6_stateful.errors import CollectorError, N6StatefulError, NothingNew, PublishError, StateError
 from n6_stateful.interruption import raise_if_interrupted
 from n6_stateful.journal import Journal, configured_journal
 from n6_stateful.message import Exchange, Message, MessageIds, as_body, checked_properties, short_string
@@ -37,7 +30,41 @@ from n6_stateful.progress import Progress
 LOGGER = logging.getLogger(__name__)
 
 
-class QueuedBase:
+class WithJournal:
+    """What publishing and remembering share: the journal, and when which of the two uses it.
+
+    Attributes:
+        is_stateful: whether what is published is committed by `save_state`.
+    """
+
+    config_full: Mapping[str, Any] = {}
+    is_stateful = False
+
+    @cached_property
+    def journal(self) -> Journal:
+        """The collector's memory."""
+        return configured_journal(self.config_full.get("journal", {}), self.journal_path())
+
+    def journal_path(self) -> Path:
+        """Where the journal is, if it is a file; its stem is the journal's name."""
+        raise NotImplementedError
+
+    def outbox_is_destination(self) -> bool:
+        """Whether messages are to stay in the outbox (`url = outbox:`)."""
+        return False
+
+    def deliver_committed(self) -> None:
+        """Called after a commit: deliver, if this is the time for it."""
+        self.after_delivery()
+
+    def after_delivery(self) -> None:
+        """Called when a delivery has ended."""
+
+    def before_end(self) -> None:
+        """Called when the outermost call has returned normally, before the last commit."""
+
+
+class QueuedBase(WithJournal):
     """Publishes through its journal.
 
     Attributes:
@@ -61,23 +88,12 @@ class QueuedBase:
         self.base_id = self._random_id = ""
         self.published_count = self.published_bytes = self.delivered_count = 0
         self._in_call = self._publishing = False
-        self._thread = 0
         self._to_deliver = True  # whether there was a commit since the last attempt
         self._last_attempt = -inf
         self._undelivered: PublishError | None = None
-        self._exchanges: list[Exchange] = []
-        self._message_ids = MessageIds()
         self._progress = Progress()
 
     # What a subclass provides
-
-    def journal_path(self) -> Path:
-        """Where the journal is, if it is a file; its stem is the journal's name."""
-        raise NotImplementedError
-
-    def journal_options(self) -> dict[str, Any]:
-        """The options of the section `[journal]`."""
-        return {}
 
     def send(self, journal: Journal) -> int:
         """Deliver what waits in the outbox; the number of messages delivered.
@@ -87,21 +103,11 @@ class QueuedBase:
         """
         raise NotImplementedError
 
-    def outbox_is_destination(self) -> bool:
-        """Whether messages are to stay in the outbox (`url = outbox:`)."""
-        return False
-
     def start_publishing(self) -> None:
         """Publish what there is to publish: any number of `publish_output` calls, then `inner_stop`.
 
         Raise `NothingNew` when there is nothing, or nothing more.
         """
-
-    # For CollectorWithStateMixin to override
-
-    def is_stateful(self) -> bool:
-        """Whether what is published is committed by `save_state`."""
-        return False
 
     def open_journal(self) -> Journal:
         """The journal, ready for commits.
@@ -110,40 +116,18 @@ class QueuedBase:
             StateError: it cannot be used; or it is in a database, and messages wait in one in a file.
         """
         self.journal.open()
-        path = self.journal_path()
-        if not self.journal.is_file and path.exists():
-            waiting = configured_journal({}, path).backlog().messages
-            if waiting:
-                raise StateError(
-                    f"{path}: {waiting} messages wait there; nothing was published; deliver them first, with "
-                    "`outbox deliver` and without the `url` in [journal]"
-                )
+        beside = configured_journal({}, self.journal_path())
+        if not self.journal.is_file and (waiting := beside.backlog().messages):
+            raise StateError(
+                f"{beside.where}: {waiting} messages wait there; nothing was published; deliver them first, "
+                "with `outbox deliver` and without the `url` in [journal]"
+            )
         return self.journal
 
     def journal_opened(self) -> None:
         """Called at the beginning of the outermost call."""
 
-    def after_delivery(self) -> None:
-        """Called when a delivery has ended."""
-
-    def before_end(self) -> None:
-        """Called when the outermost call has returned normally, before the last commit."""
-
     # What n6 calls
-
-    @cached_property
-    def journal(self) -> Journal:
-        """The collector's memory."""
-        return configured_journal(self.journal_options(), self.journal_path())
-
-    def run_handling(self) -> None:
-        """`run()`, as the outermost call; on Ctrl+C `stop()`, and the interruption goes on to the caller."""
-        with self.outermost_call():
-            try:
-                self.run()
-            except KeyboardInterrupt:
-                self.stop()
-                raise
 
     @contextmanager
     def outermost_call(self) -> Iterator[None]:
@@ -161,37 +145,40 @@ class QueuedBase:
         try:
             self.open_journal().discard()  # what an earlier call of this object did not commit
             self.journal_opened()
-            self._deliver(logging.INFO)
+            self._deliver()
             try:
                 yield
-            except (KeyboardInterrupt, Terminated):
-                raise
-            except BaseException:
-                self._deliver_in_spite()
+            except (Exception, SystemExit):  # which is the error to report; after an interruption all waits
+                try:
+                    self._deliver_the_rest()
+                except N6StatefulError as exc:
+                    LOGGER.warning("%s", exc)
                 raise
             self.before_end()
             self._commit()
-            self._deliver()
+            self._deliver_the_rest()
         finally:
             self._in_call = False
-        if self._undelivered:
-            raise self._undelivered
 
     def run(self) -> None:
         """Publish what `start_publishing` publishes.
 
-        Called by itself, outside `run_handling`, it also commits and delivers if the collector keeps no
-        state; one with a state does so in `save_state`.
+        Called by itself, outside `run_handling`, it is an `outermost_call` if the collector keeps no state;
+        one with a state commits and delivers in `save_state`.
 
         Raises:
             PublishError: as `outermost_call` raises it.
             Exception: whatever `start_publishing` raises.
         """
         raise_if_interrupted()
+        with nullcontext() if self.is_stateful else self.outermost_call():
+            self._publish()
+
+    def _publish(self) -> None:
         self._exchanges = self._declared_exchanges()
         self._message_ids = MessageIds()  # so that a run that is repeated here gives the same ids, too
         self._thread = get_ident()
-        if not self.is_stateful() and self.base_id == self._random_id:
+        if not self.is_stateful and self.base_id == self._random_id:
             self.base_id = self._random_id = os.urandom(16).hex()
         self._publishing = True
         try:
@@ -201,18 +188,12 @@ class QueuedBase:
         finally:
             self._publishing = False
             self._progress.end()
-        if not self._in_call and not self.is_stateful():
-            self.flush_output()
-            if self._undelivered:
-                raise self._undelivered
-
-    def stop(self) -> None:
-        """End the run; called when it is interrupted. What was not committed is given up."""
-        self._publishing = False
 
     def inner_stop(self) -> None:
-        """Declare that nothing more will be published in this run."""
+        """Declare that nothing more will be published in this run; as `stop`, called on Ctrl+C."""
         self._publishing = False
+
+    stop = inner_stop
 
     def publish_output(
         self,
@@ -242,7 +223,8 @@ class QueuedBase:
         if not self._publishing or not self.base_id:
             when = "in start_publishing(), before inner_stop()" if self.base_id else "after load_state()"
             raise CollectorError(f"publish_output() works only {when}; nothing was published")
-        self._check_thread()
+        if self._thread != get_ident():
+            raise CollectorError("publish_output() works only in the thread that called run()")
         body = as_body(body)
         exchange = exchange or self._exchanges[0].name
         if exchange not in [declared.name for declared in self._exchanges]:
@@ -251,10 +233,9 @@ class QueuedBase:
             )
         routing_key = short_string("routing key", routing_key)
         properties = checked_properties({**self.basic_prop_kwargs, **(prop_kwargs or {})})
-        message_id: str = properties.get("message_id") or self._message_ids.next(
-            exchange, routing_key, self.base_id, body
-        )
-        message = Message(exchange, routing_key, body, properties | {"message_id": message_id})
+        if not properties.get("message_id"):
+            properties["message_id"] = self._message_ids.next(exchange, routing_key, self.base_id, body)
+        message = Message(exchange, routing_key, body, properties)
         if settings.current().dry_run:
             self.show_message(message)
         else:
@@ -262,7 +243,7 @@ class QueuedBase:
         self.published_count += 1
         self.published_bytes += len(body)
         self._progress.show(f"collected {self.published_count:,} messages")
-        return message_id
+        return str(properties["message_id"])
 
     def show_message(self, message: Message) -> None:
         """Called for each message of a dry run."""
@@ -285,41 +266,41 @@ class QueuedBase:
         """Called after a commit: deliver, if this is the time for it."""
         self._to_deliver = True
         if not self._publishing or time.monotonic() - self._last_attempt > self.deliver_every:
-            will_be_raised = self._in_call and not self._publishing
-            self._deliver(logging.DEBUG if will_be_raised else logging.WARNING)
+            self._deliver()
+            if self._undelivered and (self._publishing or not self._in_call):  # else it will be raised
+                LOGGER.warning("%s", self._undelivered)
 
     # How
 
     def _commit(self) -> None:
         if self.journal.buffered:
-            self._check_thread()
             self.journal.commit()
             self._to_deliver = True
 
-    def _deliver(self, level: int = logging.DEBUG) -> None:
+    def _deliver(self) -> None:
         """Deliver, if anything was committed since the last attempt; a failure is kept for the end."""
         raise_if_interrupted()
         if not self._to_deliver:
             return
-        self._to_deliver, self._undelivered, problem = False, None, None
+        self._to_deliver, self._undelivered = False, None
         try:
             if not self.outbox_is_destination():
                 self._send()
         except PublishError as exc:
             self.delivered_count += exc.delivered
-            self._undelivered = problem = exc
+            self._undelivered = exc
         self._last_attempt = time.monotonic()
         self.after_delivery()
-        if problem:
-            LOGGER.log(level, "%s", problem)
+
+    def _deliver_the_rest(self) -> None:
+        self._deliver()
+        if self._undelivered:
+            raise self._undelivered
 
     def _send(self) -> None:
-        journal = self.journal
-        if self.is_stateful():
-            self.delivered_count += self.send(journal)
-            return
         # Runs without a state may be many at once: the one that gets the lock delivers for all. Afterwards it
         # looks once more, since others that found it locked may have committed meanwhile.
+        journal, had_lock = self.journal, self.journal.is_locked
         while journal.backlog().messages:
             if not journal.try_lock():
                 LOGGER.warning("another process is delivering the outbox; it sends these messages, too")
@@ -327,29 +308,12 @@ class QueuedBase:
             try:
                 self.delivered_count += self.send(journal)
             finally:
-                journal.unlock()
-
-    def _deliver_in_spite(self) -> None:
-        """Deliver what a run that is failing has committed; its own error is the one to report."""
-        try:
-            self._deliver()
-        except N6StatefulError as exc:
-            LOGGER.warning("%s", exc)
-        if self._undelivered:
-            LOGGER.warning("%s", self._undelivered)
-
-    def _check_thread(self) -> None:
-        if self._thread != get_ident():
-            raise CollectorError("only the thread that called run() may publish and save")
+                if not had_lock:
+                    journal.unlock()
 
     def _declared_exchanges(self) -> list[Exchange]:
         declared = [self.output_queue] if isinstance(self.output_queue, dict) else self.output_queue
         if not declared:
             raise CollectorError(f"{type(self).__name__}.output_queue names no exchange to publish to")
-        return [
-            Exchange(
-                short_string("exchange", item["exchange"]),
-                short_string("exchange type", item.get("exchange_type", "topic")),
-            )
-            for item in declared
-        ]
+        texts = [(item["exchange"], item.get("exchange_type", "topic")) for item in declared]
+        return [Exchange(*(short_string("exchange", text) for text in pair)) for pair in texts]

@@ -11,22 +11,14 @@ import logging
 import os
 import pickle
 from collections.abc import Sequence
-from functools import cached_property
 from pathlib import Path
 from typing import Any, ClassVar, NamedTuple
 
 from n6_stateful import pickles, settings
 from n6_stateful.errors import CollectorError, ConfigError, StateError
 from n6_stateful.interruption import raise_if_interrupted
-from n6_stateful.journal import (
-    DEFAULTS,
-    JOURNAL_SPEC,
-    CorruptError,
-    DamagedError,
-    Generation,
-    Journal,
-    configured_journal,
-)
+from n6_stateful.journal import JOURNAL_SPEC, CorruptError, DamagedError, Generation, Journal
+from n6_stateful.publishing import WithJournal
 from n6_stateful.state_file import StateFile
 
 LOGGER = logging.getLogger(__name__)
@@ -49,7 +41,7 @@ class Start(NamedTuple):
     pickle: bytes | None = None
 
 
-class CollectorWithStateMixin:
+class CollectorWithStateMixin(WithJournal):
     """Gives a collector `load_state` and `save_state`; put it before the base class.
 
     It works over any base that has, once its `__init__` has run, a mapping `config` with `cache_dir`, and
@@ -79,6 +71,7 @@ class CollectorWithStateMixin:
     get_source: Any
     get_source_channel: Any
 
+    is_stateful = True
     state: Any = None
     state_classes: ClassVar[Sequence[type | str]] = ()
     pickle_protocol = pickle.HIGHEST_PROTOCOL
@@ -188,12 +181,6 @@ class CollectorWithStateMixin:
 
     # The journal
 
-    @cached_property
-    def journal(self) -> Journal:
-        """The collector's memory."""
-        options = getattr(self, "config_full", {}).get("journal", {})
-        return configured_journal({**DEFAULTS, **options}, self.journal_path())
-
     def journal_path(self) -> Path:
         """Where the journal is, if it is a file: beside the state file."""
         config = self.config
@@ -211,10 +198,6 @@ class CollectorWithStateMixin:
     def state_path(self) -> Path | None:
         """Where the state file is; None if the journal is in a database."""
         return self.journal_path().with_name(self.get_cache_file_name()) if self.journal.is_file else None
-
-    def is_stateful(self) -> bool:
-        """True: what is published is committed by `save_state`."""
-        return True
 
     def open_journal(self) -> Journal:
         """The journal, locked; a state file that counts more than the journal is imported.
@@ -268,7 +251,7 @@ class CollectorWithStateMixin:
         if path is None or newest is None or data is None:
             return
         is_there = newest.number == journal.filed and path.exists() and not self._file_is_damaged
-        waits = journal.backlog().messages and not getattr(self, "outbox_is_destination", bool)()
+        waits = journal.backlog().messages and not self.outbox_is_destination()
         if not is_there and not waits:
             self._write_file(data, newest.number)
 
@@ -372,20 +355,14 @@ class CollectorWithStateMixin:
         number = journal.commit(data, run=run)
         self._set_current(number, data)
         LOGGER.debug("saved the state %d", number)
-        if hasattr(self, "deliver_committed"):
-            self.deliver_committed()
-        else:
-            self.write_state_file()
+        self.deliver_committed()
 
     def _set_current(self, number: int, data: bytes) -> None:
         self.state_number = number
         self.base_id = f"{number}:{hashlib.sha256(data).hexdigest()}"
 
     def _dump(self, state: Any) -> bytes:
-        try:
-            return pickles.dump(state, self.pickle_protocol, self._allow_list())
-        except StateError as exc:
-            raise StateError(f"{exc}; nothing was saved, and nothing was published") from exc
+        return pickles.dump(state, self.pickle_protocol, self._allow_list())
 
     def _unpickle(self, data: bytes, start: Start) -> Any:
         """The state in the pickle of `start`."""

@@ -36,10 +36,7 @@ def checked_properties(given: Mapping[str, Any]) -> dict[str, Any]:
     Raises:
         CollectorError: AMQP or the journal cannot hold one; the text names it.
     """
-    try:
-        return {name: _checked(name, value) for name, value in given.items() if value not in (None, {})}
-    except RecursionError:
-        raise _error("headers", "...", "they are nested too deeply") from None
+    return {name: _checked(name, value) for name, value in given.items() if value not in (None, {})}
 
 
 def short_string(name: str, value: Any) -> str:
@@ -48,9 +45,10 @@ def short_string(name: str, value: Any) -> str:
     Raises:
         CollectorError: it cannot.
     """
-    if not isinstance(value, str) or len(_encoded(name, value)) > 255 or "\0" in value:
+    data = value.encode(errors="ignore") if isinstance(value, str) else b""
+    if data.decode() != value or len(data) > 255 or b"\0" in data:
         raise _error(name, value, "it must be a str of at most 255 bytes in UTF-8, without NUL")
-    return str.__str__(value)
+    return data.decode()
 
 
 def as_body(body: Any) -> bytes:
@@ -104,17 +102,12 @@ def _checked(name: str, value: Any) -> Any:
         least, most = NUMBERS[name]
         if type(value) is not int or not least <= value <= most:
             raise _error(name, value, f"it must be an int from {least} to {most}")
-    elif name in TEXTS:
-        value = short_string(name, value)
-        if name == "expiration" and not (value.isascii() and value.isdigit() and int(value) < 2**32):
-            raise _error(name, value, "it must be milliseconds in digits, for instance '60000'")
-    elif name != "headers":
-        raise _error(name, value, f"there are only headers, {', '.join((*NUMBERS, *TEXTS))}")
-    elif not isinstance(value, dict):
-        raise _error(name, value, "it must be a dict")
-    else:
-        value = _copied(name, value)
-    return value
+        return value
+    if name in TEXTS:
+        return short_string(name, value)
+    if name == "headers" and isinstance(value, dict):
+        return _copied(name, value)
+    raise _error(name, value, f"there are only headers (a dict), {', '.join((*NUMBERS, *TEXTS))}")
 
 
 def _copied(name: str, value: Any) -> Any:
@@ -122,22 +115,15 @@ def _copied(name: str, value: Any) -> Any:
     match value:
         case None | bool():
             return value
-        case str():
-            return _encoded(name, value).decode()
+        case str() if value.encode(errors="ignore").decode() == value:
+            return str.__str__(value)
         case int() if -(2**63) <= value < 2**63:
             return int(value)
         case list() | tuple():
             return [_copied(f"{name}[{number}]", item) for number, item in enumerate(value)]
         case dict():
             return {short_string(name, key): _copied(f"{name}[{key!r}]", item) for key, item in value.items()}
-    raise _error(name, value, "it must be a str, int of 64 bits, bool, list, dict or None")
-
-
-def _encoded(name: str, text: str) -> bytes:
-    try:
-        return text.encode()
-    except UnicodeEncodeError:
-        raise _error(name, text, "it cannot be encoded in UTF-8") from None
+    raise _error(name, value, "it must be a str (in UTF-8), int of 64 bits, bool, list, dict or None")
 
 
 def _error(name: str, value: object, problem: str) -> CollectorError:

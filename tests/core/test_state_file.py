@@ -243,7 +243,8 @@ class TestDamage:
         with host.in_place():
             collector = host.collector()
         for contents in damaged:
-            assert collector._checked(StateFile.parse(contents)).pickle is None
+            with pytest.raises(StateError):
+                collector.read_file(contents, "the file")
 
     def test_generation(self, host: Host, caplog: pytest.LogCaptureFixture) -> None:
         """A damaged generation is skipped with an error, and the one before it is used."""

@@ -12,7 +12,7 @@ import os
 import pickle
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, ClassVar, NamedTuple
+from typing import Any, ClassVar
 
 from n6_stateful import pickles, settings
 from n6_stateful.errors import CollectorError, ConfigError, StateError
@@ -25,20 +25,6 @@ LOGGER = logging.getLogger(__name__)
 
 # How to decode the `str` of Python 2 so that no byte is lost, as `pickle.load` takes it.
 LOSSLESS = {"encoding": "utf-8", "errors": "surrogateescape"}
-
-
-class Start(NamedTuple):
-    """What a run begins with.
-
-    Attributes:
-        file: the state file.
-        generation: the journal's generation, if the journal counts.
-        pickle: of that generation, or else of the file; None for the default state.
-    """
-
-    file: StateFile
-    generation: Generation | None = None
-    pickle: bytes | None = None
 
 
 class CollectorWithStateMixin(WithJournal):
@@ -79,11 +65,7 @@ class CollectorWithStateMixin(WithJournal):
     def __init__(self, **kwargs: Any) -> None:
         super().__init__(**kwargs)
         self.loaded_number = self.state_number = 0
-        self.base_id = ""
         self._loaded: bytes | None = None  # the pickle of the state that the run began with
-        self._run = ""
-        self._file_is_damaged = False
-        self._published_before = 0
         self._broken_state = self.config.get("broken_state", "default")
         if self._broken_state not in ("default", "fail"):
             raise ConfigError(f"broken_state = {self._broken_state}: must be 'default' or 'fail'")
@@ -100,26 +82,21 @@ class CollectorWithStateMixin(WithJournal):
             StateLockedError: another run is in progress.
             StateError: the state cannot be read, or holds something that is not allowed.
         """
-        if settings.current().dry_run:
-            start = self._decide()
-        else:
+        if not settings.current().dry_run:
             self.open_journal()
-            start = self._decide()
-        number, data = (start.generation.number if start.generation else 0), start.pickle
-        if data is None:
-            self._check_may_begin_anew(start.file)
+        start, _ = self._decide()
+        if start.pickle is None:
+            self._check_may_begin_anew(start)
             LOGGER.warning("there is no state yet: beginning with the default state")
-            state = self.make_default_state()
-            self._loaded = self._dump(state)
         else:
-            state = self._unpickle(data, start)
-            self._loaded = data
-            LOGGER.info("loaded the state %d", number)
+            LOGGER.info("loading the state %d", start.number)
+        state = self._load(start)
         self.check_state(state)
+        self._loaded = start.pickle or self._dump(state)
         self._run = os.urandom(8).hex()
         self._published_before = getattr(self, "published_count", 0)
-        self.loaded_number = number
-        self._set_current(number, data or b"default")
+        self.loaded_number = start.number
+        self._set_current(start.number, start.pickle or b"default")
         return state
 
     def save_state(self, state: Any) -> None:
@@ -207,23 +184,13 @@ class CollectorWithStateMixin(WithJournal):
             StateError: the journal or the file cannot be used; or there is no state in the database, but one
                 beside it that was not imported.
         """
-        journal = self.journal
-        if journal.is_locked:
-            return journal
-        try:
-            journal.lock()
-            start = self._decide()
-        except CorruptError as exc:
-            LOGGER.error("%s; going on from the state file", exc)  # noqa: TRY400
-            journal.unlock()
-            journal.lock()
-            start = self._decide()
-        try:
-            self._apply(start)
-        except BaseException:
-            journal.unlock()
-            raise
-        return journal
+        if not self.journal.is_locked:
+            try:
+                self._lock_and_import()
+            except CorruptError as exc:
+                LOGGER.error("%s; going on from the state file", exc)  # noqa: TRY400
+                self._lock_and_import()
+        return self.journal
 
     def send(self, journal: Journal) -> int:
         """As the base class; a warning at the first delivery after a time with `url = outbox:`."""
@@ -240,20 +207,20 @@ class CollectorWithStateMixin(WithJournal):
     def before_end(self) -> None:
         """If the run has published something and saved nothing, save again what it loaded: the next run's
         messages need other ids."""
-        published = getattr(self, "published_count", 0) > self._published_before
-        if self._loaded is not None and published and self.state_number == self.loaded_number:
+        if self._loaded is not None and self._has_published() and self.state_number == self.loaded_number:
             self._commit_state(self._loaded)
 
-    def write_state_file(self) -> None:
-        """Write the newest state to the state file, unless it is there, or messages still wait."""
-        path, journal = self.state_path, self.journal
-        newest, data = self._newest_intact()
-        if path is None or newest is None or data is None:
+    def write_state_file(self, *, at_once: bool = False) -> None:
+        """Write the newest state to the state file, unless it is there, or messages still wait; or `at_once`,
+        whatever is there."""
+        path, journal, newest = self.state_path, self.journal, self._newest()
+        if path is None or newest.pickle is None:
             return
-        is_there = newest.number == journal.filed and path.exists() and not self._file_is_damaged
+        is_there = newest.number == journal.filed and self._file().pickle is not None
         waits = journal.backlog().messages and not self.outbox_is_destination()
-        if not is_there and not waits:
-            self._write_file(data, newest.number)
+        if at_once or not (is_there or waits):
+            newest.write(path)
+            journal.mark_filed(newest.number)
 
     # For commands
 
@@ -261,11 +228,11 @@ class CollectorWithStateMixin(WithJournal):
         """What a run would begin with, and its generation if it is the journal's, without taking the lock and
         without changing anything. The default state if there is none; if `strict`, only where `load_state`
         would return that."""
-        start = self._decide()
+        start, file = self._decide()
         if strict and start.pickle is None:
-            self._check_may_begin_anew(start.file)
-        state = self.make_default_state() if start.pickle is None else self._unpickle(start.pickle, start)
-        return state, start.generation
+            self._check_may_begin_anew(start)
+        kept = [] if start is file else self.journal.generations()
+        return self._load(start), next((one for one in kept if one.number == start.number), None)
 
     def read_generation(self, number: int) -> Any:
         """The state of a generation of the journal.
@@ -273,7 +240,7 @@ class CollectorWithStateMixin(WithJournal):
         Raises:
             StateError: it is damaged, or holds what is not allowed.
         """
-        return pickles.load(self.journal.pickle(number), self._allow_list())
+        return self._load(self._saved(number))
 
     def read_file(self, data: bytes, where: str) -> Any:
         """The state in a file from elsewhere, a state file or a plain pickle; `where` is what errors call it.
@@ -281,10 +248,10 @@ class CollectorWithStateMixin(WithJournal):
         Raises:
             StateError: it is not a state, or holds what is not allowed.
         """
-        file = self._checked(StateFile.parse(data), where)
+        file = StateFile.parse(data, where)
         if file.pickle is None:
-            raise StateError(f"{where}: {file.problem}; nothing was changed")
-        return self._unpickle_file(file)
+            raise StateError(f"{file.problem}; nothing was changed")
+        return self._load(file)
 
     def save_as_new(self, state: Any) -> int:
         """Save `state` as a generation of its own, whatever is current; the number of it.
@@ -295,67 +262,85 @@ class CollectorWithStateMixin(WithJournal):
         """
         self.check_state(state)
         data = self._dump(state)
-        number = self.open_journal().commit(data, run=os.urandom(8).hex())
-        self.state_number = number
+        self.state_number = self.open_journal().commit(data)
         self.write_state_file()
-        return number
+        return self.state_number
 
     # How
 
-    def _decide(self) -> Start:
-        """What a run begins with. The journal counts if the state file is missing or damaged, or was written
-        from it and not replaced by an older one since; otherwise the file does."""
-        journal, path = self.journal, self.state_path
-        file = self._checked(StateFile.read(path)) if path else StateFile(None)
-        generation, data = self._newest_intact()
-        is_own = file.id == journal.id and journal.filed <= file.number <= journal.newest
-        if generation and (file.pickle is None or is_own):
-            return Start(file, generation, data)
-        return Start(file, None, file.pickle)
+    def _lock_and_import(self) -> None:
+        journal = self.journal
+        try:
+            journal.lock()
+            start, file = self._decide()
+            if file.problem:
+                LOGGER.error("the state file is damaged: %s", file.problem)
+            if start is file and file.pickle is not None:
+                self._import(file)
+            elif file.pickle is not None and file.number != journal.filed:
+                journal.mark_filed(file.number)  # the run before died in between
+            self.write_state_file()
+        except BaseException:
+            journal.unlock()
+            raise
 
-    def _newest_intact(self) -> tuple[Generation, bytes] | tuple[None, None]:
+    def _decide(self) -> tuple[StateFile, StateFile]:
+        """What a run begins with, and the state file. The journal counts if the file is missing or damaged,
+        or was written from it and not replaced by an older one since; otherwise the file does."""
+        journal, file, newest = self.journal, self._file(), self._newest()
+        is_own = file.id == journal.id and journal.filed <= file.number <= journal.newest
+        journal_counts = newest.pickle is not None and (file.pickle is None or is_own)
+        return (newest if journal_counts else file), file
+
+    def _file(self) -> StateFile:
+        """The state file. One that is not ours has no checksum: it is damaged if it cannot be loaded."""
+        file = StateFile.read(self.state_path) if self.state_path else StateFile(None)
+        try:
+            if file.pickle is not None and not file.id:
+                self._load(file)
+        except DamagedError as exc:
+            return StateFile(None, f"{file.where}: cannot be loaded: {exc.__cause__!r}")
+        return file
+
+    def _newest(self) -> StateFile:
+        """The newest state in the journal that is intact."""
         self.journal.exists()
         for generation in self.journal.generations():
             try:
-                return generation, self.journal.pickle(generation.number)
+                return self._saved(generation.number)
             except DamagedError as exc:
                 LOGGER.error("%s; the state before it is used", exc)  # noqa: TRY400
-        return None, None
+        return StateFile(None)
 
-    def _apply(self, start: Start) -> None:
-        journal, file = self.journal, start.file
-        self._file_is_damaged = bool(file.problem)
-        if file.problem:
-            LOGGER.error("the state file %s is damaged: %s", self.state_path, file.problem)
-        if start.generation:
-            if file.pickle is not None and file.number != journal.filed:
-                journal.mark_filed(file.number)  # the run before died in between
-        elif file.pickle is not None:
-            self._import(file, file.pickle)
-        self.write_state_file()
+    def _saved(self, number: int) -> StateFile:
+        """A state in the journal, as the file that it makes."""
+        journal = self.journal
+        return StateFile(journal.pickle(number), "", journal.id, number, f"{journal.where}, state {number}")
 
-    def _import(self, file: StateFile, data: bytes) -> None:
-        """Make the pickle of the state file the newest generation, and the file that generation's."""
-        had_states = bool(self.journal.generations())
-        state = self._unpickle_file(file)
+    def _import(self, file: StateFile) -> None:
+        """Make the state in the file the newest of the journal, and the file that state's."""
+        level, why = logging.INFO, ""
+        if self.journal.generations():
+            level, why = logging.WARNING, ", which is not what the journal wrote there last"
+        state = self._load(file)
         self.check_state(state)
-        if file.is_of_python_2:
-            data = self._dump(state)
-        number = self.journal.commit(data, run=os.urandom(8).hex(), at_least=file.number)
-        self._write_file(data, number)
-        why = ", which is not what the journal wrote there last" if had_states else ""
-        level = logging.WARNING if had_states else logging.INFO
+        data = self._dump(state) if file.is_of_python_2 else file.pickle
+        self.journal.commit(data, at_least=file.number)
+        self.write_state_file(at_once=True)
         LOGGER.log(level, "imported the state file %s%s", self.state_path, why)
 
     def _commit_state(self, data: bytes) -> None:
-        journal = self.journal
         run = self._run
-        if getattr(self, "published_count", None) == self._published_before:  # replace the newest
-            run = next((generation.run for generation in journal.generations()), run)
-        number = journal.commit(data, run=run)
+        if not self._has_published():  # replace the newest
+            run = next((generation.run for generation in self.journal.generations()), run)
+        number = self.journal.commit(data, run=run)
         self._set_current(number, data)
         LOGGER.debug("saved the state %d", number)
         self.deliver_committed()
+
+    def _has_published(self) -> bool:
+        """Whether anything was published since `load_state`; over a base that does not publish, always."""
+        return getattr(self, "published_count", None) != self._published_before
 
     def _set_current(self, number: int, data: bytes) -> None:
         self.state_number = number
@@ -364,46 +349,23 @@ class CollectorWithStateMixin(WithJournal):
     def _dump(self, state: Any) -> bytes:
         return pickles.dump(state, self.pickle_protocol, self._allow_list())
 
-    def _unpickle(self, data: bytes, start: Start) -> Any:
-        """The state in the pickle of `start`."""
-        if start.generation is None:
-            return self._unpickle_file(start.file)
-        where = f"{self.journal.where}, state {start.generation.number}"
+    def _load(self, file: StateFile) -> Any:
+        """The state in a file, which may be one of n6's, of Python 2 even; the default state if it is missing
+        or damaged."""
+        if file.pickle is None:
+            return self.make_default_state()
+        py2_kwargs = self.get_py2_pickle_load_kwargs() if file.is_of_python_2 else {}
         try:
-            return pickles.load(data, self._allow_list())
-        except Exception as exc:  # it is intact, but its classes have changed
-            text = (
-                str(exc) if isinstance(exc, StateError) else f"cannot be loaded: {type(exc).__name__}: {exc}"
-            )
-            raise StateError(f"{where}: {text}; nothing was published") from exc
-
-    def _unpickle_file(self, file: StateFile) -> Any:
-        """The state in a file that is not damaged, and may be one of n6's, of Python 2 even."""
-        data = file.pickle or b""
-        if file.is_of_python_2:
-            state = pickles.load(data, self._allow_list(), self.get_py2_pickle_load_kwargs())
-            return self.adjust_state_from_py2_pickle(state)
-        return pickles.load(data, self._allow_list())
+            state = pickles.load(file.pickle, self._allow_list(), py2_kwargs)
+        except StateError as exc:
+            raise StateError(f"{file.where}: {exc}; nothing was changed or published") from exc
+        except Exception as exc:  # a damaged pickle, or a class that has changed, may raise anything
+            text = f"{file.where}: cannot be loaded: {type(exc).__name__}: {exc}"
+            raise DamagedError(f"{text}; nothing was changed or published") from exc
+        return self.adjust_state_from_py2_pickle(state) if file.is_of_python_2 else state
 
     def _allow_list(self) -> pickles.AllowList:
         return pickles.AllowList(type(self).__module__.partition(".")[0], self.state_classes)
-
-    def _checked(self, file: StateFile, where: str = "the state file") -> StateFile:
-        """`file`, if it is ours, whose checksum is right by now, or if it can be loaded."""
-        if file.pickle is not None and not file.id:
-            try:
-                self._unpickle_file(file)
-            except StateError as exc:
-                raise StateError(f"{where}: {exc}; nothing was changed") from exc
-            except Exception as exc:  # a damaged pickle may raise anything
-                return StateFile(None, f"it cannot be loaded: {type(exc).__name__}: {exc}")
-        return file
-
-    def _write_file(self, data: bytes, number: int) -> None:
-        if self.state_path:
-            StateFile(data, id=self.journal.id, number=number).write(self.state_path)
-        self.journal.mark_filed(number)
-        self._file_is_damaged = False
 
     def _check_may_begin_anew(self, file: StateFile) -> None:
         """Raise `StateError` if there was a state that must not be passed over."""
@@ -413,10 +375,9 @@ class CollectorWithStateMixin(WithJournal):
                 "no intact state is left, and nothing was changed (broken_state = fail): put a backup of the "
                 "state file in its place, or `state import` an older state, or `state reset`"
             )
-        if not journal.is_file and "cache_dir" in self.config:
-            path = self.journal_path().with_name(self.get_cache_file_name())
-            if path.exists() or self.journal_path().exists():
-                raise StateError(
-                    f"there is no state in {journal.where}, but there is one in {path.parent}; nothing was "
-                    f"published; run `state import {path}`, or `state reset` to begin anew"
-                )
+        path = self.journal_path().with_name(self.get_cache_file_name())
+        if not journal.is_file and (path.exists() or self.journal_path().exists()):
+            raise StateError(
+                f"there is no state in {journal.where}, but there is one in {path.parent}; nothing was "
+                f"published; run `state import {path}`, or `state reset` to begin anew"
+            )

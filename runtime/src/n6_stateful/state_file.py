@@ -19,15 +19,17 @@ class StateFile(NamedTuple):
 
     Attributes:
         pickle: None if the file is missing or damaged.
-        problem: what is wrong with it, or empty.
+        problem: where it is and what is wrong with it, or empty.
         id: of the journal it was written from; empty if it was not written by us.
         number: of the generation.
+        where: what errors call it.
     """
 
     pickle: bytes | None
     problem: str = ""
     id: str = ""
     number: int = 0
+    where: str = ""
 
     @property
     def is_of_python_2(self) -> bool:
@@ -35,15 +37,16 @@ class StateFile(NamedTuple):
         return not self.id and self.pickle is not None and self.pickle[:2] <= b"\x80\x02"
 
     @classmethod
-    def parse(cls, data: bytes) -> StateFile:
+    def parse(cls, data: bytes, where: str = "") -> StateFile:
         """What `data`, the contents of a file, is."""
         body, mark, line = data.rpartition(_MARK)
         if not mark:
-            return cls(data) if data.endswith(b".") else cls(None, "it is not a complete pickle")
+            is_whole = data.endswith(b".")
+            return cls(data, where=where) if is_whole else cls(None, f"{where}: is not a complete pickle")
         match = _LINE.fullmatch(line)
         if not match or match["sha256"] != _digest(match["id"], match["number"], body):
-            return cls(None, "its contents are not what was saved")
-        return cls(body, id=match["id"].decode(), number=int(match["number"]))
+            return cls(None, f"{where}: its contents are not what was saved")
+        return cls(body, "", match["id"].decode(), int(match["number"]), where)
 
     @classmethod
     def read(cls, path: Path) -> StateFile:
@@ -53,7 +56,7 @@ class StateFile(NamedTuple):
             StateError: it is there, but cannot be read.
         """
         try:
-            return cls.parse(path.read_bytes())
+            return cls.parse(path.read_bytes(), str(path))
         except FileNotFoundError:
             return cls(None)
         except OSError as exc:
@@ -73,7 +76,9 @@ class StateFile(NamedTuple):
                 file.flush()
                 os.fsync(file.fileno())
             os.rename(temporary, path)  # noqa: PTH104 - like the calls around it
-            _sync_directory(path.parent)
+            directory = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+            os.fsync(directory)
+            os.close(directory)
         except OSError as exc:
             raise StateError(
                 f"the state file {path} was not written: {exc.strerror}; the state is safe in the journal; "
@@ -88,12 +93,3 @@ class StateFile(NamedTuple):
 
 def _digest(id: bytes, number: bytes, data: bytes) -> bytes:
     return hashlib.sha256(b"%s %s %s" % (id, number, data)).hexdigest().encode()
-
-
-def _sync_directory(directory: Path) -> None:
-    """Make durable which files there are in a directory."""
-    descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

@@ -16,7 +16,6 @@ from argparse import Namespace
 from collections.abc import Sequence
 from datetime import UTC, datetime
 from importlib import import_module
-from traceback import walk_tb
 from typing import Any
 
 from n6_stateful import settings
@@ -122,10 +121,10 @@ def failure_of(exc: BaseException, *, is_run: bool = True) -> tuple[int, str]:
     elif _is_network_error(exc):
         shown = " ".join(masked_url_text(str(exc)).split())[:LONGEST_SHOWN]
         code, text = SourceError.exit_code, f"the source failed: {type(exc).__name__}: {shown}; {NEXT}"
-    elif isinstance(exc, Exception | SystemExit):
+    elif isinstance(exc, Exception | SystemExit):  # its text may quote what was downloaded
         level = logging.ERROR
         how = f"called sys.exit({exc.code!r})" if isinstance(exc, SystemExit) else "failed"
-        code, text = 1, f"the collector's own code {how} ({_place(exc)}, see the traceback); {NEXT}"
+        code, text = 1, f"the collector's own code {how} ({type(exc).__name__}, see the traceback); {NEXT}"
     else:
         raise exc
     LOGGER.log(level, "exit code %d comes from this:", code, exc_info=exc)
@@ -136,17 +135,6 @@ def _is_network_error(exc: BaseException) -> bool:
     is_clients = {cls.__module__.partition(".")[0] for cls in type(exc).__mro__} & set(CLIENTS.split())
     is_known = isinstance(exc, ConnectionError | TimeoutError)
     return bool(is_clients) or is_known or (type(exc) is OSError and exc.errno in NETWORK_NUMBERS)
-
-
-def _place(exc: BaseException) -> str:
-    """The exception's type, and the last place in the collector's own code. Not its text, which may quote
-    what was downloaded."""
-    place = ""
-    for frame, line in walk_tb(exc.__traceback__):
-        module = str(frame.f_globals.get("__name__"))
-        if module.partition(".")[0] not in ("n6_stateful", *sys.stdlib_module_names):
-            place = f" in {module}, line {line}"
-    return type(exc).__name__ + place
 
 
 def report(args: Namespace, code: int, text: str) -> int:

@@ -50,9 +50,6 @@ def test_code(exc: BaseException, caplog: pytest.LogCaptureFixture) -> None:
 def test_ours() -> None:
     """Each error of the package has an exit code that the table explains; what nobody raises goes on."""
     classes = [cls for cls in vars(errors).values() if hasattr(cls, "exit_code")]
-    codes = {cls.__name__: failure_of(cls("x"))[0] for cls in classes}
-    assert set(codes.values()) <= set(errors.EXIT_CODES)
-    assert (codes["SourceError"], codes["PublishError"], codes["StateError"]) == (66, 69, 74)
-    assert (codes["StateLockedError"], codes["ConfigError"], codes["Terminated"]) == (75, 78, 143)
+    assert {failure_of(cls("x"))[0] for cls in classes} == {1, 66, 69, 74, 75, 78, 143} < {*errors.EXIT_CODES}
     with pytest.raises(GeneratorExit):
         failure_of(GeneratorExit())

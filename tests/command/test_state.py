@@ -76,6 +76,7 @@ class TestShow:
     def test_none(self, host: Host) -> None:
         """Without a state it says so, and makes nothing; a state file of n6's is the one to be imported."""
         assert "no state in " in host("state", "show").out
+        assert host("outbox", "list").out.startswith("0 messages (0 bytes) in ")
         assert host("state", "show", "--json").out == "null\n"
         host.fails(74, "there is no state yet", "state", "export", "x")
         assert not (host.directory / "cache").exists()
@@ -253,14 +254,11 @@ class TestEdit:
         assert (host("state", "import", str(kept), "--yes").code, state_of(host)) == (0, {"taken": 1})
 
 
-def test_schema(host: Host) -> None:
-    """`state schema` prints the tables of an engine, and the rights to use them."""
+def test_schema(host: Host, monkeypatch: pytest.MonkeyPatch) -> None:
+    """`state schema` prints the tables of an engine, and the rights to use them; a collector without a state
+    has no such commands."""
     out = host("state", "schema", "postgresql").out
     assert ("CREATE TABLE IF NOT EXISTS n6_outbox" in out, "GRANT SELECT" in out) == (True, True)
     assert host("state", "schema").code == 78
-
-
-def test_without_state(host: Host, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A collector without a state has no such commands."""
     monkeypatch.setattr(SampleCollector, "current_state", property())
     host.fails(1, "has no current_state()", "state", "show")

@@ -79,6 +79,16 @@ def make_venv(directory: Path, *packages: str, on: str = sys.executable) -> Path
     return directory / "bin/python"
 
 
+def find_python(version: str) -> str:
+    """The path of a Python like 3.12; skips where there is none."""
+    done = run(sys.executable, "-m", "uv", "python", "find", "--no-project", version, cwd=Path.cwd())
+    pyenv = Path(os.environ.get("PYENV_ROOT", Path.home() / ".pyenv")).glob(
+        f"versions/{version}.*/bin/python"
+    )
+    python = done.stdout.strip() if done.returncode == 0 else str(next(pyenv, ""))
+    return python or pytest.skip(f"there is no Python {version}")
+
+
 def git(directory: Path, *argv: str | Path) -> str:
     """The output of git."""
     identity = ("-c", "user.name=n6", "-c", "user.email=n6@example.org", "-c", "init.defaultBranch=main")

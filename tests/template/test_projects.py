@@ -27,8 +27,8 @@ from tests.template.conftest import (
     call_cookiecutter,
     do,
     files_in,
+    find_python,
     make_venv,
-    run,
     uv,
 )
 
@@ -228,14 +228,9 @@ class TestSweep:
     @pytest.mark.parametrize("version", ["3.11", "3.12", "3.13", "3.14"])
     def test_python(self, version: str, tmp_path: Path) -> None:
         """A project is baked and green on each Python."""
-        done = run(sys.executable, "-m", "uv", "python", "find", "--no-project", version, cwd=tmp_path)
-        pyenv = Path(os.environ.get("PYENV_ROOT", Path.home() / ".pyenv")).glob(
-            f"versions/{version}.*/bin/python"
+        tools = make_venv(
+            tmp_path / "tools", "cookiecutter>=2.6,<3", "tox>=4.22,<5", "tox-uv", on=find_python(version)
         )
-        python = done.stdout.strip() if done.returncode == 0 else str(next(pyenv, ""))
-        if not python:
-            pytest.skip(f"there is no Python {version}")
-        tools = make_venv(tmp_path / "tools", "cookiecutter>=2.6,<3", "tox>=4.22,<5", "tox-uv", on=python)
         assert call_cookiecutter(tmp_path, "--no-input", "download=http", executable=tools).returncode == 0
         assert f"Python {version}." in do(tools, "-m", "tox", "run", cwd=tmp_path / "my_feed")
 

@@ -234,7 +234,7 @@ def runs(collector: Any, args: Namespace) -> int:
     if args.since:
         chosen = [run for run in chosen if run["start"] >= time.time() - args.since]
     if args.plot:
-        plot(chosen, f"Runs of {type(collector).__name__}", args.plot)
+        plot(chosen, f"Runs of {type(collector).__name__}, red if they failed", args.plot)
         print(f"the runs are drawn in {args.plot.resolve()}")
     elif args.json:
         sys.stdout.writelines(f"{json.dumps(run)}\n" for run in reversed(chosen))
@@ -253,7 +253,7 @@ def as_line(run: dict[str, Any]) -> str:
 
 
 def plot(runs: Sequence[Mapping[str, Any]], title: str, file: Path) -> None:
-    """Draw the messages of good runs, and the failures, over time into `file`.
+    """Draw the messages of runs over time into `file`, those of failed runs in red.
 
     Raises:
         ConfigError: matplotlib is not installed, or does not know that kind of file.
@@ -266,11 +266,9 @@ def plot(runs: Sequence[Mapping[str, Any]], title: str, file: Path) -> None:
     figure = Figure(figsize=(9, 3.6), layout="constrained")
     axes = figure.subplots()
     over = [run for run in runs if run["outcome"] != "in progress"]
-    for label, mark, is_good in (("good run", "k.", True), ("failed run", "rx", False)):
-        shown = [run for run in over if (run["outcome"] == "ok") == is_good]
-        axes.plot([_date(run) for run in shown], [run.get("messages", 0) for run in shown], mark, label=label)
+    colors = ["black" if run["outcome"] == "ok" else "red" for run in over]
+    axes.scatter([_date(run) for run in over], [run.get("messages", 0) for run in over], c=colors, s=9)
     axes.set(title=title, xlabel="start of the run (UTC)", ylabel="messages of a run", ylim=(0, None))
-    axes.legend()
     figure.autofmt_xdate()
     try:
         figure.savefig(file, dpi=150)

@@ -160,7 +160,7 @@ def shown(action: argparse.Action) -> str:
     metavar = str(action.metavar or "|".join(map(str, action.choices or ())))
     if action.option_strings:
         return " ".join(filter(None, (action.option_strings[-1], metavar)))
-    return f"[{metavar}]" if action.nargs == "?" else metavar
+    return {"?": f"[{action.dest}]", "*": f"[{action.dest} ...]"}.get(str(action.nargs), action.dest)
 
 
 def arguments_table(actions: Iterable[argparse.Action]) -> str:

@@ -53,8 +53,8 @@ def main(collector_class: type[AbstractBaseCollector], argv: Sequence[str] | Non
     """Do what the command line says.
 
     Args:
-        collector_class: the collector; gets the parsed arguments as `cmdline_args`, if it has arguments of
-            its own (`get_arg_parser`).
+        collector_class: the collector; gets the parsed arguments as `cmdline_args`, those of its own
+            (`get_arg_parser`) among them.
         argv: the arguments; None means those of the process.
 
     Returns:
@@ -79,8 +79,7 @@ def main(collector_class: type[AbstractBaseCollector], argv: Sequence[str] | Non
 
 
 def _handled(collector_class: type[AbstractBaseCollector], args: Namespace) -> int:
-    if hasattr(collector_class, "get_arg_parser"):
-        collector_class.cmdline_args = args  # type: ignore[attr-defined]
+    collector_class.cmdline_args = args  # type: ignore[attr-defined]
     collector: Any = collector_class(**collector_class.get_script_init_kwargs())
     module, _, function = args.handler.partition(".")
     for needed in (NEEDED.get(module), NEEDED.get(args.handler)):

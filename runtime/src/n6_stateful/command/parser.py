@@ -38,12 +38,10 @@ SWITCH: dict[str, Any] = {"action": "store_true"}
 DURATION: dict[str, Any] = {"type": seconds, "metavar": "DURATION"}
 COUNT: dict[str, Any] = {"type": _count, "metavar": "N"}
 URL: dict[str, Any] = {"type": _text, "metavar": "URL"}
-PATHS: dict[str, Any] = {"action": "append", "type": _text, "metavar": "FILE|DIR"}
-LEVELS = {"choices": ["debug", "info", "warning", "error"]}
 # By its name, the meaning of each argument, and how it is parsed.
 ARGUMENTS: dict[str, tuple[str, dict[str, Any]]] = {
-    "--config": (CONFIG_HELP, PATHS),
-    "--log-level": ("least severity (default: info)", LEVELS),
+    "--config": (CONFIG_HELP, {"action": "append", "type": _text, "metavar": "FILE|DIR"}),
+    "--log-level": ("least severity (default: info)", {"choices": ["debug", "info", "warning", "error"]}),
     "--log-format": ("of the log; JSON is one object a line", {"choices": ["text", "json"]}),
     "--output": ("deliver there, whatever the configuration says: amqp://..., amqps://... or outbox:", URL),
     "--dry-run": ("download and show; publish nothing, save nothing", SWITCH),

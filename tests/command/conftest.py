@@ -155,6 +155,10 @@ class Host:
         return record
 
 
+def state_file(host: Host) -> Path:
+    return host.journal.path.with_suffix(".pickle")
+
+
 @pytest.fixture
 def host(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> Iterator[Host]:
     """A machine with the sample collector."""

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import json
 import os
-from pathlib import Path
 
 import pika
 import pytest
 
-from tests.command.conftest import Host, SampleCollector
+from tests.command.conftest import Host, SampleCollector, state_file
 
 RABBITMQ = "amqp://guest:guest@127.0.0.1:5672/"
 
@@ -22,10 +21,6 @@ def waiting(host: Host) -> Host:
     host.journal.refuse({2: "no queue is bound"})
     host.down.unlink()
     return host
-
-
-def state_file(host: Host) -> Path:
-    return host.journal.path.with_suffix(".pickle")
 
 
 def test_list(waiting: Host) -> None:

@@ -19,7 +19,7 @@ from uuid import UUID
 import pytest
 
 from n6_stateful import StateError
-from tests.command.conftest import Done, Host, SampleCollector
+from tests.command.conftest import Done, Host, SampleCollector, state_file
 
 PY2 = Path(__file__).parents[1] / "core/py2_states/plain-2.pickle"
 EVIL = b"cposix\nsystem\n(S'true'\ntR."
@@ -30,10 +30,6 @@ STATE = {
     "others": [Decimal("1.50"), date(2026, 1, 1), UUID(int=5), ip_address("::1"), frozenset({1})],
     "collections": [Counter("aab"), deque([1, (2,)], maxlen=3)],
 }
-
-
-def state_file(host: Host) -> Path:
-    return host.journal.path.with_suffix(".pickle")
 
 
 def state_of(host: Host) -> Any:

@@ -170,8 +170,7 @@ def schema(collector: Any, args: Namespace) -> int:
 
 def _note_a_run(collector: Any) -> None:
     if holder := collector.journal.holder():
-        note = f"note: a run is in progress ({holder}); this is the state that was saved last"
-        print(note, file=sys.stderr)
+        print(f"note: a run is in progress ({holder}); this is the state saved last", file=sys.stderr)
 
 
 def _locked(collector: Any, *, is_needed: bool = True) -> tuple[Any, str]:

@@ -269,7 +269,6 @@ def plot(runs: Sequence[Mapping[str, Any]], title: str, file: Path) -> None:
     colors = ["black" if run["outcome"] == "ok" else "red" for run in over]
     axes.scatter([_date(run) for run in over], [run.get("messages", 0) for run in over], c=colors, s=9)
     axes.set(title=title, xlabel="start of the run (UTC)", ylabel="messages of a run", ylim=(0, None))
-    figure.autofmt_xdate()
     try:
         figure.savefig(file, dpi=150)
     except ValueError as exc:

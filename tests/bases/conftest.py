@@ -25,6 +25,6 @@ def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[Server]:
 
 @pytest.fixture(autouse=True)
 def _without_waiting() -> Iterator[None]:
-    """Try again at once, and as often as is asked for."""
+    """Retry at once, without pauses."""
     with stamina.set_testing(True, attempts=3, cap=True):
         yield

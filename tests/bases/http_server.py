@@ -1,4 +1,4 @@
-"""A server for tests that says, byte by byte, whatever a test wants, right or wrong."""
+"""A server for tests that sends, byte by byte, whatever a test wants, right or wrong."""
 
 from __future__ import annotations
 

@@ -71,8 +71,8 @@ class TestMessage:
         }
 
     def test_ids(self, running: Running) -> None:
-        """A mail that is delivered again has the same id; another mail with the same text has another; one
-        that holds nothing to publish is no error."""
+        """A mail that is delivered again has the same id; another mail with the same text has another id; one
+        with nothing to publish is not an error."""
         first, again, other = (
             run(running, raw)[0].properties["message_id"]
             for raw in (mail(), b"Received: again\n" + mail(), mail(message_id="<2@feed.example>"))
@@ -82,7 +82,7 @@ class TestMessage:
 
 
 class TestExitCode:
-    """What the mail server goes by: with 75 it keeps the mail, with another code it sends it back."""
+    """The exit code for the mail server: with 75 it keeps the mail, with others it returns it."""
 
     def test_broker_down(self, running: Running, caplog: pytest.LogCaptureFixture) -> None:
         """A mail that is safe in the outbox is done; the next run delivers it."""
@@ -95,7 +95,7 @@ class TestExitCode:
 
     @pytest.mark.parametrize("error", [Terminated(), DownloadError("no answer"), StateError("full")])
     def test_not_committed(self, error: BaseException, running: Running) -> None:
-        """What fails before the commit, and may go well later, asks for the mail to be delivered again."""
+        """After a transient failure before the commit, the server is asked to deliver the mail again."""
 
         def start_publishing(collector: Any) -> None:
             raise error
@@ -108,7 +108,7 @@ class TestExitCode:
     def test_journal(
         self, method: str, error: Any, running: Running, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        """So does a journal that cannot be opened, or takes no more."""
+        """So it does if the journal cannot be opened, or is full."""
 
         def fail(journal: Journal, *args: Any) -> None:
             raise error
@@ -165,8 +165,8 @@ class TestFindContent:
         assert parsed.find_content(**criteria) == expected
 
     def test_several(self, parsed: ParsedMail) -> None:
-        """Several parts are an error that names the criteria, unless the first will do."""
-        with pytest.raises(ValueError, match="there are 2 parts for "):
+        """Several matching parts are an error that names the criteria, unless the first is accepted."""
+        with pytest.raises(ValueError, match="2 parts match "):
             parsed.find_content(content_regex="see")
         assert parsed.find_content(content_regex="see", ignore_extra_matches=True)
 
@@ -184,27 +184,27 @@ class TestFindContent:
         [("Fri, 02 Jan 2026 03:04:05 -0000", datetime(2026, 1, 2, 3, 4, 5)), ("yesterday", None), ("", None)],
     )
     def test_date(self, header: str, expected: datetime | None) -> None:
-        """A date that cannot be read is none."""
+        """An unreadable date is None."""
         parsed = ParsedMail.from_bytes(f"From: a@b.example\nDate: {header}\n\nx".encode())
         assert parsed.get_utc_datetime() == expected
         assert parsed.get_timestamp() == (expected and 1767323045.0)
 
 
 class TestBrokenMails:
-    """Mails that break a standard, or were made to."""
+    """Mails that break a standard, by accident or on purpose."""
 
     @pytest.mark.parametrize(
         "charset", ["no-such-charset", "utf-8", "us-ascii", "undefined", "idna", '"a\0b"']
     )
     def test_charset(self, charset: str, caplog: pytest.LogCaptureFixture) -> None:
-        """Text in a character set that does not exist, or that it is not in, is read as well as can be, with
-        a warning; its bytes are there."""
+        """Text in an unknown or wrong character set is read as far as possible, with a warning; its bytes are
+        available."""
         raw = f"From: a@b.example\nContent-Type: text/plain; charset={charset}\n\ncaf".encode() + b"\xe9"
         parsed = ParsedMail.from_bytes(raw)
         assert parsed.find_content(decode=False) == b"caf\xe9"
         assert not caplog.text
         assert str(parsed.find_content()).startswith("caf")
-        assert "so that some of it is replaced" in caplog.text
+        assert "so some of it was replaced" in caplog.text
 
     def test_mail_in_base64(self) -> None:
         """A mail inside a mail may be encoded."""
@@ -213,7 +213,7 @@ class TestBrokenMails:
         assert parsed.find_content(content_type="text/plain") == "192.0.2.1\n"
 
     def test_part_with_broken_headers(self, caplog: pytest.LogCaptureFixture) -> None:
-        """A part whose file name Python's own code fails at is read, without a name."""
+        """A part with a file name that crashes Python's parser is read, without a name."""
         part = b"--b\nContent-Disposition: attachment; filename*=utf-16''r.csv\n\nx\n--b--\n"
         parsed = ParsedMail.from_bytes(b"Message-ID: <a@[x>\n" + HEAD + part)
         assert (parsed["Message-ID"], list(parsed.find_filename_content_pairs())) == ("", [("", "x")])
@@ -232,11 +232,11 @@ class TestBrokenMails:
         ],
     )
     def test_hostile_headers(self, head: bytes, running: Running) -> None:
-        """A mail with few headers, or ones that Python's own code fails at, is published all the same."""
+        """A mail with few headers, or with headers that crash Python's parser, is still published."""
         assert [message.body for message in run(running, head + b"\n\ntext\n")] == [b"text\n"]
 
     def test_cut_original(self) -> None:
-        """What is not asked for, as an original that a report of abuse has cut, may be damaged."""
+        """Other parts may be damaged, such as a truncated original in an abuse report."""
         raw = HEAD + b"--b\nContent-Type: text/csv\n\n192.0.2.1\n--b\nContent-Type: message/rfc822\n\n"
         raw += b"From: x\nContent-Type: multipart/mixed; boundary=i\n\n--i\n\ncut\n--b--\n"
         assert ParsedMail.from_bytes(raw).find_content(content_type="text/csv") == "192.0.2.1"
@@ -252,6 +252,6 @@ class TestBrokenMails:
         ids=["no end", "not base64", "cut", "cut in the middle of a byte"],
     )
     def test_damaged(self, part: bytes) -> None:
-        """A mail that was cut or damaged on its way is an error, not a part of what it was."""
+        """A mail that was cut or damaged in transit is an error; no part of it is published."""
         with pytest.raises(SourceError, match="the mail is damaged"):
             ParsedMail.from_bytes(HEAD + b"--b\nContent-Type: text/csv\n" + part).find_content()

@@ -1,4 +1,4 @@
-"""RSS and Atom: each entry once, and again when it has changed, whoever wrote the feed."""
+"""RSS and Atom: each entry once, and again when it has changed, even in hostile feeds."""
 
 from __future__ import annotations
 
@@ -70,7 +70,7 @@ class TestEntries:
         assert run(rss()) == []
 
     def test_atom(self, run: Any) -> None:
-        """All fields of an entry, as they stand in the feed."""
+        """All fields of an entry are published unchanged."""
         assert run(ATOM, "text/html") == [
             {
                 "author": "N. N.",
@@ -86,7 +86,7 @@ class TestEntries:
         ]
 
     def test_key(self, run: Any, running: Running) -> None:
-        """Without an id the link tells one entry from another, or else the title; or it stays out."""
+        """An entry without an id is identified by its link, else its title, else it is left out."""
         items = "<item><link>https://a.example/</link></item><item><title>b</title></item>"
         assert len(run(RSS.format(items))) == 2
         items += "<item><description>x</description></item>"
@@ -111,20 +111,20 @@ class TestBadFeeds:
         "feed", ["<!DOCTYPE html><html><p>Log in</p></html>", "{}", "/etc/passwd", "http://localhost/"]
     )
     def test_no_feed(self, feed: str, run: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-        """What is not a feed is an error, and never taken for the name of a file, or an address."""
+        """What is not a feed is an error, and never treated as a file name or a URL."""
         monkeypatch.setattr(OpenerDirector, "open", None)
         with pytest.raises(SourceError, match="neither RSS nor Atom"):
             run(feed)
 
     @pytest.mark.parametrize("cut", [20, 60, 150])
     def test_cut(self, cut: int, run: Any) -> None:
-        """Half a feed is an error, and nothing of it is published; the whole one is."""
-        with pytest.raises(SourceError, match="the feed ends before its end"):
+        """Half a feed is an error, and nothing of it is published; later the complete feed is."""
+        with pytest.raises(SourceError, match="the feed is cut off"):
             run(rss((1, "a"), (2, "b"))[:-cut])
         assert len(run(rss((1, "a"), (2, "b")))) == 2
 
     def test_entities(self, run: Any) -> None:
-        """Entities that grow, or name a file, are not filled in."""
+        """Entities that expand, or name a file, are not resolved."""
         levels = "".join(f'<!ENTITY e{n} "{f"&e{n - 1};" * 10}">' for n in range(1, 10))
         doctype = f'<!DOCTYPE rss [<!ENTITY e0 "x">{levels}<!ENTITY file SYSTEM "file:///etc/hostname">]>'
         feed = rss((1, "&e9;&file;"), (2, "b")).replace("<rss", f"{doctype}<rss", 1)
@@ -136,7 +136,7 @@ class TestBadFeeds:
         assert Path("/etc/hostname").read_text().strip() not in json.dumps(entries)
 
     def test_large(self, run: Any, tmp_path: Path, server: Server) -> None:
-        """What is larger than the limit is given up; by default that is 32 MiB."""
+        """A feed over the limit, by default 32 MiB, is an error."""
         assert Running(FeedCollector, tmp_path, "url = x").make().config["download_max_size"] == 32 << 20
         server.says["/feed"] = answer(rss(*((number, "a") for number in range(9))).encode())
         limited = Running(FeedCollector, tmp_path, f"url = {server.url('/feed')}\ndownload_max_size = 500")

@@ -299,7 +299,7 @@ class TestNames:
         ],
     )
     def test_mixed(self, old: str, new: str, memory: MemoryBroker) -> None:
-        """Two names for one thing are an error that says which to keep, also with one of them inherited."""
+        """Two names for one thing are an error that says which to keep, even if one of them is inherited."""
         with pytest.raises(CollectorError, match=f"keep {new}, and remove {old}"):
             variant(variant(BaseSimpleCollector, **{old: "stream"}), **{new: "stream"})()
 
@@ -353,7 +353,7 @@ class TestIterativePublishing:
         ("steps", "expected"), [(None, "must be a generator or a coroutine"), (iter(["x"]), "yielded 'x'")]
     )
     def test_wrong(self, steps: Any, expected: str, memory: MemoryBroker) -> None:
-        """Whatever else it returns or yields is an error that names it."""
+        """Anything else that it returns or yields is an error that shows it."""
         with pytest.raises(CollectorError, match=rf"FlushedCollector\.publish_iteratively\(\) {expected}"):
             run(variant(FlushedCollector, publish_iteratively=lambda self: steps))
 
@@ -366,7 +366,7 @@ class TestIterativePublishing:
 
 class TestState:
     def test_state(self, memory: MemoryBroker) -> None:
-        """`_state` is `state`: the run's record, too, can tell how far it is."""
+        """`_state` is `state`, so the run's record can show how far the source was read."""
         assert [run(SetCollector).state, run(SetCollector).state] == [[None], [None, None]]
         assert memory.bodies == [b"1", b"2"]
 
@@ -378,7 +378,7 @@ class TestState:
         assert memory.bodies == [b'"1","2026-01-01, 00:00"']
 
     def test_not_allowed(self, memory: MemoryBroker) -> None:
-        """With a state that cannot be saved nothing is published, however often it is tried."""
+        """If the state cannot be saved, nothing is published, however often it is retried."""
         for _ in range(2):
             with pytest.raises(StateError, match="nothing was published"):
                 run(variant(SetCollector, kept=pytest))
@@ -399,7 +399,7 @@ class TestArguments:
         ("argv", "code"), [(["--help"], 0), (["run", "--help"], 0), (["--version"], 0), ([], 2)]
     )
     def test_required(self, argv: list[str], code: int, memory: MemoryBroker) -> None:
-        """One that is required does not get in the way of help, and is missed by a run."""
+        """A required argument is not needed for help, but for a run."""
         with pytest.raises(SystemExit) as ended:
             main(NamedCollector, argv)
         assert (ended.value.code or 0) == code
@@ -419,7 +419,7 @@ class TestArguments:
 
 
 def test_own_pattern(memory: MemoryBroker) -> None:
-    """What the base classes would demand is not missed by a pattern that is not combined with theirs."""
+    """Options that base classes require are optional if the pattern is not combined with theirs."""
 
     class Downloading(BaseDownloadingTimeOrderedRowsCollector):
         config_spec_pattern = "[mine]\nempty :: str\ndownload_timeout = 5 :: download_timeout"

@@ -20,7 +20,7 @@ from tests.core.memory_broker import MemoryBroker
 
 PAGE = os.environ.get("N6_STATEFUL_N6_PAGE")
 IMPORTS = "from n6_stateful.bases import BaseCollector, StatefulCollectorMixin\n"
-# What the page leaves open: a note of its author's (a line of capitals), a body, and where the data are from.
+# What the page leaves out: an author's note (a line in capitals), a body, and the source of the data.
 NOTE, BODY = re.compile(r"^ +[A-Z]+\n", re.MULTILINE), "\n        raise NotImplementedError\n"
 
 
@@ -30,7 +30,7 @@ class Body(bytes):
 
 @pytest.mark.skipif(PAGE is None, reason="N6_STATEFUL_N6_PAGE is not set: n6's page is tried weekly, in CI")
 def test_page(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Its class as it stands there, but for its imports and what it leaves open, remembers what it took."""
+    """Its class, unchanged except for imports and what it leaves out, remembers what it collected."""
     pattern = re.compile(r"^```python\n(class .*?)^```", re.DOTALL | re.MULTILINE)
     (example,) = pattern.findall(Path(str(PAGE)).read_text())
     (tmp_path / "n6_page.py").write_text(IMPORTS + NOTE.sub("", example) + BODY)

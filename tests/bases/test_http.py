@@ -1,4 +1,4 @@
-"""One download, done once: a whole answer or one clear error, from a server that does everything wrong."""
+"""A download gives a complete answer or one clear error, even from a server that does everything wrong."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def get(server: Server, say: Any, **kwargs: Any) -> Answer:
 
 
 def error_of(server: Server, say: Any, **kwargs: Any) -> str:
-    """The one line that the error says."""
+    """The error's text, which must be one line."""
     with pytest.raises(DownloadError) as caught:
         get(server, say, **kwargs)
     text = str(caught.value)
@@ -69,7 +69,7 @@ class TestWholeAnswers:
         body = compress(BODY)
         for say in (answer(body, header), chunked(body, header), answer(body, header, length=None)):
             assert get(server, say).content == BODY
-        for size in (65535, 65536, 65537, 4 * 65536):  # of the pieces in which it is taken
+        for size in (65535, 65536, 65537, 4 * 65536):  # of the pieces in which it is read
             assert get(server, answer(compress(bytes(size)), header)).content == bytes(size)
         if header == GZIP:  # one member may follow another
             assert get(server, answer(body + body, header)).content == BODY + BODY
@@ -98,7 +98,7 @@ class TestWholeAnswers:
 class TestHalfAnswers:
     @coded
     def test_encoded(self, header: str, compress: Any, server: Server) -> None:
-        """Cut at each byte, whatever the length says, it is an error; so is a second member of gzip."""
+        """Cut at any byte, it is an error, with or without a length; so is a cut second gzip member."""
         whole = compress(BODY)
         for cut in range(len(whole)):
             half = whole[:cut]
@@ -122,20 +122,20 @@ class TestHalfAnswers:
 
     @pytest.mark.parametrize("coding", ["br", "gzip, gzip", "zstd"])
     def test_unknown_encoding(self, coding: str, server: Server) -> None:
-        """What was not asked for is not taken for data."""
+        """An encoding that was not requested is an error, not data."""
         text = error_of(server, answer(BODY, f"Content-Encoding: {coding}"), retries=0)
-        assert f"encoded as {coding}, and only gzip was asked for" in text
+        assert f"encoded as {coding}, but only gzip was requested" in text
 
     @pytest.mark.parametrize("coding", ["aws-chunked", "none", "binary", "utf-8"])
     def test_no_encoding(self, coding: str, server: Server, caplog: pytest.LogCaptureFixture) -> None:
-        """A name that is not a compression is read as if it were not there, with a warning."""
+        """A name that is not a compression is ignored, with a warning."""
         assert get(server, answer(BODY, f"Content-Encoding: {coding}")).content == BODY
-        assert f"Content-Encoding: {coding}: read as if it were not there" in caplog.text
+        assert f"Content-Encoding: {coding}: unknown, ignored" in caplog.text
         compressed = answer(gzip.compress(BODY), f"Content-Encoding: {coding},gzip")
         assert get(server, compressed).content == BODY
 
     def test_tried_again(self, server: Server) -> None:
-        """A half answer is asked for again."""
+        """Half an answer is retried."""
         says = [answer(BODY[:9], length=99), answer(gzip.compress(BODY)[:9], GZIP), answer(BODY)]
         assert get(server, lambda _, to: to.sendall(says.pop(0))).content == BODY
 
@@ -143,13 +143,13 @@ class TestHalfAnswers:
 class TestOtherThanData:
     @pytest.mark.parametrize("status", [201, 202, 206, 300, 302, 304, 400, 401, 404, 410])
     def test_status(self, status: int, server: Server) -> None:
-        """Only 200 is data, and what else is final is not asked for again."""
+        """Only 200 is data; other final statuses are not retried."""
         assert f"answered {status} \\x1b[31m" in error_of(server, answer(BODY, status=f"{status} \x1b[31m"))
         assert len(server.requests) == 1
 
     @pytest.mark.parametrize("status", [408, 429, 500, 503])
     def test_passing_status(self, status: int, server: Server, caplog: pytest.LogCaptureFixture) -> None:
-        """Transient errors are asked for again, and the log says why, and how often that may be."""
+        """Transient errors are retried; the log shows the reason and the number of attempts."""
         assert f"answered {status} x" in error_of(server, answer(BODY, status=f"{status} x"))
         assert len(server.requests) == 3
         assert f"answered {status} x; attempt 2 of 4 follows" in caplog.text
@@ -164,13 +164,13 @@ class TestOtherThanData:
 
         page = b"<!DOCTYPE html><title>Log in"
         text = error_of(server, answer(page, "Content-Type: Text/HTML; charset=x"), is_expected=is_expected)
-        assert "something else than expected (text/html), beginning b'<!DOCTYPE html>" in text
+        assert "unexpected content (text/html): b'<!DOCTYPE html>" in text
         assert seen == [("text/html", page)]
 
     @pytest.mark.parametrize("body", [b"<html>Log in", b'{"half": [1, 2', b"[" * 100_000, b"\xff"])
     def test_not_json(self, body: bytes, server: Server) -> None:
         """What is not JSON is an error of the source, which shows no more than its beginning."""
-        with pytest.raises(SourceError, match="something else than JSON, beginning") as caught:
+        with pytest.raises(SourceError, match="the answer is not JSON; it begins with") as caught:
             get(server, answer(body)).json()
         assert len(str(caught.value)) < 250
 
@@ -219,12 +219,12 @@ class TestRedirects:
         ],
     )
     def test_not_followed(self, to: str, kwargs: Any, expected: str, requests: int, server: Server) -> None:
-        """A circle ends; what is neither http nor https is not followed, nor is any if that is asked for."""
+        """A circle ends; other schemes than http and https are not followed, and none at all on request."""
         assert expected in error_of(server, answer(b"", f"Location: {to}", status="302 x"), **kwargs)
         assert len(server.requests) == requests
 
     def test_another_host(self, server: Server) -> None:
-        """Another host gets none of what is meant for the first."""
+        """Another host gets none of the headers meant for the first."""
         server.says["/new"] = answer(BODY)
         headers = {"Authorization": "hush", "COOKIE": "hush", "X-Key": "hush", "User-Agent": "n6"}
         to = f"Location: {server.url('/new', 'localhost')}"
@@ -236,23 +236,23 @@ class TestRedirects:
         assert b"User-Agent: n6" in server.requests[1]
 
     def test_data(self, server: Server) -> None:
-        """What was to be sent to one host is not sent to another."""
+        """Data for one host is not sent to another."""
         redirect = answer(b"", f"Location: {server.url('/new', 'localhost')}", status="307 x")
         text = error_of(server, redirect, method="POST", data={"key": "hush"})
-        assert "which the request's data is not for" in text
+        assert "which must not get the request's data" in text
         assert len(server.requests) == 1
 
 
 class TestLimits:
     def test_dripping_body(self, server: Server) -> None:
-        """One byte now and then, for ever, ends with the deadline."""
+        """A body that never ends, one byte at a time, ends at the deadline."""
         begun = time.monotonic()
         drip = endless(server, pause=0.05, part=b"x")
         assert "within the deadline" in error_of(server, drip, deadline=1, timeout=30)
         assert time.monotonic() - begun < 10
 
     def test_retry_after(self, server: Server) -> None:
-        """The time that the source names is waited for."""
+        """A retry waits as long as the source asks for."""
         says = [answer(BODY, "Retry-After: 1", status="429 x"), answer(BODY)]
         with stamina.set_testing(False):
             begun = time.monotonic()
@@ -271,7 +271,7 @@ class TestLimits:
         assert len(server.requests) == 1
 
     def test_bomb(self, server: Server) -> None:
-        """The limit holds for what a small body becomes, long before it has become that."""
+        """The limit also holds for a small body that expands; it stops early."""
         deflator = zlib.compressobj(9, wbits=31)
         bomb = b"".join(deflator.compress(bytes(1 << 20)) for _ in range(256)) + deflator.flush()
         tracemalloc.start()
@@ -300,7 +300,7 @@ class TestLimits:
     ids=["status", "no answer", "half", "silence", "silence in the body", "damaged", "redirected"],
 )
 def test_exceptions(say: Any, expected: type[Exception], text: str, server: Server) -> None:
-    """Whoever catches what requests raises catches the same errors here, and finds the response in them."""
+    """Code that catches requests' exceptions catches these errors, too, and finds the response in them."""
     server.says["/feed"] = say
     with pytest.raises(expected, match=text) as caught:
         download(server.url(), retries=0, timeout=0.2)
@@ -400,7 +400,7 @@ class TestCollector:
             Running(DownloadingCollector, tmp_path, f"download_timeout = {value}").make()
 
     def test_without_the_extra(self, collector: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-        """One line says what to install."""
+        """One line names what to install."""
         monkeypatch.setitem(sys.modules, "stamina", None)
         monkeypatch.delitem(sys.modules, "n6_stateful.bases.http")
         with pytest.raises(ConfigError, match=r"needs the package stamina.*n6-stateful-runtime\[http\]"):
@@ -409,7 +409,7 @@ class TestCollector:
 
 class TestSecrets:
     def test_shown(self, server: Server, caplog: pytest.LogCaptureFixture) -> None:
-        """Not even at DEBUG does anything show the query, the password, the parameters or a wrong header."""
+        """Nothing shows the query, the password, the parameters or a wrong header, not even at DEBUG."""
         caplog.set_level(logging.DEBUG)
         get(server, answer(BODY))
         error_of(server, answer(BODY[:5], length=50))
@@ -420,9 +420,9 @@ class TestSecrets:
                 download(url, params={"token": "hush"}, retries=1)
             caplog.records.append(logging.makeLogRecord({"msg": str(caught.value)}))
         for wrong in ("http://[hush/", f"http://me:hush@{place}:x/"):
-            with pytest.raises(DownloadError, match="cannot be asked for: "):
+            with pytest.raises(DownloadError, match="cannot be requested: "):
                 download(wrong)
-        with pytest.raises(DownloadError, match="cannot be asked for: InvalidHeader"):
+        with pytest.raises(DownloadError, match="cannot be requested: InvalidHeader"):
             download(f"http://{place}/", headers={"X-Key": "hush\n"})
         assert not [record for record in caplog.records if "hush" in record.getMessage()]
 

@@ -1,4 +1,4 @@
-"""Items that come, change, go and return: each version once."""
+"""Items that appear, change, disappear and return: each version once."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ class TestSeen:
     """What is new."""
 
     def test_once(self, running: Running) -> None:
-        """An item is published once, in the source's order, be it listed twice, and costs 16 bytes."""
+        """An item is published once, in the source's order, even if listed twice; it costs 16 bytes."""
         assert run(running, [("b", 1), ("a", 1), ("b", 1)]) == [b"b 1", b"a 1"]
         assert run(running, [("a", 1), ("c", 1), ("b", 1)]) == [b"c 1"]
         assert run(running, []) == []
@@ -60,7 +60,7 @@ class TestSeen:
 
 
 class TestKeys:
-    """What tells one item from another."""
+    """What identifies an item."""
 
     MEMBERS: Any = {"item_key": lambda self, item: item[0], "get_source_channel": lambda self, **_: "items"}
 
@@ -68,9 +68,9 @@ class TestKeys:
     def test_none(self, key: Any, running: Running, caplog: pytest.LogCaptureFixture) -> None:
         """An item without a key is left out, with a warning; if none has one, it is an error."""
         assert run(running, [(key, 1), ("a", 1)], **self.MEMBERS) == [b"a 1"]
-        assert f"has to return a str), left out: 1 (({key!r}, 1))" in caplog.text
+        assert f"must return a str), left out: 1 (({key!r}, 1))" in caplog.text
         assert running.left_out == 1
-        with pytest.raises(SourceError, match="not one item could be used; nothing was published"):
+        with pytest.raises(SourceError, match="no item could be used; nothing was published"):
             run(running, [(key, 1)], **self.MEMBERS)
 
     @pytest.mark.parametrize("wrap", [str, list, lambda item: {"name": item}])
@@ -84,14 +84,14 @@ class TestKeys:
         for expected in ([str(wrap("ab")).encode()], []):
             caplog.clear()
             assert run(running, [wrap("ab"), wrap("ab"), wrap("cd"), wrap("ef")], **members) == expected
-            assert "items with the key of another one, left out" in caplog.text
+            assert "items with the same key as another, left out" in caplog.text
             assert "2 ('the key'; 'the key')" in caplog.text
             assert running.left_out == 2
         assert run(running, [wrap("ab"), wrap("ab")], **members) == []
         assert running.left_out == 0
 
     def test_changing_items(self, running: Running) -> None:
-        """Items that are there only until the next one is asked for are published as they were."""
+        """Items whose object is reused for the next one are published as they were."""
 
         def obtain_items(collector: Any) -> Any:
             item: Any = ["", 1]
@@ -119,10 +119,10 @@ class TestKeys:
 
 
 class TestPartly:
-    """A source of which a part is not there."""
+    """A source with a missing part."""
 
     def test_nothing_new(self, running: Running) -> None:
-        """What was new before is published once; what is not shown then is not forgotten for it."""
+        """After `NothingNew`, new items are published once, and items not shown are not forgotten."""
         run(running, [("a", 1), ("b", 1)], hour=0)
 
         def obtain_items(collector: Any) -> Any:
@@ -138,7 +138,7 @@ class TestPartly:
         assert run(running, [("a", 1), ("b", 1), ("c", 1)], hour=2 * HOURS) == []
 
     def test_item_fails(self, running: Running, caplog: pytest.LogCaptureFixture) -> None:
-        """An item that cannot be obtained keeps no other back, and is tried again; all are an error."""
+        """An item that cannot be obtained is tried again, and holds up no other; all failing is an error."""
         missing = {"b"}
 
         def item_body(collector: Any, item: tuple[str, int]) -> bytes:
@@ -148,7 +148,7 @@ class TestPartly:
 
         shown = [("a", 1), ("b", 1), ("c", 1)]
         assert run(running, shown, item_body=item_body) == [b"a 1", b"c 1"]
-        assert "are tried again by the next run: 1 (/b.json: answered 404)" in caplog.text
+        assert "the next run tries them again: 1 (/b.json: answered 404)" in caplog.text
         assert run(running, shown, item_body=item_body) == []
         assert running.left_out == 1
         missing.clear()
@@ -159,7 +159,7 @@ class TestPartly:
         missing.clear()
         assert run(running, [("a", 2), ("b", 1)], item_body=item_body) == [b"a 2"]
         missing.update("ab")
-        with pytest.raises(SourceError, match=r"2 \(/a.json: .*; not one item could be used"):
+        with pytest.raises(SourceError, match=r"2 \(/a.json: .*; no item could be used"):
             run(running, [("a", 3), ("b", 2)], item_body=item_body)
 
     def test_parts_of_an_hour(self, tmp_path: Path) -> None:

@@ -50,12 +50,12 @@ class TestList:
 
     @pytest.mark.parametrize("content_type", ["text/html", "text/plain"])
     def test_html(self, content_type: str, tmp_path: Path, server: Server) -> None:
-        """A page of HTML is no list, whatever it is called, and is not remembered."""
+        """An HTML page is not a list, whatever its content type, and is not remembered."""
         server.says["/list"] = answer(
             b"<!DOCTYPE html><p>Maintenance", f"Content-Type: {content_type}", 'ETag: "1"'
         )
         running = Running(ListCollector, tmp_path, f"url = {server.url('/list')}")
-        with pytest.raises(SourceError, match="something else than expected"):
+        with pytest.raises(SourceError, match="unexpected content"):
             running.run()
         server.says["/list"] = answer(b"192.0.2.1\n", f"Content-Type: {content_type}", 'ETag: "1"')
         assert [message.body for message in running.run()] == [b"192.0.2.1\n"]

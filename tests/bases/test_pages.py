@@ -1,4 +1,4 @@
-"""A source that is asked page by page: every record once, wherever a run is killed."""
+"""A source that is read page by page: every record once, wherever a run is killed."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def records(count: int) -> list[str]:
 
 
 class TestPages:
-    """Going on from where one was."""
+    """Going on from the last cursor."""
 
     @pytest.mark.parametrize("count", [0, 1, 3, 10])
     def test_all(self, count: int, running: Running) -> None:
@@ -49,7 +49,7 @@ class TestPages:
 
 
 class TestState:
-    """A state of another form, as an edit may leave it."""
+    """A state of a different form, such as after an edit."""
 
     @pytest.mark.parametrize("state", [{"curser": 1}, "cursor", None])
     def test_other(self, state: Any, running: Running, tmp_path: Path) -> None:
@@ -98,7 +98,7 @@ class TestInclusive:
         assert bodies == [default_body(record) for record in self.RECORDS]
 
     def test_too_many(self, running: Running) -> None:
-        """More records at one cursor than a page holds are an error, once what there is was published."""
+        """More records at one cursor than fit into a page are an error, once that page is published."""
         crowd = [{"id": number, "time": "2026-01-01T00:00:00"} for number in range(5)]
         for _ in range(2):
             with pytest.raises(SourceError, match="the cursor does not advance"):
@@ -113,7 +113,7 @@ class TestInclusive:
 
 
 class TestCursor:
-    """A cursor that does not do what cursors do."""
+    """A cursor that misbehaves."""
 
     @pytest.mark.parametrize(
         ("cursors", "count"), [([0], 0), ([1, 1], 1), ([1, 2, 1], 2), ([1, 0], 1), ([None], 0)]
@@ -153,20 +153,20 @@ class TestCursor:
 
     @pytest.mark.parametrize("answer", ["records", b"records", {"id": "record"}, None])
     def test_no_list(self, answer: Any, running: Running) -> None:
-        """What is not a page, or one record in place of a list of them, is an error that names it."""
+        """Anything but a page, or a single record instead of a list, is an error that names it."""
         with pytest.raises(CollectorError, match=r"download_page\(\) must return Page, not"):
             running.run(download_page=lambda self, cursor: answer)
-        with pytest.raises(CollectorError, match="a list of records, not one"):
+        with pytest.raises(CollectorError, match="a list of records, not a single"):
             running.run(download_page=lambda self, cursor: Page(answer, 1, False))
 
     def test_half_a_character(self, running: Running) -> None:
-        """What JSON can hold and UTF-8 cannot is no obstacle."""
+        """A lone surrogate, which JSON allows and UTF-8 does not, is published."""
         page = Page(["a\ud800", {"b": "\udc00", "a": "ż"}], 1, False)
         running.run(download_page=lambda self, cursor: page)
         assert running.records() == [b"a\\ud800", b'{"a":"\xc5\xbc","b":"\\udc00"}']
 
     def test_empty_page(self, running: Running) -> None:
-        """An empty page in the middle is gone past."""
+        """An empty page in the middle is skipped."""
         pages = {0: Page([], 1, True), 1: Page(["one"], 2, False), 2: Page([], None, False)}
         for _ in range(2):
             running.run(download_page=lambda self, cursor: pages[cursor])

@@ -1,4 +1,4 @@
-"""Rows with a time: each that does not come too late is published once, whatever the order and the runs."""
+"""Rows with a time: each that is not too late is published once, in any order and any runs."""
 
 from __future__ import annotations
 
@@ -60,11 +60,11 @@ def late(tmp_path: Path) -> Running:
 
 
 class TestOrder:
-    """What is new goes out oldest first, as one message."""
+    """New rows are published oldest first, as one message."""
 
     @pytest.mark.parametrize("order", ["abc", "cba", "bca"])
     def test_any(self, order: str, running: Running) -> None:
-        """Whatever the order of the source."""
+        """In any order of the source."""
         feed = [f"2026-0{ord(name) - 96},{name}" for name in order]
         assert run(running, *feed) == sorted(feed)
         assert run(running, *feed) == []
@@ -72,7 +72,7 @@ class TestOrder:
         assert (message.properties["type"], message.properties["content_type"]) == ("file", "text/csv")
 
     def test_ties(self, running: Running) -> None:
-        """A row that comes later with the newest time is new, once; ties go out in reverse, as in n6."""
+        """A later row with the newest time is new, once; rows with equal times are reversed, as in n6."""
         assert run(running, "2026-01,a", "2026-02,b") == ["2026-01,a", "2026-02,b"]
         assert run(running, "2026-02,c", "2026-01,a", "2026-02,b") == ["2026-02,c"]
         assert run(running, "2026-02,c", "2026-02,b", "2026-02,d") == ["2026-02,d"]
@@ -82,7 +82,7 @@ class TestOrder:
 
     @pytest.mark.parametrize("options", ["", "late_by = 30d"])
     def test_key(self, options: str, tmp_path: Path) -> None:
-        """A row that changes is the same if its key says so."""
+        """A changed row is the same if its key is the same."""
         running = Running(RowsCollector, tmp_path, options)
         keyed: Any = {"row_key": lambda self, row: row.split(",")[1]}
         feed = "2026-01-01,1,new", "2026-01-01,2,new", "2026-01-01,1,twice"
@@ -106,7 +106,7 @@ class TestLines:
         assert running.left_out == 0
 
     def test_csv(self, running: Running) -> None:
-        """Quoted fields may hold line breaks, and as much as the download allows."""
+        """Quoted fields may contain line breaks, and be as large as the download allows."""
         feed = ['2026-01,"a\n2026-09, ""b"""', f'2026-02,"{"x" * 200_000}"', '# "', '2026-03,5" disk']
         run(running, *feed, csv_rows=True)
         assert running.records() == ["\n".join([feed[0], feed[1], feed[3]]).encode()]
@@ -138,7 +138,7 @@ class TestLines:
 
 
 class TestTimes:
-    """A time is what it means, not how it is written."""
+    """A time counts by its meaning, not by its spelling."""
 
     @pytest.mark.parametrize("options", ["", "late_by = 2h"])
     @pytest.mark.parametrize(
@@ -180,7 +180,7 @@ class TestTimes:
 
     @pytest.mark.parametrize("options", ["", "late_by = 2h"])
     def test_changed_clocks(self, options: str, tmp_path: Path) -> None:
-        """Rows that come in the order of time are new, though their text sorts otherwise."""
+        """Rows in the order of time are new, even if their text sorts differently."""
         running = Running(RowsCollector, tmp_path, options)
         feed = [
             "2026-10-25 02:50:00+02:00,a",
@@ -194,7 +194,7 @@ class TestTimes:
 
     @pytest.mark.parametrize("odd", ["nan", "inf", "99999999999999999999"])
     def test_odd_numbers(self, odd: str, running: Running) -> None:
-        """What is no number, or none of seconds, is left out."""
+        """Values that are not numbers of seconds are left out."""
         members = reading(float) if odd[0] != "9" else {"row_time_format": "epoch"}
         assert run(running, f"{odd},a", "1,b", **members) == ["1,b"]
         assert run(running, f"{odd},a", "1,b", "2,c", **members) == ["2,c"]
@@ -207,7 +207,7 @@ class TestTimes:
         ],
     )
     def test_jump(self, feed: Feed, read: Any, running: Running, caplog: pytest.LogCaptureFixture) -> None:
-        """Ordinals, which mean nothing else, are a warning if the newest is far beyond all others."""
+        """With ordinals, a newest one far beyond all others is a warning."""
         assert run(running, *feed[:2], **reading(read)) == feed[:2]
         assert "far beyond" not in caplog.text
         assert run(running, *feed, **reading(read)) == feed[2:]
@@ -224,7 +224,9 @@ class TestTimes:
         key: Any = {"row_key": lambda self, row: row.split(",")[1]}
         assert run(running, "2026-01-02", "2026-01-03,b", **key) == ["2026-01-03,b"]
         assert "rows left out: 1 ('2026-01-02': list index out of range)" in caplog.text
-        with pytest.raises(StateError, match=r"'2026-01-03', is not a time of RowsCollector.*state edit"):
+        with pytest.raises(
+            StateError, match=r"'2026-01-03', is not a time that RowsCollector can read.*state edit"
+        ):
             run(running, "1,a", row_time_format="epoch")
 
 
@@ -238,7 +240,7 @@ class TestHooks:
             ("decode_orig", b"2026,a", r"decode_orig\(\) must return str, not bytes"),
             ("split_orig", None, r"all_rows_from_orig_data\(\) must return Iterable, not NoneType"),
             ("split_orig", [["2026", "a"]], r"rows are list: write should_row_be_used\(\)"),
-            ("clean_row_time", {"year": 2026}, r"clean_row_time\(\) must return what can be sorted"),
+            ("clean_row_time", {"year": 2026}, r"clean_row_time\(\) must return something sortable"),
             ("join_output", ["2026,a"], r"join_output\(\) must return str, not list"),
             ("generate_input_data_dicts", None, r"generate_input_data_dicts\(\) must return Iterable"),
             (
@@ -249,7 +251,7 @@ class TestHooks:
         ],
     )
     def test_named(self, hook: str, value: Any, text: str, running: Running) -> None:
-        """So that nobody has to look for the mistake in the runtime."""
+        """The error names the hook."""
         with pytest.raises(CollectorError, match=text):
             run(running, "2026,a", **{hook: lambda self, *_: value})
 
@@ -261,7 +263,7 @@ def test_nothing_new_too_late(running: Running) -> None:
         yield {"fresh_rows": rows[:1]}
         raise NothingNew
 
-    with pytest.raises(CollectorError, match="the others would be lost"):
+    with pytest.raises(CollectorError, match="the rest would be lost"):
         run(running, "2025,a", "2026,b", generate_input_data_dicts=dicts)
     assert run(running, "2025,a", "2026,b") == ["2025,a", "2026,b"]
 
@@ -270,7 +272,7 @@ class TestLateness:
     """`late_by`."""
 
     def test_within(self, late: Running) -> None:
-        """A row at most so late is published, once."""
+        """A row that is at most that late is published, once."""
         run(late, "2026-01-01 10:00:07,a", "2026-01-01 08:00:07,b")
         shown = "2026-01-01 10:00:07,a", "2026-01-01 08:00:07,c", "2026-01-01 07:59:59,d"
         assert run(late, *shown) == ["2026-01-01 08:00:07,c"]
@@ -324,7 +326,7 @@ class TestLateness:
 
 
 class TestRewinding:
-    """Rows are collected again from a time on."""
+    """Collecting rows again from a given time."""
 
     FEED = [f"2026-01-01 {hour:02}:00:00,a" for hour in range(10)]
 
@@ -363,13 +365,13 @@ class TestRewinding:
 
 
 class TestCounts:
-    """`row_count_mismatch_is_fatal`, and what is said of the numbers of rows."""
+    """`row_count_mismatch_is_fatal`, and warnings about the number of rows."""
 
     def test_fatal(self, tmp_path: Path) -> None:
         """Rows that would be lost, or are gone, end the run; nothing is published and nothing saved."""
         strict = Running(RowsCollector, tmp_path, "row_count_mismatch_is_fatal = yes")
         run(strict, "2026-02,a", "2026-02,b")
-        with pytest.raises(SourceError, match=r"came later than late_by allows.*nothing was published"):
+        with pytest.raises(SourceError, match=r"arrived later than late_by allows.*nothing was published"):
             run(strict, "2026-02,a", "2026-02,b", "2026-01,b", "2026-03,c")
         with pytest.raises(SourceError, match="the others are gone"):
             run(strict, "2026-02,b", "2026-03,c")
@@ -381,7 +383,7 @@ class TestCounts:
         run(running, "2026-02,b", "2026-03,c")
         assert "others" not in caplog.text
         assert run(running, "2026-01,x", "2026-02,b", "2026-03,c") == []
-        assert "came later than late_by allows; they are left out" in caplog.text
+        assert "arrived later than late_by allows; they are left out" in caplog.text
 
 
 class TestSize:
@@ -408,7 +410,7 @@ class TestStates:
     @pytest.mark.parametrize("path", sorted(STATES.glob("*.pickle")), ids=lambda path: path.stem)
     @pytest.mark.parametrize("options", ["", "late_by = 2h"])
     def test_n6(self, path: Path, options: str, tmp_path: Path) -> None:
-        """No row of theirs comes twice, and none is lost."""
+        """No row is published twice, and none is lost."""
         cache = tmp_path / "cache"
         cache.mkdir(0o700)
         (cache / NAME).write_bytes(path.read_bytes())

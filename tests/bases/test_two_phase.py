@@ -1,4 +1,4 @@
-"""Collectors that obtain everything first: what becomes of a pile, whatever it is."""
+"""Collectors that first obtain everything: what happens to each kind of pile."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ class SimpleCollector(BaseSimpleCollector):
     ids=["list", "generator", "empty list", "empty iterator", "empty generator", "none", "nothing new"],
 )  # fmt: skip
 def test_completed(pile: Any, count: int, is_completed: bool, tmp_path: Path) -> None:
-    """`after_completed_publishing` is called if there was a pile, be it empty."""
+    """`after_completed_publishing` is called if there was a pile, even an empty one."""
 
     def obtain_input_pile(self: Any) -> Any:
         if isinstance(pile, Exception):
@@ -56,7 +56,7 @@ def test_completed(pile: Any, count: int, is_completed: bool, tmp_path: Path) ->
 
 
 def test_simple(tmp_path: Path) -> None:
-    """One message, of bytes or what can be made such."""
+    """One message, of bytes or anything convertible to bytes."""
     running = Running(SimpleCollector, tmp_path)
     for body in (b"a", bytearray(b"b"), None):
         running.run(obtain_data_body=lambda self, body=body: body)

@@ -73,14 +73,14 @@ class TestRows:
         assert "left out" not in caplog.text
 
     def test_quoted(self, tmp_path: Path) -> None:
-        """With `csv_rows`, a row over several lines is one, and goes out as it came."""
+        """With `csv_rows`, a row over several lines is one row, and published unchanged."""
         running = Running(collector("BaseTimeOrderedRowsCollector"), tmp_path)
         orig = b'# a "comment\n\n2026-01-01,"one\n\n""row""\n2026"\n2026-01-02,two'
         for expected in ([orig.partition(b"\n\n")[2]], []):
             assert bodies(running, obtain_orig_data=lambda self: orig, csv_rows=True) == expected
 
     def test_half_a_row(self, server: Server, tmp_path: Path) -> None:
-        """It is published when it is whole."""
+        """It is published once it is complete."""
         base, example = "BaseDownloadingTimeOrderedRowsCollector", "obtain_orig_data("
         running = Running(collector(base, example), tmp_path, f"url = {server.url()}")
         server.says["/feed"] = answer(b"2026-01-01,one\n2026-01-02,t")
@@ -113,7 +113,7 @@ class TestPages:
         assert bodies(running) == [b'{"id":7}']
 
     def test_wrong(self, server: Server, tmp_path: Path) -> None:
-        """An error with status 200 is one."""
+        """An error with status 200 is an error."""
         server.says["/feed"] = answer(b'{"error": "quota exceeded"}')
         bases = "BaseDownloadingCollector, BasePagedCollector"
         cls = collector(bases, "download_page(", "replace_cursor(", option="url :: str")
@@ -128,7 +128,7 @@ class TestList:
         running = Running(cls, tmp_path, f"url = {server.url()}")
         for wrong in (b'{"error": "quota exceeded"}', b"<html>"):
             server.says["/feed"] = answer(wrong)
-            with pytest.raises(SourceError, match="something else than expected"):
+            with pytest.raises(SourceError, match="unexpected content"):
                 running.run()
         server.says["/feed"] = answer(b"192.0.2.1\n")
         assert bodies(running) == [b"192.0.2.1\n"]
@@ -156,7 +156,7 @@ class TestEmail:
 
     @pytest.mark.parametrize("kind", ["text/csv", "application/octet-stream"])
     def test_csv(self, kind: str, tmp_path: Path) -> None:
-        """A CSV file is published byte for byte, whatever the mail calls it."""
+        """A CSV file is published byte for byte, whatever its content type."""
         maintype, _, subtype = kind.partition("/")
         table = "name,ż\r\n".encode("latin2")
         kinds = {"maintype": maintype, "subtype": subtype}
@@ -177,7 +177,7 @@ class TestEmail:
         assert run(attachment=whole, subtype="zip") == [b"a,b\n"]
         bad = (b"no zip file", whole.replace(b"a,b", b"a;b"), whole.replace(b".csv", b".xls"), encrypted)
         for attachment in bad:
-            with pytest.raises(SourceError, match="not one CSV file"):
+            with pytest.raises(SourceError, match="not contain exactly one CSV file"):
                 run(attachment=attachment, subtype="zip")
         with pytest.raises(SourceError, match="no zip file is attached"):
             self.run("packed", b"", "report.txt", tmp_path, maintype="text", subtype="plain")

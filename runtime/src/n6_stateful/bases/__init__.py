@@ -1,7 +1,7 @@
-"""Base classes for the shapes that feeds come in: each manages its state itself.
+"""Base classes for common shapes of feeds; each manages its state itself.
 
-A shape is a small class with one or two methods to write, those below. Everything else is done: loading the
-state, leaving out what was collected already, saving it together with what is published.
+You write one or two methods, listed below. The class does the rest: it loads the state, leaves out what was
+collected before, and saves the state together with the messages.
 
 | shape | class | to be written |
 |---|---|---|
@@ -18,19 +18,19 @@ state, leaving out what was collected already, saving it together with what is p
 | |  | `self.email_msg` |
 
 A class is written with the names of n6's guide (`type`, `config_spec` with `source` and `cache_dir`,
-`get_source_channel`) or of n6 4.x (`raw_type`, `config_spec_pattern`, `get_source`, `state_dir`); not
-with both for one thing. Instead of `get_source_channel` the attribute `source_channel` will do where the
-channel is always the same; the state's name then has it, too. Where it depends on the record, write
-`get_source_channel(self, **processed_data)`; the state's name does without it.
+`get_source_channel`) or of n6 4.x (`raw_type`, `config_spec_pattern`, `get_source`, `state_dir`); do not use
+both names for one thing. If the channel is always the same, set the attribute `source_channel`; it is then
+also part of the state's name. If the channel depends on the record, write
+`get_source_channel(self, **processed_data)`; the state's name then has no channel.
 
-Before any of them `BaseDownloadingCollector` can be mixed in. It gives `download(url)`, which is one download
-done once, and the options `download_retries`, `download_timeout` and `base_request_headers`. The classes
-whose names say `Downloading` have it already, and the option `url`.
+`BaseDownloadingCollector` can be mixed in, before any of them. It adds `download(url)`, which returns a
+complete answer or raises, and the options `download_retries`, `download_timeout` and `base_request_headers`.
+The classes with `Downloading` in their names already include it, and have the option `url`.
 
-The harness of `n6_stateful.testing` tests each shape in the same way: `harness.run(source)` is given what the
-source has, and puts it in the place of the method that gets it there:
+The harness of `n6_stateful.testing` tests each shape in the same way: pass the source's data to
+`harness.run(source)`, and it replaces the method that would fetch them:
 
-| shape | in the place of | `source` |
+| shape | replaces | `source` |
 |---|---|---|
 | `rows` | `obtain_orig_data` | the whole file, bytes |
 | `items`, `feed` | `obtain_items` | a list of the items |
@@ -38,8 +38,8 @@ source has, and puts it in the place of the method that gets it there:
 | `list` | `obtain_data_body` | the whole body, bytes |
 | `email` | standard input | the mail, bytes |
 
-An exception is raised instead, a function takes the method's place, and `...` leaves the method as it is.
-`harness.assert_stateful_contract(source, later)` needs no more than what the source has at first, and later.
+If `source` is an exception, it is raised; a function replaces the method; `...` keeps the method.
+`harness.assert_stateful_contract(source, later)` only needs the source's data at first, and later.
 """
 
 from typing import Any
@@ -74,12 +74,12 @@ from n6_stateful.collector import AbstractBaseCollector as AbstractBaseCollector
 _exported = {name for name, value in globals().items() if "n6_stateful" in getattr(value, "__module__", "")}
 __all__ = sorted(_exported)
 
-# What n6's own collectors import from other modules than that of the base classes, and is not here.
+# Names that n6's own collectors import from other modules of n6, and that do not exist here.
 _ONLY_IN_N6 = "Config ConfigMixin ConfigSection FilePagedSequence LegacyQueuedBase OPSet ParsedEmailMessage"
 _ONLY_IN_N6 += " RequestPerformer ascii_str attr_required first_regex_search parse_iso_datetime_to_utc"
 
 
 def __getattr__(name: str) -> Any:
     if name in _ONLY_IN_N6.split():
-        raise ImportError(f"n6_stateful.bases has no {name}: {PAGE} says what to do instead")
+        raise ImportError(f"n6_stateful.bases has no {name}: see {PAGE} for what to do instead")
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -1,4 +1,4 @@
-"""What a download gives: a whole answer, or an error."""
+"""The result of a download: a complete answer, or an error."""
 
 from __future__ import annotations
 
@@ -16,17 +16,17 @@ LOGGER = logging.getLogger(__name__)
 
 
 class Answer(NamedTuple):
-    """A whole answer. It also has what requests' response has: `status_code`, `url`, `reason`...
+    """A complete answer. It also has the attributes of requests' response: `status_code`, `url`, `reason`...
 
     Attributes:
-        content: the body without its compression.
-        headers: of the answer, by case-insensitive names.
-        validators: what the server calls this version of the body. Give them to the next `download` once the
-            body is published: they are plain data for a state.
-        is_known_whole: whether the answer said where it ends. If not, the connection was closed at a place
-            that looks like the end, and may have been cut.
-        where: the URL, as it may be shown.
-        response: the same as requests has it, without its content.
+        content: the body, decompressed.
+        headers: the answer's headers; names are case-insensitive.
+        validators: the server's `ETag` and `Last-Modified` for this body. Once the body is published, pass
+            them to the next `download`; they are plain data, so a state can hold them.
+        is_known_whole: whether the answer announced where it ends. If not, the end of the connection was
+            taken as the end of the body, which may have been cut.
+        where: the URL, without secrets.
+        response: requests' own response, without its content.
     """
 
     content: bytes
@@ -41,15 +41,15 @@ class Answer(NamedTuple):
 
     @property
     def text(self) -> str:
-        """The body in the character set that the answer names; else that of its byte order mark; else UTF-8.
-        What is not in it is replaced, with a warning; `content` has it all."""
+        """The body as text: in the character set that the answer names, or that of its byte order mark, or
+        UTF-8. Undecodable bytes are replaced, with a warning; `content` is untouched."""
         about = Message()
         about["Content-Type"] = self.headers.get("Content-Type", "")
         charset = about.get_content_charset("") or json.detect_encoding(self.content)
         return decoded(self.content, charset, f"{self.where}: `content` has")
 
     def json(self) -> Any:
-        """The body, which is JSON: dicts, lists, texts, numbers.
+        """The body, parsed as JSON: dicts, lists, texts, numbers.
 
         Raises:
             SourceError: it is not JSON.
@@ -57,18 +57,18 @@ class Answer(NamedTuple):
         try:
             return json.loads(self.content)
         except (ValueError, RecursionError) as exc:
-            problem = f"answered with something else than JSON, beginning {self.content[:60]!r}"
+            problem = f"the answer is not JSON; it begins with {self.content[:60]!r}"
             raise SourceError(f"{self.where}: {problem}") from exc
 
 
 class DownloadError(SourceError):
-    """There is no whole answer. It is also the exception that requests has for it: `requests.HTTPError` with
+    """The download failed. It is also an instance of requests' own exception: `requests.HTTPError` with
     `response`, `requests.ConnectionError`, `requests.Timeout`...
 
     Attributes:
-        status: what the server answered; 0 if it is not the status that is wrong.
-        may_pass: whether another attempt may do better.
-        wait: after how many seconds, if the source named a time.
+        status: the server's status code; 0 if the status is not the problem.
+        may_pass: whether the error is transient, so that another attempt may succeed.
+        wait: seconds to wait before it, if the source named a time.
     """
 
     status = 0
@@ -77,7 +77,7 @@ class DownloadError(SourceError):
 
 
 def as_datetime(header: str | None) -> datetime | None:
-    """The time in a header of HTTP or of a mail: UTC without a timezone; None if there is none."""
+    """The time in an HTTP or mail header: UTC without a timezone; None if there is none."""
     try:
         moment = parsedate_to_datetime((header or "").strip())
         return moment.replace(tzinfo=moment.tzinfo or UTC).astimezone(UTC).replace(tzinfo=None)
@@ -86,12 +86,12 @@ def as_datetime(header: str | None) -> datetime | None:
 
 
 def decoded(data: bytes, charset: str, bytes_in: str) -> str:
-    """`data` as text, without a BOM at its beginning. What cannot be read is replaced, with a warning;
-    `bytes_in` is where it finds the bytes."""
+    """`data` as text, without a leading BOM. Undecodable bytes are replaced, with a warning; `bytes_in`
+    is its phrase for where the original bytes are."""
     try:
         return data.decode(charset).removeprefix("\ufeff")
     except (LookupError, ValueError):
-        LOGGER.warning("text is not in %r, so that some of it is replaced; %s its bytes", charset, bytes_in)
+        LOGGER.warning("text is not valid %r, so some of it was replaced; %s its bytes", charset, bytes_in)
     try:
         return data.decode(charset, "replace").removeprefix("\ufeff")
     except (LookupError, ValueError):  # there is no such character set, or it replaces nothing

@@ -1,4 +1,4 @@
-"""n6 4.x's names, beside those of n6's guide: a collector that is written with either stands on these."""
+"""The base collector, which accepts both n6 4.x's names and those of n6's guide."""
 
 from __future__ import annotations
 
@@ -19,10 +19,10 @@ from n6_stateful.state import CollectorWithStateMixin
 if TYPE_CHECKING:
     import argparse
 
-# The names in n6's guide and in n6 4.x for things of which there can be only one.
+# Pairs of names for the same thing, in n6's guide and in n6 4.x; a class may use one of each.
 GUIDE = ("config_spec", "type", "run_handling", "get_cache_file_name")
 N6_4 = ("config_spec_pattern", "raw_type", "run_collection", "get_state_file_name")
-# What n6's base classes read or call, and nothing does here.
+# Used by n6's base classes, but not here.
 NOT_SUPPORTED = {"input_queue", "input_callback", "make_binding_keys", "get_component_group_and_id"}
 PAGE = "docs/how-to/from-n6.md"
 _REQUIRED = re.compile(r"(?m)^\s*(\w+)\s*::")
@@ -43,7 +43,7 @@ class combined_config_spec:  # noqa: N801 - n6's name
 
 
 class _Marker(NamedTuple):
-    """What `publish_iteratively` gives control back with: `yield` the value, or `await` the marker."""
+    """How `publish_iteratively` returns control: `yield` the value, or `await` the marker."""
 
     value: str | None
 
@@ -52,12 +52,12 @@ class _Marker(NamedTuple):
 
 
 class CollectorConfigMixin:
-    """n6 4.x's hooks for the configuration; every collector class of this package has them.
+    """n6 4.x's configuration hooks, which every collector class of this package has.
 
     Attributes:
-        config_spec_pattern: n6 4.x's name of `config_spec`, with `{collector_class_name}` in the place of the
-            section's name; lines that begin with `#` are comments. One that is not a `combined_config_spec`
-            has to name all options that it needs.
+        config_spec_pattern: n6 4.x's name for `config_spec`, with `{collector_class_name}` as the section's
+            name; lines that begin with `#` are comments. Unless it is a `combined_config_spec`, it must
+            declare every option that the collector needs.
     """
 
     config_spec: str = ""
@@ -79,12 +79,12 @@ class CollectorConfigMixin:
         spec: str = re.sub(r"(?m)^\s*#.*", "", pattern.format(**self.get_config_spec_format_kwargs()))
         if isinstance(inspect.getattr_static(self, "config_spec_pattern"), combined_config_spec):
             return spec
-        # What the base classes demand is optional then; the declaration that comes first counts.
+        # Options that the base classes require become optional; the first declaration counts.
         added = [vars(cls).get("extra_config_options", "") for cls in type(self).__mro__]
         return "\n".join([spec, *(_REQUIRED.sub(r"\1 = ::", options) for options in added)])
 
     def get_config_spec_format_kwargs(self) -> dict[str, Any]:
-        """What `config_spec_pattern` is formatted with."""
+        """The values for the placeholders in `config_spec_pattern`."""
         return {"collector_class_name": type(self).__name__}
 
     def get_config_from_config_full(self, *, config_full: Any, collector_class_name: str) -> Any:
@@ -93,19 +93,19 @@ class CollectorConfigMixin:
 
 
 class BaseCollector(CollectorConfigMixin, collector.BaseCollector):
-    """Base of collectors, by n6 4.x's names or by those of n6's guide.
+    """The base class of collectors; it accepts n6 4.x's names and those of n6's guide.
 
     Attributes:
-        raw_type: n6 4.x's name of `type`.
-        source_channel: the part of the source after the dot, where it is always the same. Where it depends on
-            the record, write `get_source_channel`, or n6 4.x's `get_source`, which gives both parts.
-        cmdline_args: the command line, with the arguments that `get_arg_parser` adds to it.
-        FLUSH_OUT: what `publish_iteratively` yields to have everything committed before it goes on.
-        PubIterFlushOut: the same for a coroutine, which awaits it; `PubIter` is a bare `yield`.
+        raw_type: n6 4.x's name for `type`.
+        source_channel: the part of the source after the dot, if it is always the same. If it depends on the
+            record, write `get_source_channel`, or n6 4.x's `get_source`, which returns both parts.
+        cmdline_args: the parsed command line, with the arguments that `get_arg_parser` added.
+        FLUSH_OUT: `publish_iteratively` yields it to commit everything published so far.
+        PubIterFlushOut: the same for a coroutine, which awaits it; `PubIter` stands for a bare `yield`.
 
     Raises:
-        CollectorError: from the constructor, if the class has both names of one thing, or needs something of
-            n6 that is not here.
+        CollectorError: from the constructor, if the class uses both names for one thing, or needs a part of
+            n6 that does not exist here.
     """
 
     raw_type: str | None = None
@@ -130,7 +130,7 @@ class BaseCollector(CollectorConfigMixin, collector.BaseCollector):
             if {old, new} <= own:
                 raise CollectorError(f"{name} has both {old} and {new}: keep {new}, and remove {old}")
         for missing in own & NOT_SUPPORTED:
-            raise CollectorError(f"{name} has {missing}, which does nothing here; {PAGE} says what does")
+            raise CollectorError(f"{name} has {missing}, which does nothing here; see {PAGE}")
         queues = self.output_queue or []
         self.output_queue = copy.deepcopy([queues] if isinstance(queues, dict) else queues)
         # n6 4.x's MISP collector looks there.
@@ -141,8 +141,8 @@ class BaseCollector(CollectorConfigMixin, collector.BaseCollector):
 
     @classmethod
     def get_arg_parser(cls) -> argparse.ArgumentParser:
-        """A parser to which arguments of the collector's own can be added. It may be an
-        instance method, too, which is called before `__init__`."""
+        """A parser; override this to add arguments of your own. The override may also be an instance method,
+        which is called before `__init__`."""
         import argparse
 
         return argparse.ArgumentParser(add_help=False, allow_abbrev=False)
@@ -161,14 +161,14 @@ class BaseCollector(CollectorConfigMixin, collector.BaseCollector):
                 self.after_completed_publishing()
 
     def has_something_to_publish(self) -> bool:
-        """Whether the run is more than a look at a source that has nothing new."""
+        """Whether the source had anything new."""
         return True
 
     def after_completed_publishing(self) -> None:
-        """Called when everything has arrived."""
+        """Called when everything has been delivered."""
 
     def start_iterative_publishing(self) -> None:
-        """For `start_publishing`: publish what `publish_iteratively` publishes."""
+        """Run `publish_iteratively` to its end; for use in `start_publishing`."""
         hook, steps = f"{type(self).__name__}.publish_iteratively()", self.publish_iteratively()
         if not isinstance(steps, Iterator | Awaitable):
             raise CollectorError(f"{hook} must be a generator or a coroutine, not {type(steps).__name__}")
@@ -176,24 +176,24 @@ class BaseCollector(CollectorConfigMixin, collector.BaseCollector):
             if marker == self.FLUSH_OUT:
                 self.flush_output()
             elif marker is not None:
-                raise CollectorError(f"{hook} yielded {marker!r:.60}: it may yield None and self.FLUSH_OUT")
+                raise CollectorError(f"{hook} yielded {marker!r:.60}, not None or self.FLUSH_OUT")
         self.inner_stop()
 
     def publish_iteratively(self) -> Any:
         """A generator that calls `publish_output` before each `yield`, or a coroutine that awaits `PubIter`.
 
-        After `yield self.FLUSH_OUT` (`await self.PubIterFlushOut`) what was published by then is committed.
+        `yield self.FLUSH_OUT` (or `await self.PubIterFlushOut`) commits what was published so far.
         """
         raise NotImplementedError(f"{type(self).__name__}.publish_iteratively() is not written yet")
 
     # Messages
 
     def get_source_channel(self, **processed_data: Any) -> str:
-        """`source_channel`; to be written where it depends on the record."""
+        """`source_channel`; override this if the channel depends on the record."""
         return self.source_channel
 
     def get_output_components(self, **input_data: Any) -> tuple[str, bytes, dict[str, Any]]:
-        """As in the base class; then the methods `validate_...` are called."""
+        """As in the base class, then checked by the `validate_...` methods."""
         components = routing_key, body, properties = super().get_output_components(**input_data)
         self.validate_source(".".join(routing_key.split(".")[:2]))
         self.validate_output_rk(routing_key)
@@ -202,14 +202,14 @@ class BaseCollector(CollectorConfigMixin, collector.BaseCollector):
         return components
 
     def validate_source(self, value: Any, /) -> None:
-        """Raise if it is wrong; that it follows n6's rules is known by then."""
+        """Override this to raise if the value is wrong. n6's own rules have been checked before."""
 
     validate_output_rk = validate_output_data_body = validate_output_prop_kwargs = validate_source
 
 
 class StatefulCollectorMixin(CollectorConfigMixin, CollectorWithStateMixin):
-    """`CollectorWithStateMixin` by n6 4.x's names: `state_dir`, `get_state_file_name`, and `_state`,
-    which is `state`."""
+    """`CollectorWithStateMixin` with n6 4.x's names: `state_dir`, `get_state_file_name`, and `_state` for
+    `state`."""
 
     config_spec_pattern = combined_config_spec("[{collector_class_name}]\nstate_dir = ~/.n6state :: path")
     _state = property(attrgetter("state"), lambda self, state: setattr(self, "state", state))
@@ -225,8 +225,8 @@ class StatefulCollectorMixin(CollectorConfigMixin, CollectorWithStateMixin):
         return self.get_state_file_name()
 
     def get_state_file_name(self) -> str:
-        """The state's name: with `state_dir` `<module>.<Class>.pickle`, as in n6 4.x; with `cache_dir`
-        `<source>.<Class>.pickle`, without the channel where that depends on the record."""
+        """The state's name: `<module>.<Class>.pickle` with `state_dir`, as in n6 4.x, else
+        `<source>.<Class>.pickle`, without the channel if that depends on the record."""
         cls, config = type(self), self.config
         if "state_dir" not in config:
             names = [config.get("source"), getattr(self, "source_channel", ""), cls.__name__, "pickle"]
@@ -237,14 +237,14 @@ class StatefulCollectorMixin(CollectorConfigMixin, CollectorWithStateMixin):
 
 
 def with_meta(properties: dict[str, Any], **meta: Any) -> dict[str, Any]:
-    """AMQP properties with what is known of these in the header `meta`."""
+    """AMQP properties with these values, except None, in the header `meta`."""
     if known := {name: str(value) for name, value in meta.items() if value is not None}:
         properties["headers"].setdefault("meta", {}).update(known)
     return properties
 
 
 def add_collector_entry_point_functions(module: Any) -> None:
-    """Give a module, or the one of that name, a function `<Class>_main` for each collector class in it."""
+    """Add a function `<Class>_main` for each collector class in a module (or the module of that name)."""
     names = vars(sys.modules.get(module, module))
     for name, value in list(names.items()):
         if isinstance(value, type) and issubclass(value, collector.AbstractBaseCollector) and name[0] != "_":

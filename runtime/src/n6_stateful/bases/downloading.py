@@ -1,4 +1,4 @@
-"""What a collector that downloads has: options for it, and one download done once."""
+"""`BaseDownloadingCollector`: downloads for a collector, and their options."""
 
 from __future__ import annotations
 
@@ -25,10 +25,10 @@ def to_timeout(text: str) -> tuple[float, float]:
 
 
 class Performer:
-    """What `request_performer` gives a `with` block: iterate over it for the body in pieces.
+    """The object that `request_performer` returns; iterate over it to read the body in pieces.
 
     Attributes:
-        response: the answer, as requests has it.
+        response: requests' own response.
     """
 
     def __init__(self, answer: Answer, chunk_size: int) -> None:
@@ -48,19 +48,19 @@ class Performer:
 
 
 class BaseDownloadingCollector(BaseCollector):
-    """Gives a collector `download`; the names are n6's.
+    """Adds `download` to a collector; the names are n6's.
 
     Attributes:
-        allow_empty_body: whether an empty body means that there is nothing new; otherwise it is an error.
-        http_response: the answer that was downloaded last, without its body; None if there is none.
-        http_last_modified: when the source last changed, as it says itself: UTC, without a timezone.
+        allow_empty_body: whether an empty body means "nothing new"; by default it is an error.
+        http_response: the last answer, without its body; None if there is none.
+        http_last_modified: the time in its `Last-Modified` header: UTC, without a timezone.
     """
 
     extra_config_options = """
-        download_retries = 3 :: int  ; how often a download that failed is tried again
-        download_timeout = (12.1, 25) :: py  ; seconds to connect, and between two parts, or one number
-        download_deadline = 10m :: duration  ; how long a download may take with all its retries
-        download_max_size = 1073741824 :: int  ; bytes; what is larger is given up
+        download_retries = 3 :: int  ; how often to retry a failed download
+        download_timeout = (12.1, 25) :: py  ; seconds to connect, and to wait for more data; or one number
+        download_deadline = 10m :: duration  ; how long a download may take, including retries
+        download_max_size = 1073741824 :: int  ; bytes; a larger body is an error
         base_request_headers = {} :: py_namespaces_dict  ; a Python dict of headers to send with each request
     """
     custom_converters: Mapping[str, Callable[[str], Any]] = {"download_timeout": to_timeout}
@@ -70,50 +70,50 @@ class BaseDownloadingCollector(BaseCollector):
     http_last_modified = property(attrgetter("_http_last_modified"))
 
     def download(self, url: str, **kwargs: Any) -> bytes:
-        """The whole body of what is at `url`.
+        """Download `url` and return the complete body.
 
         Args:
             url: http or https.
-            kwargs: as `request` takes them; for the errors see there, too.
+            kwargs: those of `request`, which also lists the errors.
         """
         return self.request(url, **kwargs).content
 
     def download_text(self, url: str, **kwargs: Any) -> str:
-        """The same as text, in the character set that the answer names, by default UTF-8."""
+        """The body as text, in the character set that the answer names, by default UTF-8."""
         return self.request(url, **kwargs).text
 
     def download_json(self, url: str, **kwargs: Any) -> Any:
-        """The same as JSON: dicts, lists, texts, numbers.
+        """The body, parsed as JSON: dicts, lists, texts, numbers.
 
         Raises:
-            SourceError: there is no whole answer, or it is not JSON.
+            SourceError: the download failed, or the answer is not JSON.
         """
         return self.request(url, **kwargs).json()
 
     @contextmanager
     def request_performer(self, url: str, *, chunk_size: int = 1 << 16, **kwargs: Any) -> Iterator[Performer]:
-        """For `with` blocks as n6 has them.
+        """A context manager like n6's.
 
         Args:
             url: http or https.
-            chunk_size: bytes that each step of an iteration over the performer gives.
-            kwargs: as `request` takes them.
+            chunk_size: how many bytes each iteration step returns.
+            kwargs: those of `request`.
         """
         yield Performer(self.request(url, **kwargs), chunk_size)
 
     def request(self, url: str, *, custom_request_headers: Any = None, **kwargs: Any) -> Answer:
-        """The whole answer of `url`.
+        """Download `url` and return the complete answer.
 
         Args:
             url: http or https.
-            custom_request_headers: besides those of the option `base_request_headers`, and before them.
+            custom_request_headers: added to those of the option `base_request_headers`, and win over them.
             kwargs: those of `n6_stateful.bases.http.download`: `retries` and `timeout` instead of the
                 options, `validators`, `method`, `data`...
 
         Raises:
-            NothingNew: the server says that nothing changed since `validators`, or that there is nothing; or
-                the body is empty, and `allow_empty_body` is set.
-            DownloadError: there is no whole answer.
+            NothingNew: the server reports that nothing changed since `validators`, or that it has no content;
+                or the body is empty and `allow_empty_body` is set.
+            DownloadError: the download failed.
             ConfigError: requests or stamina is not installed.
         """
         try:
@@ -134,17 +134,17 @@ class BaseDownloadingCollector(BaseCollector):
         finally:
             progress.end()
         if answer is None:
-            raise NothingNew("the source says so")
+            raise NothingNew("the source reports nothing new")
         self.http_response = answer._replace(content=b"")
         self._http_last_modified = as_datetime(answer.headers.get("Last-Modified"))
         return answer
 
     def is_expected(self, content_type: str, beginning: bytes) -> bool:
-        """Whether an answer is what was asked for; by default any is.
+        """Whether an answer looks like the expected data; by default, always.
 
         Args:
             content_type: lowercase, without parameters.
-            beginning: of the body.
+            beginning: the first bytes of the body.
         """
         return True
 
@@ -155,7 +155,7 @@ class BaseDownloadingCollector(BaseCollector):
 
 
 def looks_like_html(content_type: str, beginning: bytes) -> bool:
-    """Whether an answer is a page of HTML, with which servers report errors or ask for a login. The content
-    type alone does not say so: plain files are often sent as `text/html`."""
+    """Whether an answer is an HTML page, such as an error message or a login form. The content type alone
+    is not enough: plain files are often sent as `text/html`."""
     start = beginning.lstrip(b"\xef\xbb\xbf \t\r\n").lower()
     return start.startswith((b"<!doctype html", b"<html")) or ("html" in content_type and start[:1] == b"<")

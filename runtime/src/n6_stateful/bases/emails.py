@@ -1,4 +1,4 @@
-"""A mail on standard input, as procmail or postfix hand it over: one mail, one message."""
+"""Mails on standard input, as procmail or postfix pass them: one mail, one message."""
 
 from __future__ import annotations
 
@@ -25,32 +25,31 @@ from n6_stateful.journal import Journal
 
 LOGGER = logging.getLogger(__name__)
 
-TRY_AGAIN = 75  # EX_TEMPFAIL: the mail server keeps the mail, and tries again
+TRY_AGAIN = 75  # EX_TEMPFAIL: the mail server keeps the mail and retries
 FLAGS = re.MULTILINE | re.DOTALL  # n6's
 Criteria = str | bytes | re.Pattern[Any] | Iterable[str | bytes | re.Pattern[Any]] | None
 _DAMAGE = re.compile("CloseBoundaryNotFound|InvalidBase64")
 
 
 class SeveralPartsError(SourceError, ValueError):
-    """A mail has more parts of a kind than one."""
+    """A mail has several parts where one was expected."""
 
 
 class _Policy(EmailPolicy):
     def header_fetch_parse(self, name: str, value: str) -> Any:
         try:
             return super().header_fetch_parse(name, value)
-        except Exception as exc:  # on some broken headers Python's own code raises anything
+        except Exception as exc:  # Python's parser may raise anything on a broken header
             LOGGER.warning("a header of the mail cannot be read (%s: %s)", type(exc).__name__, exc)
             return ""
 
 
 class ParsedMail(EmailMessage):
-    """A mail, read for a collector: an `email.message.EmailMessage`, in which headers that Python cannot read
-    are empty."""
+    """A parsed mail: an `email.message.EmailMessage` whose unreadable headers are empty."""
 
     @classmethod
     def from_bytes(cls, raw: bytes) -> ParsedMail:
-        """The mail in `raw`.
+        """Parse `raw`.
 
         Raises:
             SourceError: it is not a mail.
@@ -63,14 +62,14 @@ class ParsedMail(EmailMessage):
         return mail  # type: ignore[no-any-return]
 
     def __getattr__(self, name: str) -> Any:
-        raise AttributeError(f"a mail has no {name!r} here; of what n6's has, {PAGE} says what is missing")
+        raise AttributeError(f"a mail has no {name!r} here; {PAGE} lists what is missing compared with n6")
 
     def get_utc_datetime(self) -> datetime | None:
-        """The time in `Date`, UTC without a timezone; None if there is none that can be read."""
+        """The time in `Date`, UTC without a timezone; None if it is missing or unreadable."""
         return as_datetime(self["Date"])
 
     def get_timestamp(self) -> float | None:
-        """The time in `Date`, in seconds since 1970; None if there is none that can be read."""
+        """The time in `Date`, in seconds since 1970; None if it is missing or unreadable."""
         moment = self.get_utc_datetime()
         return moment.replace(tzinfo=UTC).timestamp() if moment else None
 
@@ -78,7 +77,7 @@ class ParsedMail(EmailMessage):
         """The subject, decoded; None if there is none.
 
         Args:
-            normalize_whitespace: whether it becomes one line, with single spaces.
+            normalize_whitespace: whether to return a single line, with single spaces.
         """
         if not self["Subject"]:
             return None
@@ -94,18 +93,19 @@ class ParsedMail(EmailMessage):
         default_regex_flags: int = FLAGS,
         force_content_as: Any = None,
     ) -> Iterator[tuple[str, str | bytes]]:
-        """The file names (or "") and contents of the parts that all of these fit, or one of several each.
+        """The file names (or "") and contents of the parts that match all criteria. A criterion may be a
+        list, of which one must match.
 
         Args:
             content_type: like `text/plain` or `text/*`; None for any.
-            filename_regex: it matches somewhere in the file name.
-            content_regex: it matches somewhere in the content, and is text or bytes as the content is.
-            default_regex_flags: for patterns that are not compiled yet.
-            force_content_as: `bytes` or `str`, for all parts. By default text is `str`, with LF at line ends,
-                and anything else bytes.
+            filename_regex: searched for in the file name.
+            content_regex: searched for in the content; text or bytes, like the content.
+            default_regex_flags: for patterns that are not compiled.
+            force_content_as: `bytes` or `str`, for all parts. By default text is `str`, with LF line ends,
+                and everything else bytes.
 
         Raises:
-            SourceError: the mail was cut or damaged on its way.
+            SourceError: the mail was cut or damaged in transit.
         """
         types = [content_type or "*"] if isinstance(content_type, str | None) else content_type
         for part, *above in _parts(self):
@@ -127,34 +127,34 @@ class ParsedMail(EmailMessage):
     def find_content(
         self, *, ignore_extra_matches: bool = False, decode: bool = True, **criteria: Any
     ) -> str | bytes | None:
-        """The part that is asked for; None if there is none.
+        """The content of the one matching part; None if no part matches.
 
         Args:
-            ignore_extra_matches: whether the first will do where there are several.
-            decode: False to have text as bytes, too, where its character set is not what the mail says.
-            criteria: as `find_filename_content_pairs` takes them.
+            ignore_extra_matches: whether to return the first of several matches.
+            decode: False to get text as bytes, too, for mails that declare a wrong character set.
+            criteria: those of `find_filename_content_pairs`.
 
         Raises:
-            SeveralPartsError: there are several.
-            SourceError: the mail was cut or damaged on its way.
+            SeveralPartsError: several parts match.
+            SourceError: the mail was cut or damaged in transit.
         """
         if not decode:
             criteria["force_content_as"] = bytes
         contents = [content for _, content in self.find_filename_content_pairs(**criteria)]
         if len(contents) > 1 and not ignore_extra_matches:
-            raise SeveralPartsError(f"there are {len(contents)} parts for {criteria}; nothing was published")
+            raise SeveralPartsError(f"{len(contents)} parts match {criteria}; nothing was published")
         return contents[0] if contents else None
 
 
 def _parts(*path: Any) -> Iterator[tuple[Any, ...]]:
-    """Each part that is not made of others, behind it those that it is a part of."""
+    """Each part that has no parts itself, followed by the parts that contain it."""
     message = path[0]
     if not message.is_multipart():
         yield path
         return
     inner = message.get_payload()
     if str(message.get("Content-Transfer-Encoding", "")).strip().lower() == "base64":
-        with suppress(ValueError, TypeError, SourceError):  # the standard has it, and Python does not
+        with suppress(ValueError, TypeError, SourceError):  # the standard allows it, Python does not
             inner = [ParsedMail.from_bytes(base64.b64decode(inner[0].get_payload()))]
     for part in inner:
         yield from _parts(part, *path)
@@ -169,10 +169,10 @@ def _matches(patterns: Criteria, value: Any, flags: int) -> bool:
 class BaseSimpleEmailCollector(BaseSimpleCollector):
     """Publishes one message made from the mail on standard input.
 
-    To be written: `obtain_data_body`, which looks at `email_msg`. Nothing is remembered: a mail comes once.
-    One that comes again after a failed run gives the same message ids. What fails before the message is
-    committed ends with exit code 75, so that the mail server keeps the mail; a mail that is not what it
-    should be (`SourceError`) ends with 66.
+    To be written: `obtain_data_body`, which reads `email_msg`. Nothing is remembered, since a mail arrives
+    once; if it arrives again after a failed run, its message has the same id. A failure before the message is
+    committed ends with exit code 75, so that the mail server keeps the mail; an unexpected mail
+    (`SourceError`) ends with 66.
 
     Args:
         raw_email_msg: the mail; None to read it from standard input when it is needed.
@@ -184,12 +184,12 @@ class BaseSimpleEmailCollector(BaseSimpleCollector):
 
     @cached_property
     def raw_email_msg(self) -> bytes:
-        """The mail as it came."""
+        """The mail as received."""
         return sys.stdin.buffer.read() if self._raw_email_msg is None else self._raw_email_msg
 
     @cached_property
     def email_msg(self) -> ParsedMail:
-        """The mail, read."""
+        """The parsed mail."""
         return ParsedMail.from_bytes(self.raw_email_msg)
 
     def open_journal(self) -> Journal:
@@ -198,7 +198,7 @@ class BaseSimpleEmailCollector(BaseSimpleCollector):
             return super().open_journal()
 
     def run_collection(self) -> None:
-        """As in the base class; that the message is not delivered yet is a warning."""
+        """As in the base class, but a failed delivery is only a warning."""
         with self._mail_kept():
             super().run_collection()
 
@@ -226,7 +226,7 @@ class BaseSimpleEmailCollector(BaseSimpleCollector):
         return with_meta(properties, mail_time=mail.get_utc_datetime(), mail_subject=mail.get_subject())
 
     def get_email_msg_text(self, content_type: str = "text/plain") -> str:
-        """The one text of that type.
+        """The one text part of that type.
 
         Raises:
             SourceError: there is none, or several.

@@ -1,8 +1,8 @@
-"""One download, done once: `download` gives a whole answer, or None if there is nothing new, or an error.
+"""`download` returns a complete answer, or None if there is nothing new, or raises an error.
 
-Half an answer that is taken for a whole one loses data for good: half of the feed is published, and what
-the server calls the whole of it is remembered. So only status 200 (or 204, which is empty) counts as an
-answer, with a body that has reached its end, as far as HTTP can tell, within a size and a time.
+Mistaking half an answer for a complete one loses data for good: half of the feed is published, and the
+validators of the complete feed are remembered. So an answer must have status 200 (or 204, if empty) and a
+body that is complete, as far as HTTP can tell, within limits of size and time.
 
 Needs requests and stamina: the extra `[http]`.
 """
@@ -37,7 +37,7 @@ _FOR_ANY_HOST = {"accept", "accept-encoding", "connection", "user-agent", "proxy
 _FOR_ANY_HOST |= {name.lower() for name in _CONDITIONS.values()}
 _ASKED_FOR = ("gzip", "x-gzip", "deflate")
 _COMPRESSIONS = (*_ASKED_FOR, "br", "zstd", "compress", "x-compress", "dcb", "dcz", "bzip2", "xz", "lzma")
-# Another attempt gives the same: a wrong URL or header, a circle.
+# Retrying does not help: a wrong URL or header, circular redirects.
 _FINAL = (ValueError, requests.exceptions.SSLError, requests.TooManyRedirects)
 
 
@@ -56,40 +56,40 @@ def download(
     show: Callable[[str], None] = lambda text: None,
     **kwargs: Any,
 ) -> Answer | None:
-    """Download `url`, once and whole.
+    """Download `url` completely.
 
-    Transient errors (no connection, an answer that breaks off, 408, 425, 429 and 5xx) are tried again, with
-    growing pauses, or after the seconds that `Retry-After` names if that is within the deadline. Redirects
-    are followed to http and https; another host gets no headers of yours but the harmless ones. `.netrc`
-    counts where neither a header nor the URL says who is asking.
+    Transient errors (no connection, a broken connection, 408, 425, 429 and 5xx) are retried with growing
+    pauses, or after `Retry-After` seconds if that is within the deadline. Redirects to http and https are
+    followed; another host only gets the harmless ones of your headers. `.netrc` is used if neither a header
+    nor the URL has a login.
 
     Args:
-        url: http or https; a user and a password in it are used.
-        validators: those of the last answer that was published; they count for the same `url` only.
+        url: http or https; it may contain a user and a password.
+        validators: those of the last answer that was published; ignored if they are of another `url`.
         headers: to send.
         method: the HTTP method.
-        retries: how many further attempts there may be.
-        timeout: seconds to connect, and between two parts of an answer; one number for both.
-        deadline: seconds for everything together, looked at between two parts of an answer.
-        size_limit: bytes of the body without its compression.
-        allow_empty: whether an empty body is an answer; None if it means that there is nothing new.
-        is_expected: given the content type (lowercase, without parameters) and the first bytes of the body,
-            whether it is what was asked for.
-        show: called with how far it has come, for people.
-        kwargs: as `requests.Session.request` takes them: `data`, `json`, `params`, `auth`, `cert`, `verify`,
+        retries: how often to retry.
+        timeout: seconds to connect, and to wait for more data; one number for both.
+        deadline: seconds for the whole download, checked whenever data arrive.
+        size_limit: bytes of the decompressed body.
+        allow_empty: whether an empty body is an answer; None if it means "nothing new".
+        is_expected: called with the content type (lowercase, without parameters) and the first bytes of the
+            body; returns whether they look like the expected data.
+        show: called with a text that shows the progress.
+        kwargs: those of `requests.Session.request`: `data`, `json`, `params`, `auth`, `cert`, `verify`,
             `cookies`, `allow_redirects`...
 
     Returns:
-        The answer; None if the server says that nothing changed since `validators`, or that it has nothing
-        (204, unless an empty body is an answer).
+        The answer; None if the server reports that nothing changed since `validators`, or that it has no
+        content (204, unless an empty body is an answer).
 
     Raises:
-        DownloadError: there is no whole answer. Neither the query nor the password of the URL is in its text.
+        DownloadError: the download failed. Its text has neither the query nor the password of the URL.
         ConfigError: `url` is not an http or https URL.
     """
     if not re.match("https?://[^/]", url):
-        raise ConfigError("a url to download must begin with http:// or https://, and name a host")
-    # The one would log whole URLs, with the keys in them, the other not what was wrong.
+        raise ConfigError("the URL must begin with http:// or https:// and name a host")
+    # urllib3 would log complete URLs, with keys in them; stamina would not log what went wrong.
     logging.getLogger("urllib3").setLevel(logging.INFO)
     logging.getLogger("stamina").setLevel(logging.ERROR)
     digest = blake2b(url.encode("utf-8", "surrogateescape"), digest_size=8).hexdigest()
@@ -112,28 +112,30 @@ def download(
 
 
 class Session(requests.Session):
-    """Keeps what is meant for one host from another, and reads no body of a redirect."""
+    """Keeps headers meant for one host from another, and does not read the bodies of redirects."""
 
     def get_redirect_target(self, resp: requests.Response) -> str | None:
-        """Where it redirects to; None if it does not."""
+        """The URL that the answer redirects to; None if it does not."""
         if resp.is_redirect:
             resp.raw.close()  # requests would read the body, however long it is
         return super().get_redirect_target(resp)
 
     def rebuild_auth(self, prepared_request: requests.PreparedRequest, response: requests.Response) -> None:
-        """Drop all headers of the caller's where another host is asked, not only `Authorization`."""
+        """Drop all of the caller's headers for another host, not only `Authorization`."""
         request: Any = prepared_request
         if not self.should_strip_auth(response.request.url, request.url):  # type: ignore[no-untyped-call]
-            return  # requests would look into .netrc, whatever the caller gave
+            return  # requests would prefer .netrc to the caller's login
         if request.body is not None:
-            raise requests.RequestException("redirects to another host, which the request's data is not for")
+            raise requests.RequestException(
+                "redirected to another host, which must not get the request's data"
+            )
         for name in [name for name in request.headers if name.lower() not in _FOR_ANY_HOST]:
             del request.headers[name]
         super().rebuild_auth(request, response)  # type: ignore[no-untyped-call]
 
 
 def _attempts(retries: int, deadline: float) -> Iterator[stamina.Attempt]:
-    """Attempts, as `stamina` makes them; each but the first is logged, with the reason."""
+    """`stamina`'s attempts; each retry is logged, with the reason."""
     end, problems = time.monotonic() + deadline, list[Exception]()
 
     def pause(exc: Exception) -> bool | float:
@@ -152,14 +154,14 @@ def _attempts(retries: int, deadline: float) -> Iterator[stamina.Attempt]:
 
 @contextmanager
 def _errors(url: str) -> Iterator[None]:
-    """Raise what goes wrong as a `DownloadError`, which is also an exception of requests."""
+    """Turn any error into a `DownloadError`, which is also an exception of requests."""
     try:
         yield
     except (exceptions.HTTPError, OSError, EOFError, ValueError, zlib.error) as exc:
         kind = type(exc) if isinstance(exc, requests.RequestException) else requests.ConnectionError
         text, response = masked_url_text(_root(exc)), getattr(exc, "response", None)
-        if isinstance(exc, ValueError):  # whatever is said of a URL or a header that is wrong quotes it
-            text = f"cannot be asked for: {type(exc).__name__}"
+        if isinstance(exc, ValueError):  # its text would quote the URL or header
+            text = f"cannot be requested: {type(exc).__name__}"
         text = f"{masked('url', url)}: {text if text.isprintable() else ascii(text)}"[:500]
         error: Any = type(kind.__name__, (DownloadError, kind), {})(text, response=response)
         error.may_pass = not isinstance(exc, _FINAL) and kind is not requests.RequestException
@@ -192,10 +194,8 @@ def _answer(
         raise requests.RequestException("answered with an empty body")
     content_type = headers.get("Content-Type", "").partition(";")[0].strip().lower()
     if content and not is_expected(content_type, content[:1024]):
-        raise requests.RequestException(
-            f"something else than expected ({content_type}), beginning {content[:60]!r}"
-        )
-    # Half an answer has to be sent again.
+        raise requests.RequestException(f"unexpected content ({content_type}): {content[:60]!r}")
+    # A cut answer must be downloaded again, so keep no validators for it.
     validators = _validators(headers, digest) if is_whole and not is_head else {}
     return Answer(content, headers, validators, is_whole, where, response)
 
@@ -203,25 +203,25 @@ def _answer(
 def _read(
     response: requests.Response, size_limit: int, end: float, show: Callable[[str], None]
 ) -> tuple[bytes, bool]:
-    """The body without its compression, and whether it would have been noticed if it had been cut.
+    """The decompressed body, and whether a cut would have been noticed.
 
     Raises:
-        requests.RequestException: it is larger than `size_limit`, or takes longer than until `end`.
-        urllib3.exceptions.HTTPError: it ends before its length does.
-        EOFError: it ends before its compression does.
-        zlib.error: it is not compressed as it says.
+        requests.RequestException: it is larger than `size_limit`, or not complete at the time `end`.
+        urllib3.exceptions.HTTPError: it is shorter than announced.
+        EOFError: its compressed data end too early.
+        zlib.error: it is not compressed as announced.
     """
     raw, is_packed = response.raw, _is_packed(response)
     is_whole = bool(raw.chunked or raw.length_remaining is not None or is_packed)
     pieces: Iterator[bytes] = iter(partial(raw.read1, _CHUNK, decode_content=False), b"")
-    body = io.BytesIO()  # it grows in place, and gives its contents away without copying them
+    body = io.BytesIO()  # it grows in place, and its contents can be had without a copy
     for piece in _unpacked(pieces) if is_packed else pieces:
         body.write(piece)
         show(f"{body.tell() >> 20:,} MiB")
         if body.tell() > size_limit:
-            raise requests.RequestException(f"the body is larger than {size_limit:,} bytes; it was given up")
+            raise requests.RequestException(f"the body is larger than {size_limit:,} bytes")
         if time.monotonic() > end:
-            raise requests.Timeout("no whole answer within the deadline; it was given up")
+            raise requests.Timeout("no complete answer within the deadline")
     return body.getvalue(), is_whole
 
 
@@ -230,14 +230,14 @@ def _is_packed(response: requests.Response) -> bool:
     names = [name for name in re.split(r"[\s,]+", header) if name not in ("", "identity")]
     packed = [name for name in names if name in _COMPRESSIONS]
     if names != packed:
-        LOGGER.warning("Content-Encoding: %s: read as if it were not there", header)
+        LOGGER.warning("Content-Encoding: %s: unknown, ignored", header)
     if len(packed) > 1 or not {*packed} <= {*_ASKED_FOR}:
-        raise zlib.error(f"it is encoded as {header}, and only gzip was asked for")
+        raise zlib.error(f"it is encoded as {header}, but only gzip was requested")
     return bool(packed)
 
 
 def _unpacked(pieces: Iterable[bytes]) -> Iterator[bytes]:
-    """`pieces` without their compression (gzip, or zlib), in pieces of a bounded size."""
+    """`pieces`, decompressed (gzip or zlib), in pieces of limited size."""
     inflator, data = zlib.decompressobj(47), None
     for data in pieces:
         while data:
@@ -247,7 +247,7 @@ def _unpacked(pieces: Iterable[bytes]) -> Iterator[bytes]:
             data = inflator.unconsumed_tail or inflator.unused_data
     yield inflator.flush()
     if data is not None and not inflator.eof:
-        raise EOFError("the compressed body ended before its end")
+        raise EOFError("the compressed body is cut off")
 
 
 def _validators(headers: Mapping[str, str], digest: str) -> dict[str, str]:

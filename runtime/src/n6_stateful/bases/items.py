@@ -1,4 +1,4 @@
-"""Items without an order, which come, change and go: a manifest, lines of a list, entries of a feed."""
+"""Items that appear, change and disappear in any order: a manifest, the lines of a list, a feed's entries."""
 
 from __future__ import annotations
 
@@ -12,15 +12,15 @@ from typing import Any
 from n6_stateful.bases.shape import BODY, StatefulBaseCollector, checked, default_body
 from n6_stateful.errors import NothingNew, SourceError, StateError
 
-# A mark is 16 bytes: which item it is, and in which version. The digests are keyed with a secret of the
-# state, so that nobody who writes into a feed can make two items share a mark.
+# A mark is 16 bytes: digests of an item's key and of its version. They are keyed with a secret in the state,
+# so that no one who can write into a feed can craft two items with the same mark.
 KEY_SIZE, VERSION_SIZE = 10, 6
 MARK_SIZE = KEY_SIZE + VERSION_SIZE
 HOUR = 3600
 
-WITHOUT_KEY = "items without a key (item_key() has to return a str), left out"
-SHARED = "items with the key of another one, left out (write item_version(), or a longer key)"
-FAILED = "items that could not be obtained, and are tried again by the next run"
+WITHOUT_KEY = "items without a key (item_key() must return a str), left out"
+SHARED = "items with the same key as another, left out (write item_version(), or a longer key)"
+FAILED = "items that could not be obtained; the next run tries them again"
 
 
 class BaseSeenItemsCollector(StatefulBaseCollector):
@@ -28,28 +28,28 @@ class BaseSeenItemsCollector(StatefulBaseCollector):
 
     To be written: `obtain_items` and `item_key`; perhaps `item_version` and `item_body`.
 
-    Where `item_body` raises `SourceError`, the other items are published, and the next run tries that one
-    again. Of several items with one key (and version) only the first is published. Both are a WARNING.
+    If `item_body` raises `SourceError`, the other items are published, and the next run tries this one again.
+    Of several items with the same key (and version) only the first is published. Both log a WARNING.
 
-    The state holds a mark of 16 bytes for each item, in the order of when the source showed it last:
-    `{"secret": bytes, "seen": {hours since 1970: marks, one after the other}}`. What the source has not shown
-    for `forget_after` is forgotten.
+    The state holds a mark of 16 bytes for each item, grouped by the hour when the source showed it last:
+    `{"secret": bytes, "seen": {hours since 1970: marks, concatenated}}`. An item that the source has not
+    shown for `forget_after` is forgotten.
     """
 
     raw_type = "stream"
     state_keys = "secret", "seen"
     extra_config_options = """
-        ; how long an item that is gone is remembered, so that it is not new when it returns, like 12h or 30d
+        ; how long to remember an item that has disappeared, so that it is not new when it returns: 12h, 30d
         forget_after = 30d :: duration
     """
 
     def obtain_items(self) -> Iterable[Any]:
-        """Everything that the source shows now, in the order in which it is to be published. An item may
-        change once the next one is asked for: its message is made by then."""
+        """Everything that the source shows now, in the order of publication. A generator may reuse an item's
+        object for the next one: its message is made by then."""
         raise NotImplementedError(f"{type(self).__name__}.obtain_items() is not written yet")
 
     def item_key(self, item: Any) -> str:
-        """What tells one item from another, for as long as it exists: an id, a link."""
+        """What identifies the item for as long as it exists: an id, a link."""
         raise NotImplementedError(f"{type(self).__name__}.item_key() is not written yet")
 
     def item_version(self, item: Any) -> str | None:
@@ -60,7 +60,7 @@ class BaseSeenItemsCollector(StatefulBaseCollector):
         """The message's body: bytes as they are, text as UTF-8, anything else as JSON.
 
         Raises:
-            SourceError: this one cannot be obtained now; the next run tries again.
+            SourceError: this item cannot be obtained now; the next run tries again.
         """
         return default_body(item)
 
@@ -73,10 +73,10 @@ class BaseSeenItemsCollector(StatefulBaseCollector):
         return {"secret": os.urandom(16), "seen": {}}
 
     def without_item(self, state: dict[str, Any], key: str) -> dict[str, Any]:
-        """For `state forget`: a state in which the item with that key was not seen yet.
+        """For `state forget`: the state without the item with that key.
 
         Raises:
-            StateError: it does not have one.
+            StateError: there is no such item.
         """
         name = key.encode("utf-8", "surrogatepass")
         digest = blake2b(name, digest_size=KEY_SIZE, key=state["secret"]).digest()
@@ -89,13 +89,13 @@ class BaseSeenItemsCollector(StatefulBaseCollector):
         return {**state, "seen": {hour: marks for hour, marks in kept.items() if marks}}
 
     def start_publishing(self) -> None:
-        """Publish what was not seen before, and remember what the source shows now.
+        """Publish the items that are new or changed, and remember what the source shows now.
 
         Raises:
-            SourceError: not one item could be used.
+            SourceError: no item could be used.
         """
         mark_of = self._marker()
-        # When each was shown last; of what is shown now a fingerprint, a float.
+        # The hour when each was last shown; for those shown now, a fingerprint (a float).
         seen: dict[bytes, float] = {
             mark: hour for hour, marks in self.state["seen"].items() for mark in marks_in(marks)
         }
@@ -116,9 +116,9 @@ class BaseSeenItemsCollector(StatefulBaseCollector):
                     if last is None:
                         renewed.add(mark[:KEY_SIZE])
         except NothingNew:
-            since = -inf  # what is not shown may be there all the same
+            since = -inf  # an item that was not shown may still exist
         kept = {now: [mark for mark, hour in seen.items() if isinstance(hour, float)]}
-        self.warn_of_left_out("not one item could be used" if self.left_out and not kept[now] else "")
+        self.warn_of_left_out("no item could be used" if self.left_out and not kept[now] else "")
         for mark, hour in seen.items():
             if isinstance(hour, int) and hour >= since and mark[:KEY_SIZE] not in renewed:
                 kept.setdefault(hour, []).append(mark)
@@ -126,7 +126,7 @@ class BaseSeenItemsCollector(StatefulBaseCollector):
         self.inner_stop()
 
     def _is_published(self, item: Any) -> bool:
-        """Publish it, unless that fails for a reason that lies with the source."""
+        """Publish an item; False if the source could not provide it."""
         try:
             self.publish_output(*self.get_output_components(item=item))
         except SourceError as exc:
@@ -139,7 +139,7 @@ class BaseSeenItemsCollector(StatefulBaseCollector):
         return checked("item_body()", self.item_body(processed_data["item"]), *BODY)
 
     def _marker(self) -> Callable[[Any], bytes]:
-        """What gives an item's mark, which is empty if it has no key."""
+        """A function that returns an item's mark, empty if the item has no key."""
         secret, item_key, item_version = self.state["secret"], self.item_key, self.item_version
         begin_key = blake2b(digest_size=KEY_SIZE, key=secret).copy
         unversioned = blake2b(digest_size=VERSION_SIZE, key=secret).digest()
@@ -159,5 +159,5 @@ class BaseSeenItemsCollector(StatefulBaseCollector):
 
 
 def marks_in(marks: bytes) -> Iterator[bytes]:
-    """Marks that stand one after the other."""
+    """Split concatenated marks."""
     return (marks[at : at + MARK_SIZE] for at in range(0, len(marks), MARK_SIZE))

@@ -1,4 +1,4 @@
-"""A whole list that replaces the one before: a blacklist, say."""
+"""A complete list, such as a blacklist, that replaces the previous one."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ from n6_stateful.bases.two_phase import BaseSimpleCollector
 
 
 class BaseDownloadingListCollector(BaseDownloadingCollector, StatefulBaseCollector, BaseSimpleCollector):
-    """Publishes the list at `url` whenever it has changed; nothing needs to be written. A page of HTML, with
-    which servers report errors, is refused.
+    """Publishes the list at `url` whenever it has changed; nothing needs to be written. An HTML page, such as
+    a server's error message, is an error.
 
-    The state is `{"validators": ..., "digest": ...}`: what the server calls the list that was published last,
-    and its digest, for servers that know no conditions.
+    The state is `{"validators": ..., "digest": ...}`, both of the list published last. The digest is for
+    servers that ignore conditional requests.
     """
 
     raw_type = "blacklist"
@@ -26,7 +26,7 @@ class BaseDownloadingListCollector(BaseDownloadingCollector, StatefulBaseCollect
     """
 
     def obtain_data_body(self) -> bytes | None:
-        """The whole list; None, or `NothingNew`, if it has not changed."""
+        """The complete list; None, or `NothingNew`, if it has not changed."""
         answer = self.request(self.config["url"], validators=self.state["validators"])
         self.state["validators"] = answer.validators
         return answer.content
@@ -40,7 +40,7 @@ class BaseDownloadingListCollector(BaseDownloadingCollector, StatefulBaseCollect
         return {"validators": {}, "digest": b""}
 
     def obtain_input_pile(self) -> Any:
-        """The list; None if it is the one that was published last."""
+        """The list; None if it equals the one published last."""
         pile = super().obtain_input_pile()
         digest = pile and blake2b(bytes(pile["data_body"]), digest_size=16).digest()
         if digest in (None, self.state["digest"]):

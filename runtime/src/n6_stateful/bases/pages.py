@@ -1,4 +1,4 @@
-"""A source that is asked page by page, with a cursor that says how far it was read."""
+"""A source that is read page by page; a cursor marks how far."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ LOGGER = logging.getLogger(__name__)
 
 
 class Page(NamedTuple):
-    """What the source gave when it was asked with a cursor.
+    """One page of a source.
 
     Attributes:
-        records: what is there, in the order in which it is to be published; a list, say.
-        next_cursor: with what to ask the next time; plain data. None only where there is nothing, neither
-            records nor more pages: where a source names none on its last page, the next run needs another
-            one to go on from, such as the id or the time of the last record. It may stay the same.
-        has_more: whether to ask again at once.
+        records: its records, in the order of publication; a list or another iterable.
+        next_cursor: the cursor for the next request; plain data. It may stay the same. None is only allowed
+            if there are no records and no more pages: if the source names no cursor on its last page, use
+            one that the next run can go on from, such as the id or the time of the last record.
+        has_more: whether to request the next page at once.
     """
 
     records: Iterable[Any]
@@ -33,7 +33,7 @@ class Page(NamedTuple):
 
 
 class CursorForgottenError(SourceError):
-    """The source does not know the cursor any more; it did not fail otherwise."""
+    """The source no longer knows the cursor; nothing else is wrong."""
 
 
 class BasePagedCollector(StatefulBaseCollector):
@@ -41,12 +41,13 @@ class BasePagedCollector(StatefulBaseCollector):
 
     To be written: `download_page`; perhaps `record_body` and `first_cursor`.
 
-    A source may give the records *after* the cursor, or those *from* it on, the ones at the cursor again:
-    these are remembered by their digests, and published once. A time as the cursor of a source of the first
-    kind loses what comes later with the same time: let it be an id, or ask from a bit before.
+    A source may return the records *after* the cursor, or those *from* the cursor on. The second kind repeats
+    the records at the cursor; their digests are remembered, so that they are published once. With the first
+    kind, do not use a time as the cursor: a record that appears later with the same time would be lost. Use
+    an id, or ask from a slightly earlier time.
 
-    The state is `{"cursor": ..., "seen": digests of the records at the cursor}`. At the
-    cursor are the records that have it in their bodies, as text; if there are none, all of the last page.
+    The state is `{"cursor": ..., "seen": digests of the records at the cursor}`. These are the records whose
+    bodies contain the cursor as text; if there are none, all records of the last page.
     """
 
     raw_type = "stream"
@@ -56,8 +57,8 @@ class BasePagedCollector(StatefulBaseCollector):
         """The page that begins at `cursor`.
 
         Raises:
-            CursorForgottenError: the source does not know the cursor (it may say so with 400, 404 or 410).
-            SourceError: it cannot be reached, or gave something else.
+            CursorForgottenError: the source no longer knows the cursor (often status 400, 404 or 410).
+            SourceError: the source is unreachable, or sent something unexpected.
         """
         raise NotImplementedError(f"{type(self).__name__}.download_page() is not written yet")
 
@@ -70,10 +71,10 @@ class BasePagedCollector(StatefulBaseCollector):
         return default_body(record)
 
     def replace_cursor(self, cursor: Any, error: CursorForgottenError) -> Any:
-        """A cursor to go on with when the source has forgotten `cursor`.
+        """The cursor to go on with when the source has forgotten `cursor`.
 
-        By default there is none and the run ends: to begin again takes everything again. Return
-        `first_cursor()` to do just that, or a time from which the source can go on.
+        By default the run fails, since starting again collects everything again. Return `first_cursor()` to
+        do just that, or a time from which the source can go on.
         """
         raise error
 
@@ -87,10 +88,10 @@ class BasePagedCollector(StatefulBaseCollector):
         super(StatefulBaseCollector, self).run()
 
     def rewound(self, state: dict[str, Any], to: str) -> dict[str, Any]:
-        """For `state rewind`: a state that asks with the cursor `to`, in the form of the present one.
+        """For `state rewind`: the state with the cursor `to`.
 
         Raises:
-            StateError: it does not have that form.
+            StateError: `to` does not have the form of the present cursor.
         """
         cursor, new = state["cursor"], to
         if not isinstance(cursor, str | None):
@@ -101,11 +102,11 @@ class BasePagedCollector(StatefulBaseCollector):
         return {**state, "cursor": new, "seen": set()}
 
     def start_publishing(self) -> None:
-        """Ask for a page, publish what is new in it, and save the cursor, until there is no more.
+        """Request a page, publish what is new in it, save the cursor, and go on until there are no more.
 
         Raises:
-            SourceError: the cursor does not advance although there is more, or comes a second time.
-            CollectorError: `download_page` returned something else than a page.
+            SourceError: the cursor does not advance although there is more, or it repeats.
+            CollectorError: `download_page` did not return a `Page`.
         """
         asked = {repr(self.state["cursor"])}
         has_more = True
@@ -114,10 +115,10 @@ class BasePagedCollector(StatefulBaseCollector):
             cursor, has_more = page.next_cursor, page.has_more
             made = [self.get_output_components(record=record) for record in page.records]
             stays = cursor == self.state["cursor"] or (cursor is None and not made)
-            if has_more if stays else cursor is None or repr(cursor) in asked:  # it would go on for ever
+            if has_more if stays else cursor is None or repr(cursor) in asked:  # it would never end
                 raise SourceError(
                     f"the cursor does not advance: the next one is {cursor!r:.100}; nothing was published of "
-                    "that page (ask for larger ones; where the last one names none, use its last record's id)"
+                    "that page (request larger pages; if the last has no cursor, use its last record's id)"
                 )
             asked.add(repr(cursor))
             new = [components for components in made if not self._was_seen(components[1], stays)]
@@ -131,13 +132,13 @@ class BasePagedCollector(StatefulBaseCollector):
         self.inner_stop()
 
     def _next_page(self, asked: set[str]) -> Page:
-        """The page at the cursor; if the source has forgotten that, at the one that replaces it."""
+        """The page at the cursor, or at its replacement if the source has forgotten it."""
         cursor = self.state["cursor"]
         try:
             page = self.download_page(cursor)
         except CursorForgottenError as exc:
             new = self.replace_cursor(cursor, exc)
-            if repr(new) in asked:  # it would go on for ever
+            if repr(new) in asked:  # it would never end
                 raise
             LOGGER.warning("%s; going on from the cursor %.100r instead of %.100r", exc, new, cursor)
             asked.remove(repr(cursor))
@@ -147,12 +148,12 @@ class BasePagedCollector(StatefulBaseCollector):
         records = checked("download_page()", page, Page).records
         if isinstance(records, str | bytes | Mapping) or not isinstance(records, Iterable):
             name = type(records).__name__
-            raise CollectorError(f"Page(records=...) takes a list of records, not one {name}")
+            raise CollectorError(f"Page(records=...) must be a list of records, not a single {name}")
         return page
 
     def _was_seen(self, body: bytes, stays: bool) -> bool:
-        """Whether a record was at the cursor that was asked with. Where the cursor has moved on, an equal one
-        is another, unless the cursor is part of it."""
+        """Whether a record was seen at the present cursor. Once the cursor has moved on, an equal record is a
+        different one, unless it contains the cursor."""
         is_known = _digest(body) in self.state.get("seen", ())
         return is_known and (stays or bool(_holding(self.state["cursor"], [body])))
 
@@ -162,7 +163,7 @@ class BasePagedCollector(StatefulBaseCollector):
 
 
 def _holding(cursor: Any, bodies: list[bytes]) -> list[bytes]:
-    """Those that have the cursor in them, as a text of its own."""
+    """The bodies that contain the cursor as a word of its own."""
     if not isinstance(cursor, str | int | float) or cursor == "":
         return []
     text = re.escape(str(cursor).encode(errors="backslashreplace"))

@@ -1,4 +1,4 @@
-"""Which rows are new: what their times mean, and what earlier runs have seen."""
+"""Which rows are new: comparable times, and the rows that earlier runs have seen."""
 
 from __future__ import annotations
 
@@ -16,16 +16,16 @@ _TICKS = {"epoch": 1, "epoch_ms": 1000}  # in a second
 
 
 def comparable(row_time: Any, row_time_format: str | None) -> Any:
-    """A row's time as it is compared: UTC without a timezone if it is a point in time, else itself.
+    """A row's time in comparable form: UTC without a timezone for a point in time, else unchanged.
 
     Args:
-        row_time: datetimes, dates and ISO 8601 text (with hyphens, perhaps with ` UTC` behind) are points in
-            time; without a timezone they are UTC.
-        row_time_format: what other text, and numbers, mean: `epoch`, `epoch_ms`, what `strptime` takes, or
-            None if they are ordinals.
+        row_time: datetimes, dates and ISO 8601 text (with hyphens, and optionally ` UTC` at the end) are
+            points in time, in UTC if they have no timezone.
+        row_time_format: the format of other text, and of numbers: `epoch`, `epoch_ms`, or one for
+            `strptime`; None if they are ordinals.
 
     Raises:
-        ValueError, OverflowError: it does not have that format.
+        ValueError, OverflowError: the time does not have that format.
 
     >>> comparable("2026-01-01T02:00:00+02:00", None)
     datetime.datetime(2026, 1, 1, 0, 0)
@@ -36,7 +36,7 @@ def comparable(row_time: Any, row_time_format: str | None) -> Any:
     """
     moment = row_time
     if isinstance(row_time, str) and row_time_format is None:
-        if row_time[4:5] == "-":  # digits in a row may be a serial number
+        if row_time[4:5] == "-":  # without hyphens it may be a serial number
             try:
                 moment = datetime.fromisoformat(row_time.removesuffix(" UTC"))
             except ValueError:
@@ -53,12 +53,12 @@ def comparable(row_time: Any, row_time_format: str | None) -> Any:
 
 
 def kind(moment: Any) -> type:
-    """What a comparable time can be compared with: others of its kind."""
+    """The kind of a comparable time; only times of one kind can be compared."""
     return type(moment) if isinstance(moment, datetime | str) or not isinstance(moment, Real) else float
 
 
 def earlier(moment: Any, seconds: int) -> Any:
-    """The comparable time so many seconds before, at the beginning of its minute, or of its day if the time
+    """The comparable time that many seconds earlier, rounded down to its minute, or to its day if the time
     may be a date; None if it is neither a point in time nor a number.
 
     >>> earlier(datetime(2026, 1, 2, 1, 0, 7), 7200)
@@ -93,16 +93,16 @@ def _size(ordinal: Any) -> float:
 
 
 class Window:
-    """What earlier runs have seen. Times are comparable ones.
+    """What earlier runs have seen. All times are in comparable form.
 
     Args:
-        newest: the newest time; None if there was no row yet.
-        begin: what is before it comes too late; from there on the rows are known by their digests.
-        packs: pairs of a time, and of the digests of rows up to it, 16 bytes each, one after the other.
+        newest: the newest time; None before the first row.
+        begin: rows before this time arrive too late; rows from it on are known by their digests.
+        packs: pairs of a time and the concatenated digests (16 bytes each) of rows up to that time.
 
     Attributes:
-        kind: of what kind the times are; None if that is open.
-        latest: what a point in time may be at most: clocks and timezones may be wrong by a day.
+        kind: the kind of the times; None if it is not known yet.
+        latest: the latest plausible point in time: clocks and timezones may be wrong by a day.
     """
 
     def __init__(self, newest: Any = None, begin: Any = None, packs: Iterable[Any] = ()) -> None:
@@ -113,7 +113,7 @@ class Window:
         self._seen = {pack[at : at + DIGEST_SIZE] for pack, starts in sizes for at in starts}
 
     def age(self, moment: Any) -> int:
-        """-1 if a row with that time comes too late, 0 if it may have been seen, 1 if it is new."""
+        """-1 if a row with that time arrives too late, 0 if it may have been seen, 1 if it is new."""
         if self.newest is None or moment is None or moment > self.newest:
             return 1
         return 0 if moment >= self.begin else -1
@@ -124,12 +124,12 @@ class Window:
 
 
 def oldest_first(moments: list[Any], rows: list[Any], row_key: Any) -> tuple[list[Any], list[Any]]:
-    """The same, sorted; ties in reverse, as in n6, since most files begin with what is newest.
+    """Both lists, sorted; rows with equal times in reverse, as in n6, since most files begin with the newest.
 
     Args:
-        moments: of each row its comparable time.
+        moments: the comparable time of each row.
         rows: in the file's order.
-        row_key: what tells a row from others with its time; of those with the same, the first is kept.
+        row_key: returns what identifies a row among those with its time; of equal ones, the first is kept.
     """
     order = sorted(range(len(rows)), key=moments.__getitem__, reverse=True)
     kept, keys, last = [], set[str](), None
@@ -145,5 +145,5 @@ def oldest_first(moments: list[Any], rows: list[Any], row_key: Any) -> tuple[lis
 
 
 def digest(moment: Any, key: Any) -> bytes:
-    """What is remembered of a row."""
+    """The digest by which a row is remembered."""
     return blake2b(f"{moment}\n{key}".encode("utf-8", "surrogatepass"), digest_size=DIGEST_SIZE).digest()

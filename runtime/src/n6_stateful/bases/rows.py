@@ -1,4 +1,4 @@
-"""A file of rows that have a time: newest first or last, or in no order; it grows, or rolls."""
+"""A file of rows with a time, in any order; the file may grow, or drop old rows."""
 
 from __future__ import annotations
 
@@ -24,32 +24,34 @@ UNREADABLE = (ValueError, LookupError, ArithmeticError, csv.Error)
 
 
 class BaseTimeOrderedRowsCollector(StatefulBaseCollector, BaseTwoPhaseCollector):
-    """Publishes the rows that were not there before, oldest first.
+    """Publishes the rows that are new, oldest first.
 
-    To be written: `obtain_orig_data`, `pick_raw_row_time` and `clean_row_time`. A row's time is whatever
-    sorts: ISO 8601 text, a number, a datetime. Datetimes and ISO 8601 are compared as points in time, UTC
-    where they name no timezone; anything else as it is, unless `row_time_format` says what it means.
+    To be written: `obtain_orig_data`, `pick_raw_row_time` and `clean_row_time`. A row's time is
+    anything sortable: ISO 8601 text, a number, a datetime. Datetimes and ISO 8601 are compared as points in
+    time, in UTC if they have no timezone; other values are compared as they are, unless `row_time_format`
+    gives their format.
 
-    Without `late_by` the rule is n6's: a row is new if its time is above the newest one seen, or equal to it
-    and the row was not there. With `late_by` so is one that comes late, as long as its time is at most that
-    much before the newest one: the digests of the rows of that window are remembered. The same row again,
-    anywhere in the window, is not new.
+    Without `late_by` the rule is n6's: a row is new if its time is later than the newest one seen, or equal
+    to it and the row was not there before. With `late_by` a row may also arrive late, as long as its time is
+    at most that much before the newest one. The digests of all rows in that window are remembered, so the
+    same row is never new twice.
 
-    A row whose time or key cannot be read (`ValueError`, `LookupError`, `ArithmeticError` or `csv.Error`), or
-    whose time lies more than a day ahead (`is_row_time_possible`), is left out, with a WARNING; if there are
-    several and that is so of all, the format must have changed, and it is an error.
+    A row is left out, with a WARNING, if its time or key cannot be read (`ValueError`, `LookupError`,
+    `ArithmeticError` or `csv.Error`), or if its time is more than a day ahead (`is_row_time_possible`). If
+    there are several rows and all of them are left out, the run fails: the format must have changed.
 
-    The state's keys are n6's, `newest_row_time`, `newest_rows` and `rows_count`, so that either can go on
-    from the state of the other; and with `late_by` also `window_begin`, since when all rows are remembered,
-    and `window_rows`, `{newest time in a run: digests of its rows, one after the other}`.
+    The state has n6's keys, `newest_row_time`, `newest_rows` and `rows_count`, so n6 can load our state and
+    we can load n6's. With `late_by` it also has `window_begin`, from when on all rows are remembered, and
+    `window_rows`, `{newest time in a run: digests of its rows, concatenated}`.
 
     Attributes:
-        row_time_format: what numbers, and text that is not ISO 8601, mean: `epoch` (seconds), `epoch_ms`, or
-            a format of `strptime`. None: they merely sort, and what lies ahead is not noticed as such.
-        csv_rows: whether rows are CSV whose quoted fields may hold line breaks; or a dict of what
-            `csv.reader` takes, such as `{"delimiter": ";"}`.
-        max_message_mib: rows that need more go out as several messages, each of whole rows; but never those
-            of the type `blacklist`, where each message is a whole list.
+        row_time_format: the format of numbers, and of text that is not ISO 8601: `epoch` (seconds),
+            `epoch_ms`, or a format for `strptime`. None: they are only sorted, and a time in the future is
+            not recognised.
+        csv_rows: whether rows are CSV whose quoted fields may contain line breaks; or a dict of options for
+            `csv.reader`, such as `{"delimiter": ";"}`.
+        max_message_mib: larger amounts are split into several messages, each with complete rows; except with
+            the type `blacklist`, where each message is a complete list.
     """
 
     raw_type = "file"
@@ -60,7 +62,7 @@ class BaseTimeOrderedRowsCollector(StatefulBaseCollector, BaseTwoPhaseCollector)
     extra_config_options = """
         ; how late a row may arrive after newer ones, like 90m, 2h or 7d
         late_by = 0 :: duration
-        ; whether a number of rows that the new ones do not explain ends the run, instead of a line in the log
+        ; fail the run, instead of logging it, if the new rows do not explain the number of rows
         row_count_mismatch_is_fatal = no :: bool
     """
     _NEWEST_ROW_TIME_STATE_KEY = "newest_row_time"
@@ -71,18 +73,18 @@ class BaseTimeOrderedRowsCollector(StatefulBaseCollector, BaseTwoPhaseCollector)
     # To be written
 
     def obtain_orig_data(self) -> bytes:
-        """The whole file as it is now."""
+        """Download the complete file."""
         raise NotImplementedError(f"{type(self).__name__}.obtain_orig_data() is not written yet")
 
     def pick_raw_row_time(self, row: Any) -> Any:
-        """The time as it stands in the row; None to leave the row out."""
+        """The time as the row has it; None to leave the row out."""
         raise NotImplementedError(f"{type(self).__name__}.pick_raw_row_time() is not written yet")
 
     def clean_row_time(self, raw_row_time: Any) -> Any:
-        """That time, made comparable: a later one is greater; None to leave the row out."""
+        """The time in a form that sorts correctly; None to leave the row out."""
         raise NotImplementedError(f"{type(self).__name__}.clean_row_time() is not written yet")
 
-    # To be overridden where need be, in the order in which they are called
+    # To be overridden if needed, in the order in which they are called
 
     def all_rows_from_orig_data(self, orig_data: bytes) -> Iterable[Any]:
         """`decode_orig`, then `split_orig`."""
@@ -91,40 +93,41 @@ class BaseTimeOrderedRowsCollector(StatefulBaseCollector, BaseTwoPhaseCollector)
         return self.split_orig(decoded)
 
     def decode_orig(self, orig_data: bytes) -> Any:
-        """The file as text, without losing what is not UTF-8, but without a byte order mark."""
+        """The file as text, without a byte order mark; bytes that are not UTF-8 are preserved."""
         checked("obtain_orig_data()", orig_data, bytes, bytearray)
         return orig_data.decode("utf-8-sig", "surrogateescape")
 
     def split_orig(self, decoded: Any) -> Iterable[Any]:
-        """Its rows: the lines, without the line breaks (LF or CRLF) at their ends; with `csv_rows` several
-        lines where a quoted field holds line breaks."""
+        """The rows: the lines, without their line breaks (LF or CRLF). With `csv_rows`, a row may span
+        several lines, if a quoted field contains line breaks."""
         lines = checked("decode_orig()", decoded, str).split("\n")
         if "\r" in decoded:
             lines = [line.removesuffix("\r") for line in lines]
         return self._csv_rows(lines) if self.csv_rows else lines
 
     def extract_row_time(self, row: Any) -> Any:
-        """`clean_row_time` of `pick_raw_row_time`; None if any of them, or `should_row_be_used`, says so."""
+        """`clean_row_time` of `pick_raw_row_time`; None if the row is to be left out."""
         if not self.should_row_be_used(row):
             return None
         raw_row_time = self.pick_raw_row_time(row)
         return None if raw_row_time is None else self.clean_row_time(raw_row_time)
 
     def is_row_time_possible(self, row_time: Any) -> bool:
-        """Whether a row can have that time. Asked for ordinals, and for points in time more than a day ahead:
-        by default a text must have a digit (the columns' names have none), and a number must be finite."""
+        """Whether a row can have that time. Only called for times in no known format, and for points in time
+        more than a day ahead. By default a text must contain a digit (column names do not), a number must be
+        finite, and no point in time is accepted."""
         moment = self.comparable_time(row_time)
         if isinstance(moment, str):
             return any(map(str.isdigit, moment))
         return math.isfinite(moment) if isinstance(moment, Real) else not isinstance(moment, datetime)
 
     def row_key(self, row: Any) -> Any:
-        """What tells the row from others with its time: the row itself. To be overridden where a row changes
-        after it was published, such as by its id."""
+        """What identifies the row among those with the same time; by default, the whole row. Override it if
+        rows change after they were published: return the id, for example."""
         return row
 
     def should_row_be_used(self, row: Any) -> bool:
-        """Whether it is more than blanks or a comment, which begins with `#`."""
+        """Whether the row is neither blank nor a comment, which begins with `#`."""
         try:
             return row != "" and row[0] != "#" and not row.isspace()
         except (AttributeError, LookupError, TypeError):
@@ -135,36 +138,36 @@ class BaseTimeOrderedRowsCollector(StatefulBaseCollector, BaseTwoPhaseCollector)
         return self.encode_output(self.join_output(fresh_rows))
 
     def join_output(self, fresh_rows: Iterable[Any]) -> Any:
-        """What `split_orig` took apart."""
+        """Join what `split_orig` has split."""
         try:
             return "\n".join(fresh_rows)
         except TypeError as exc:
             raise CollectorError(f"rows are not str: write join_output() for them ({exc})") from None
 
     def encode_output(self, joined: Any) -> bytes:
-        """What `decode_orig` decoded."""
+        """Encode what `decode_orig` has decoded."""
         return str.encode(checked("join_output()", joined, str), "utf-8", "surrogateescape")
 
     def get_oldest_possible_row_time(self) -> Any:
-        """What the state has before the first row; no row's time is compared with it."""
+        """The time in the state before the first row; it is not compared with any row's time."""
         return ""
 
     def get_window_begin(self, newest_row_time: Any, late_by: int) -> Any:
-        """The time `late_by` seconds before `newest_row_time`, or a bit before that. To be overridden for
+        """The time `late_by` seconds before `newest_row_time`, or slightly earlier. To be overridden for
         times that are neither points in time nor seconds.
 
         Raises:
-            CollectorError: it is neither.
+            CollectorError: `newest_row_time` is neither.
         """
         begin = earlier(comparable(newest_row_time, self.row_time_format), late_by)
         if begin is None:
             raise CollectorError(f"set row_time_format, or write get_window_begin(), for {newest_row_time!r}")
         return begin
 
-    # What is done with them
+    # The base class's own
 
     def make_default_state(self) -> dict[str, Any]:
-        """No row was seen yet."""
+        """The state before the first row."""
         return {
             self._NEWEST_ROW_TIME_STATE_KEY: self.get_oldest_possible_row_time(),
             self._NEWEST_ROWS_STATE_KEY: set(),
@@ -172,10 +175,10 @@ class BaseTimeOrderedRowsCollector(StatefulBaseCollector, BaseTwoPhaseCollector)
         }
 
     def rewound(self, state: dict[str, Any], to: str) -> dict[str, Any]:
-        """For `state rewind`: a state from which the rows since that time, and of that time, are new.
+        """For `state rewind`: a state in which all rows with that time, or a later one, are new.
 
         Raises:
-            StateError: `to` is no time of the form that the state has, or a later one.
+            StateError: `to` does not have the form of the state's time, or is later.
         """
         newest = state[self._NEWEST_ROW_TIME_STATE_KEY]
         try:
@@ -188,25 +191,25 @@ class BaseTimeOrderedRowsCollector(StatefulBaseCollector, BaseTwoPhaseCollector)
         return state | reset | {self._NEWEST_ROW_TIME_STATE_KEY: begin, "window_rows": {}, "validators": {}}
 
     def obtain_input_pile(self) -> Any:
-        """The fresh rows; None if there are none."""
+        """The new rows; None if there are none."""
         rows = self.all_rows_from_orig_data(self.obtain_orig_data())
         return self.get_fresh_rows_only(checked("all_rows_from_orig_data()", rows, Iterable)) or None
 
     def publish_iteratively(self) -> Iterator[Any]:
-        """As in the base class; `NothingNew` may not come once rows were published."""
+        """As in the base class; `NothingNew` is an error once rows were published."""
         before = self.published_count
         try:
             yield from super().publish_iteratively()
         except NothingNew as exc:
             if self.published_count == before:
-                raise  # none of these rows was of interest
+                raise  # none of these rows is to be published
             raise CollectorError(
-                "NothingNew came after rows were published, and the others would be lost; nothing was "
-                "published; leave rows out in should_row_be_used() instead"
+                "NothingNew was raised after rows had been published, so the rest would be lost; nothing was "
+                "published; leave out rows in should_row_be_used() instead"
             ) from exc
 
     def generate_input_data_dicts(self, input_pile: Any, /) -> Iterator[dict[str, Any]]:
-        """All fresh rows at once, or as many as `max_message_mib` allows; for a message each
+        """All new rows at once, or as many as `max_message_mib` allows. For one message per row, write
         `for row in input_pile: yield {"fresh_rows": [row]}`."""
         limit = math.inf if self.type == "blacklist" else self.max_message_mib * 2**20
         part: list[Any] = []
@@ -225,16 +228,16 @@ class BaseTimeOrderedRowsCollector(StatefulBaseCollector, BaseTwoPhaseCollector)
         return self.output_data_from_fresh_rows(processed_data["fresh_rows"])
 
     def _csv_rows(self, lines: list[str]) -> Iterator[str]:
-        """The rows of CSV, each as it stands there. A line at which none that parses begins is left out, and
-        what follows it is read: a stray quote does not swallow it."""
-        csv.field_size_limit(sys.maxsize)  # of this process; what a download may have is limited already
+        """The rows of CSV, each unchanged. If no row can be parsed from a line on, only that line is left
+        out, so that a stray quote does not swallow what follows."""
+        csv.field_size_limit(sys.maxsize)  # for the whole process; the size of a download is limited already
         options = {"strict": True, **(self.csv_rows if isinstance(self.csv_rows, Mapping) else {})}
         begin = failed = 0
         while begin < len(lines):
             if not self.should_row_be_used(lines[begin]):  # in a comment a quote means nothing
                 begin += 1
                 continue
-            # What did not parse up to line `failed` does not do so from a line in between either.
+            # Parsing failed at line `failed`; from a line in between it would fail there, too.
             end = begin + 1 if begin < failed else len(lines)
             reader = csv.reader(map(lines.__getitem__, range(begin, end)), **options)
             try:
@@ -248,10 +251,10 @@ class BaseTimeOrderedRowsCollector(StatefulBaseCollector, BaseTwoPhaseCollector)
                 begin += reader.line_num
 
     def get_fresh_rows_only(self, all_rows: Iterable[Any]) -> list[Any]:
-        """The rows that were not there before, oldest first; the state is brought up to date with them.
+        """Return the new rows, oldest first, and update the state.
 
         Raises:
-            SourceError: no row has a time that can be used, or their number is not explained and
+            SourceError: no row has a usable time; or the number of rows is not explained, and
                 `row_count_mismatch_is_fatal` is set.
         """
         window = self._window()
@@ -262,7 +265,7 @@ class BaseTimeOrderedRowsCollector(StatefulBaseCollector, BaseTwoPhaseCollector)
         return rows
 
     def _window(self) -> Window:
-        """What earlier runs have seen: by the state, the rows from some time on, or only the newest ones."""
+        """What earlier runs have seen, by the state: all rows from some time on, or only the newest ones."""
         state = self.state
         newest_time, newest_rows = state[self._NEWEST_ROW_TIME_STATE_KEY], state[self._NEWEST_ROWS_STATE_KEY]
         if newest_time == self.get_oldest_possible_row_time():
@@ -271,18 +274,18 @@ class BaseTimeOrderedRowsCollector(StatefulBaseCollector, BaseTwoPhaseCollector)
             newest = self.comparable_time(newest_time)
         except UNREADABLE as exc:
             raise StateError(
-                f"the state's newest_row_time, {newest_time!r}, is not a time of {type(self).__name__}: "
-                f"{exc}; `state edit` it, or `state reset`"
+                f"the state's newest_row_time, {newest_time!r}, is not a time that {type(self).__name__} can "
+                f"read: {exc}; fix it with `state edit`, or `state reset`"
             ) from exc
         packs = state.get("window_rows", {}) if self.config["late_by"] else {}
-        if max(packs, default=None) == newest:  # otherwise it was set back by hand, or n6 has been here
+        if max(packs, default=None) == newest:  # otherwise it was edited, or n6 has saved this state
             return Window(newest, state["window_begin"], packs.items())
         # n6 leaves a CR at the end of a row.
         rows = [row.removesuffix("\r") if isinstance(row, str) else row for row in newest_rows]
         return Window(newest, newest, [(newest, b"".join(digest(newest, self.row_key(row)) for row in rows))])
 
     def _new_ones(self, all_rows: Iterable[Any], window: Window) -> tuple[int, list[Any], list[Any]]:
-        """How many rows have a time that can be used; of those that are new the comparable times, and the
+        """The number of rows with a usable time; and for those that are new, their comparable times and the
         rows themselves, in the file's order."""
         moments: list[Any] = []
         rows: list[Any] = []
@@ -295,11 +298,11 @@ class BaseTimeOrderedRowsCollector(StatefulBaseCollector, BaseTwoPhaseCollector)
                 raw_row_time = pick(row) if is_used(row) else None
                 if raw_row_time is None:
                     continue
-                if raw_row_time != last:  # many rows one after the other have the same
+                if raw_row_time != last:  # successive rows often have the same time
                     moment = self._usable(clean(raw_row_time), window)
                     last, age = raw_row_time, window.age(moment)
                 if age < 0 or moment is None:
-                    count += moment is not None  # it comes too late
+                    count += moment is not None  # it arrived too late
                     continue
                 if (key := row_key(row)) is None:
                     raise LookupError("it has no key")
@@ -310,46 +313,46 @@ class BaseTimeOrderedRowsCollector(StatefulBaseCollector, BaseTwoPhaseCollector)
             if age > 0 or not window.was_seen(moment, key):
                 moments.append(moment)
                 rows.append(row)
-        if window.kind is None and len(set(map(type, moments))) > 1:  # the columns' names have another, say
+        if window.kind is None and len(set(map(type, moments))) > 1:  # such as those of column names
             kinds = Counter(map(kind, moments))
-            window.kind = max(kinds, key=lambda each: (kinds[each], each is datetime))
+            window.kind = max(kinds, key=lambda of_kind: (kinds[of_kind], of_kind is datetime))
             return self._new_ones(rows, window)
         return count, moments, rows
 
     def _usable(self, row_time: Any, window: Window) -> Any:
-        """The comparable time; None if it is None; `ValueError` if rows with that time are left out."""
+        """The comparable time; None for None; `ValueError` if rows with that time are left out."""
         if row_time is None:
             return None
         moment = self.comparable_time(row_time)
         if window.kind not in (None, kind(moment)):
-            raise ValueError("its time has another form than the others'")
+            raise ValueError("its time has a different form from the others'")
         is_past = isinstance(moment, datetime) and moment <= window.latest
         if not is_past and not self.is_row_time_possible(row_time):
             raise ValueError("its time is more than a day ahead, or is not a time")
         return moment
 
     def comparable_time(self, row_time: Any) -> Any:
-        """The time as it is compared with others; for the errors see `row_window.comparable`."""
+        """The time in its comparable form; raises what `row_window.comparable` raises."""
         moment = comparable(row_time, self.row_time_format)
         try:
             max(moment, moment)
         except TypeError as exc:
-            raise CollectorError(f"clean_row_time() must return what can be sorted: {exc}") from None
+            raise CollectorError(f"clean_row_time() must return something sortable: {exc}") from None
         return moment
 
     def _check(self, count: int, moments: list[Any], window: Window) -> None:
-        """Say what is odd about the rows; for the errors see `get_fresh_rows_only`."""
-        is_wrong = not count and self.left_out > 1  # one may be the columns' names
-        self.warn_of_left_out("has the format changed, or is this machine's clock wrong" if is_wrong else "")
+        """Warn of odd rows; raises what `get_fresh_rows_only` raises."""
+        is_wrong = not count and self.left_out > 1  # a single one may be the column names
+        self.warn_of_left_out("has the format changed, or is this machine's clock wrong?" if is_wrong else "")
         ordinals = moments if window.newest is None else [window.newest, *moments]
         if moments and not isinstance(moments[-1], datetime) and jumps(ordinals):
-            wrong = "the newest time, %r, is far beyond all others: if it is a mistake, use `state rewind`"
+            wrong = "the newest time, %r, is far beyond all others; if it is wrong, use `state rewind`"
             LOGGER.warning(wrong, moments[-1])
         if (before := self.state.get(self._ROWS_COUNT_KEY)) is None:  # as in n6's oldest states
             return
         surplus = count - before - len(moments)
-        what = "are there twice, or came later than late_by allows" if surplus > 0 else "are gone"
-        text = f"the source has {count:,} rows, where it had {before:,} and {len(moments):,} are new: "
+        what = "are duplicates, or arrived later than late_by allows" if surplus > 0 else "are gone"
+        text = f"the source has {count:,} rows; it had {before:,}, and {len(moments):,} are new: "
         text += f"the others {what}"
         if surplus and self.config["row_count_mismatch_is_fatal"]:
             raise SourceError(f"{text}; nothing was published (row_count_mismatch_is_fatal)")
@@ -357,7 +360,7 @@ class BaseTimeOrderedRowsCollector(StatefulBaseCollector, BaseTwoPhaseCollector)
             LOGGER.warning("%s; they are left out", text)
 
     def _remember(self, count: int, moments: list[Any], rows: list[Any], window: Window) -> None:
-        """Bring the state up to date with what is new."""
+        """Update the state with the new rows."""
         state, newest = self.state, window.newest
         if rows:
             if newest is None or moments[-1] > newest:
@@ -377,8 +380,8 @@ class BaseTimeOrderedRowsCollector(StatefulBaseCollector, BaseTwoPhaseCollector)
 
 
 class BaseDownloadingTimeOrderedRowsCollector(BaseDownloadingCollector, BaseTimeOrderedRowsCollector):
-    """The same for a file at an URL: `obtain_orig_data` is there. What has not changed is not sent again, and
-    a page of HTML is not taken for rows."""
+    """The same for a file at a URL: `obtain_orig_data` is implemented. An unchanged file is not downloaded
+    again, and an HTML page is an error."""
 
     extra_config_options = """
         url :: str  ; where the file is, http or https
@@ -388,21 +391,21 @@ class BaseDownloadingTimeOrderedRowsCollector(BaseDownloadingCollector, BaseTime
         """The file at `url`.
 
         Raises:
-            NothingNew: the server says that it has not changed.
-            SourceError: there is no whole answer.
+            NothingNew: the server reports that it has not changed.
+            SourceError: the download failed.
         """
-        # Where the state was set back, what has not changed is wanted again.
+        # After `state rewind`, an unchanged file is needed again.
         newest_time = repr(self.state[self._NEWEST_ROW_TIME_STATE_KEY])
         validators = self.state.get("validators", {}).get(newest_time, {})
         content = self.download(self.config["url"], validators=validators)
         if self.http_response is None or self.http_response.is_known_whole:
             return content
-        return content[: content.rfind(b"\n") + 1]  # the last row may have been cut; it will be there again
+        return content[: content.rfind(b"\n") + 1]  # the last row may have been cut; the next download has it
 
     def get_fresh_rows_only(self, all_rows: Iterable[Any]) -> list[Any]:
-        """As in the base class; the server's validators count for the state that follows from these rows."""
+        """As in the base class; also saves the server's validators, valid for the resulting newest time."""
         fresh = super().get_fresh_rows_only(all_rows)
-        if self.http_response is not None:  # there was no download() of the collector's own
+        if self.http_response is not None:  # unless the collector downloads by other means
             newest_time = repr(self.state[self._NEWEST_ROW_TIME_STATE_KEY])
             self.state["validators"] = {newest_time: self.http_response.validators}
         return fresh

@@ -1,4 +1,4 @@
-"""What the shapes have in common: they load and save their state themselves."""
+"""The common base of the shapes, which load and save their state themselves."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ T = TypeVar("T")
 
 
 class StatefulBaseCollector(StatefulCollectorMixin, BaseCollector):
-    """A collector that manages its state itself: what `start_publishing` changes in `state` is saved at the
+    """A collector that manages its state itself: it saves `state`, as changed by `start_publishing`, at the
     end of the run.
 
     Attributes:
-        state_keys: the keys that each of its states has.
-        left_out: how many rows or items of this run were left out, or failed.
+        state_keys: the keys that every state must have.
+        left_out: how many rows or items this run left out, or failed to obtain.
     """
 
     state_keys: tuple[str, ...] = ()
@@ -30,11 +30,11 @@ class StatefulBaseCollector(StatefulCollectorMixin, BaseCollector):
     _is_loaded = False
 
     def check_state(self, state: Any) -> None:
-        """Raise `StateError` if it is not a state of this shape."""
+        """Raise `StateError` if `state` is not a state of this shape."""
         missing = [key for key in self.state_keys if not isinstance(state, dict) or key not in state]
         if missing:
             text = f"the state has no {' and no '.join(missing)}, so it is not one of a {type(self).__name__}"
-            raise StateError(f"{text}: `state edit` or `state import` a better one, or `state reset`")
+            raise StateError(f"{text}: fix it with `state edit`, `state import` or `state reset`")
 
     def run(self) -> None:
         """Load the state, publish, and save the state."""
@@ -46,7 +46,7 @@ class StatefulBaseCollector(StatefulCollectorMixin, BaseCollector):
         self.save_state(self.state)
 
     def load_state(self) -> Any:
-        """As in the base class; once `run` has loaded it, `state`."""
+        """As in the base class; returns `state` once `run` has loaded it."""
         return self.state if self._is_loaded else super().load_state()
 
     @cached_property
@@ -57,8 +57,8 @@ class StatefulBaseCollector(StatefulCollectorMixin, BaseCollector):
         """Count a row or an item that is not published.
 
         Args:
-            what: what such ones are called, and why they are left out.
-            example: what it looks like, for the log.
+            what: the kind of row or item, and why it is left out; texts in the log are grouped by it.
+            example: the row or item itself, for the log.
         """
         self.left_out += 1
         examples = self._left_out.setdefault(what, [])
@@ -68,7 +68,7 @@ class StatefulBaseCollector(StatefulCollectorMixin, BaseCollector):
         """Log what was left out.
 
         Raises:
-            SourceError: `all_of_them` is given, and says what that means.
+            SourceError: `all_of_them` is given, a text that explains what it means if nothing was usable.
         """
         texts = [
             f"{what}: {len(examples):,} ({'; '.join(examples[:EXAMPLES])})"
@@ -81,10 +81,10 @@ class StatefulBaseCollector(StatefulCollectorMixin, BaseCollector):
 
 
 def checked(hook: str, value: T, *kinds: type) -> T:
-    """What a hook of the collector returned, if it is of one of these kinds.
+    """Return `value`, which one of the collector's hooks has returned.
 
     Raises:
-        CollectorError: it is not.
+        CollectorError: it has none of these types.
     """
     if not isinstance(value, kinds):
         raise CollectorError(f"{hook} must return {kinds[0].__name__}, not {type(value).__name__}")
@@ -94,8 +94,8 @@ def checked(hook: str, value: T, *kinds: type) -> T:
 def default_body(record: Any) -> bytes:
     """A record as a message's body: bytes as they are, text as UTF-8, anything else as JSON.
 
-    The same record gives the same bytes, whatever the order of its keys. What UTF-8 cannot hold (a surrogate
-    by itself, which JSON can) is written as its escape.
+    Equal records give equal bytes, whatever the order of their keys. A lone surrogate, which UTF-8 cannot
+    encode, is written as an escape.
 
     >>> default_body({"b": 1, "a": "ż"})
     b'{"a":"\\xc5\\xbc","b":1}'

@@ -1,4 +1,4 @@
-"""Collectors that obtain everything first, and publish it only then."""
+"""Collectors that first obtain everything, then publish it."""
 
 from __future__ import annotations
 
@@ -12,25 +12,24 @@ from n6_stateful.errors import NothingNew
 
 
 class BaseTwoPhaseCollector(BaseCollector):
-    """Obtains an input pile, then publishes a message for each input data dict that is generated from it.
+    """Obtains an input pile, then publishes a message for each input data dict generated from it.
 
-    To be written: `obtain_input_pile` and `generate_input_data_dicts`, and what makes a message of input data
-    (`get_output_data_body`).
+    To be written: `obtain_input_pile`, `generate_input_data_dicts` and `get_output_data_body`.
     """
 
     def obtain_input_pile(self) -> Any:
-        """Whatever the messages are made from; None if there is nothing to publish."""
+        """The data that messages are made from; None if there is nothing to publish."""
         raise NotImplementedError(f"{type(self).__name__}.obtain_input_pile() is not written yet")
 
     def generate_input_data_dicts(self, input_pile: Any, /) -> Iterator[dict[str, Any]]:
-        """The keyword arguments of `get_output_components` for each message."""
+        """The keyword arguments for `get_output_components`, one dict for each message."""
         raise NotImplementedError(f"{type(self).__name__}.generate_input_data_dicts() is not written yet")
 
     def run(self) -> None:
         """Obtain the input pile, then publish it."""
         try:
             pile = self.obtain_input_pile()
-            if isinstance(pile, Generator):  # what it does at its beginning must be done by now
+            if isinstance(pile, Generator):  # run its beginning now, which may raise NothingNew
                 pile = chain(list(islice(pile, 1)), pile)
         except NothingNew:
             pile = None
@@ -42,7 +41,7 @@ class BaseTwoPhaseCollector(BaseCollector):
         return self._input_pile is not None
 
     def start_publishing(self) -> None:
-        """Publish what `publish_iteratively` publishes, if there is an input pile."""
+        """Run `publish_iteratively`, if there is an input pile."""
         if self._input_pile is None:
             raise NothingNew
         self.start_iterative_publishing()
@@ -69,7 +68,7 @@ class BaseSimpleCollector(BaseTwoPhaseCollector):
         return None if data_body is None else {"data_body": data_body}
 
     def generate_input_data_dicts(self, input_pile: Any, /) -> Iterator[dict[str, Any]]:
-        """That one."""
+        """The one dict."""
         yield input_pile
 
     def get_output_data_body(self, *, source: str, **processed_data: Any) -> Any:

@@ -91,7 +91,7 @@ def unavailable(problem: str) -> None:
 
 @pytest.fixture
 def broker() -> Iterator[RabbitMQ]:
-    """The broker, with names of the test's own; what is made under them is taken away again."""
+    """The broker, with names of the test's own; what is created under them is removed afterwards."""
     try:
         broker = RabbitMQ(URL)
     except OSError as exc:

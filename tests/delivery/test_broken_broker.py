@@ -57,7 +57,7 @@ class TestBroken:
         limit = "set_vm_memory_high_watermark"
         try:
             error = broken_midway(broker, outbox, lambda: node.control(limit, "absolute", "1000"))
-            assert "(progress_timeout), because of an alarm at the broker: low on memory; " in str(error)
+            assert "(progress_timeout); the broker has an alarm: low on memory; " in str(error)
         finally:
             node.control(limit, "0.9")
         nothing_is_lost(broker, outbox)
@@ -109,5 +109,5 @@ class TestTLS:
         """A client certificate logs in, without a password."""
         names = {"ssl_ca_certs": "ca.pem", "ssl_certfile": "collector.pem", "ssl_keyfile": "collector.key"}
         given: dict[str, Any] = {option: node.directory / name for option, name in names.items()}
-        outbox.put(broker, b"x", user_id="collector")  # the broker refuses the name of somebody else
+        outbox.put(broker, b"x", user_id="collector")  # the broker refuses a user id that is not the login's
         assert outbox.deliver(broker, f"amqps://localhost:{node.tls_port}/", **given) == 1

@@ -1,4 +1,4 @@
-"""Which broker a configuration names: nothing of a password shows, however it is written."""
+"""The broker that a configuration names; no part of a password is shown, however it is written."""
 
 from __future__ import annotations
 
@@ -64,7 +64,7 @@ class TestURL:
         ],
     )
     def test_wrong(self, url: str, problem: str) -> None:
-        """What is wrong with a URL is one clear error, which shows nothing of a password."""
+        """A wrong URL is one clear error, which shows no part of a password."""
         with pytest.raises(ConfigError, match=re.escape(problem)) as caught:
             broker_of(url)
         assert "s3cr" not in str(caught.value)
@@ -94,7 +94,7 @@ class TestURL:
 
 
 class TestLogin:
-    """Who we are there."""
+    """How to log in."""
 
     @pytest.mark.parametrize(
         ("url", "files", "user"),

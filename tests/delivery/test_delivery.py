@@ -70,10 +70,10 @@ class TestArrives:
 
 
 class TestRefused:
-    """What the broker refuses stays, with the reason, and holds up nothing."""
+    """Messages that the broker refuses stay, with the reason, and hold up no others."""
 
     def test_returned(self, broker: RabbitMQ, outbox: Outbox) -> None:
-        """1,500 messages that no queue takes wait for one; what comes later overtakes them."""
+        """1,500 messages that no queue takes wait for one; later ones overtake them."""
         broker.bind("good")
         lost = outbox.put(broker, *numbers(1_500), routing_key="lost")
         outbox.put(broker, b"good", routing_key="good")
@@ -90,7 +90,7 @@ class TestRefused:
         assert broker.bodies() == [b"later", *numbers(1_500)]
 
     def test_equal_ids(self, broker: RabbitMQ, outbox: Outbox) -> None:
-        """Of messages that share an id, those stay that were returned."""
+        """Of messages with the same id, those that were returned stay."""
         broker.bind("good")
         for body, key in [(b"1", "good"), (b"2", "lost"), (b"3", "good"), (b"4", "lost"), (b"4", "lost")]:
             outbox.put(broker, body, routing_key=key, message_id="1" * 32)
@@ -109,7 +109,7 @@ class TestRefused:
 
     @pytest.mark.parametrize("kind", ["classic", "quorum"])
     def test_full_queue(self, kind: str, broker: RabbitMQ, outbox: Outbox) -> None:
-        """What a full queue does not take stays, and nothing else."""
+        """Only messages that a full queue refuses stay."""
         arguments: dict[str, Any] = {"x-queue-type": kind, "x-max-length": 3, "x-overflow": "reject-publish"}
         broker.bind(**arguments)
         # A quorum queue's limit is a soft one.
@@ -122,7 +122,7 @@ class TestRefused:
         assert set(outbox.refused()) == set(outbox.waiting())
 
     def test_closed(self, broker: RabbitMQ, outbox: Outbox) -> None:
-        """So do messages on which it closes channel or connection, and those that AMQP cannot hold."""
+        """So do messages for which it closes channel or connection, and those that AMQP cannot hold."""
         broker.bind()
         changes: dict[int, tuple[str, dict[str, Any]]] = {
             0: ("404 NOT_FOUND", {"exchange": "n6-stateful-no-such-exchange"}),
@@ -143,7 +143,7 @@ class TestRefused:
         for number, (reason, _) in changes.items():
             assert reason in reasons[ids[number]]
         others = [body for number, body in enumerate(numbers(300)) if number not in changes]
-        assert list(dict.fromkeys(broker.bodies())) == others  # some come twice: what was on its way
+        assert list(dict.fromkeys(broker.bodies())) == others  # some arrive twice
 
         outbox.put(broker, b"later")
         assert outbox.fail(broker).delivered == 1
@@ -151,7 +151,7 @@ class TestRefused:
         assert outbox.refused() == reasons
 
     def test_no_way(self, broker: RabbitMQ, outbox: Outbox) -> None:
-        """800 messages to where nothing may be sent cost a few connections."""
+        """800 messages to a forbidden exchange cost only a few connections."""
         broker.bind()
         outbox.put(broker, b"first")
         bad = outbox.put(broker, *numbers(400), exchange="n6-stateful-no-such-exchange")  # 404
@@ -165,7 +165,7 @@ class TestRefused:
             assert outbox.waiting() == list(outbox.refused()) == bad
 
     def test_most_connections(self, broker: RabbitMQ, outbox: Outbox) -> None:
-        """Where every message costs connections, a run gives up; the next one goes on behind them."""
+        """If every message costs connections, a run gives up; the next one goes on after them."""
         broker.bind()
         bad = outbox.put(broker, *numbers(MOST_CONNECTIONS // 2 + 5), user_id="somebody-else")
         outbox.put(broker, b"good")
@@ -179,7 +179,7 @@ class TestRefused:
 
 
 class TestNothingSent:
-    """What is wrong before the first message marks none of them."""
+    """A problem before the first message marks none of them as refused."""
 
     @pytest.mark.parametrize(
         ("name", "kind", "reason"),
@@ -222,7 +222,7 @@ class TestNothingSent:
 
 
 class TestInterrupted:
-    """What ends a delivery from within is reported as what it is, and what was confirmed is deleted."""
+    """An internal error is reported as it is, and confirmed messages are deleted."""
 
     def test_signal(self, broker: RabbitMQ, outbox: Outbox) -> None:
         """A signal ends it at once; the next run sends the rest."""

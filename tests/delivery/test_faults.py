@@ -1,5 +1,5 @@
-"""A network that breaks anywhere, and what is no broker: a delivery ends in time, with one clear error, and
-the next one sends what is left."""
+"""A network that breaks anywhere, or a server that is not a broker: a delivery ends in time with one clear
+error, and the next one sends what is left."""
 
 from __future__ import annotations
 
@@ -79,7 +79,7 @@ class TestNetwork:
         nothing_is_lost(broker, outbox, ids)
 
     def test_farewell(self, broker: RabbitMQ, outbox: Outbox, monkeypatch: pytest.MonkeyPatch) -> None:
-        """A break while the connection is being closed spoils nothing."""
+        """A break while the connection is being closed does no harm."""
         monkeypatch.setattr(delivery, "CLOSE_SECONDS", 0.3)
         total = traffic(broker, outbox)[TO_BROKER]
         outbox.put(broker, *LINES)
@@ -122,7 +122,7 @@ START_FRAME: bytes = frame.Method(0, START).marshal()
 
 @contextmanager
 def peer(*answers: bytes) -> Iterator[str]:
-    """Something that gives its answers, one whenever it hears something, and then listens; its URL."""
+    """A server that sends one of its answers whenever it receives something, then only listens; its URL."""
 
     def serve() -> None:
         with suppress(OSError), listener.accept()[0] as connection:
@@ -141,7 +141,7 @@ def peer(*answers: bytes) -> Iterator[str]:
 
 
 class TestNoBroker:
-    """What answers is no broker, or answers nothing."""
+    """A server that is not a broker, or is silent."""
 
     @pytest.mark.parametrize(
         "answer",
@@ -155,14 +155,14 @@ class TestNoBroker:
         ids=["HTTP", "AMQP 1.0", "no end", "short method", "no login"],
     )
     def test_garbage(self, answer: bytes, caplog: pytest.LogCaptureFixture) -> None:
-        """What does not speak AMQP is one clear error in time, and pika's own noise is not heard."""
+        """A server that does not speak AMQP is one clear error in time, without pika's own logging."""
         with peer(answer) as url, pytest.raises(PublishError, match=r"127\.0\.0\.1:\d+/: \S"):
             check(url)
         assert not [record for record in caplog.records if record.name.startswith("pika")]
 
     @pytest.mark.parametrize("answers", [(), (START_FRAME,)], ids=["at once", "login"])
     def test_silence(self, answers: tuple[bytes, ...]) -> None:
-        """A server that goes silent is waited for as long as connect_timeout says."""
+        """The wait for a server that goes silent ends after connect_timeout."""
         with peer(*answers) as url, pytest.raises(PublishError, match=r"timeout after 0\.4 s \(connect"):
             check(url)
 

@@ -77,7 +77,7 @@ class TestCommit:
         assert (generation.saved[:2], generation.saved[-1]) == ("20", "Z")
 
     def test_exact(self, journal: Journal) -> None:
-        """What was put comes out again, to the byte, in its order, whatever it holds."""
+        """Messages come out as they were put in, byte for byte and in order, whatever they contain."""
         headers = {"text": "zażółć 🦆 \0 ' \\ % ?", "list": [1, None, True, {"a": -(2**63)}]}
         sent = [
             message(1, bytes(range(256)) * 100, headers=headers, delivery_mode=2),
@@ -117,7 +117,7 @@ class TestCommit:
         assert number + 1 == len(sizes)
 
     def test_overtaken(self, journal: Journal, make_journal: MakeJournal) -> None:
-        """A run that was overtaken saves and publishes nothing more, however often others have saved."""
+        """A run that was overtaken saves and publishes nothing, however often others have saved."""
         journal.commit(b"mine")
         put(journal, 2)
         other = make_journal()
@@ -156,10 +156,10 @@ class TestCommit:
 
 class TestLimits:
     def test_outbox(self, make_journal: MakeJournal) -> None:
-        """Beyond `outbox_max_mib` nothing is taken, and the error names the limit; smaller ones still fit."""
+        """Beyond `outbox_max_mib` nothing fits, and the error names the limit; smaller messages still fit."""
         journal = make_journal(outbox_max_mib=1)
         journal.put(message(1, bytes(600_000)))
-        with pytest.raises(PublishError, match=r"exceed 1 MiB \(outbox_max_mib\).* save in between"):
+        with pytest.raises(PublishError, match=r"exceed 1 MiB \(outbox_max_mib\).* save more often"):
             journal.put(message(2, bytes(600_000)))
         put(journal, 3)
         journal.commit()
@@ -288,7 +288,7 @@ class TestRuns:
 
 class TestLock:
     def test_second_run(self, journal: Journal, make_journal: MakeJournal) -> None:
-        """A second run learns who is in its way, and that nothing was done; what is there it can read."""
+        """A second run gets an error that names the first, and does nothing; it can still read."""
         second = make_journal()
         journal.lock()
         with pytest.raises(StateLockedError, match=r"run is in progress \(.*nothing was done") as caught:
@@ -302,7 +302,7 @@ class TestLock:
         assert second.commit() == 2
 
     def test_killed(self, make_journal: MakeJournal) -> None:
-        """The lock of a process that has ended anyhow is free; nobody has to clean up."""
+        """The lock of a dead process is free, without any cleaning up."""
         assert at_once(1, lambda: make_journal().lock()) == [0]
         lock_when_free(make_journal())
 

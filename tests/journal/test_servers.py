@@ -66,7 +66,7 @@ class TestSession:
 
     @pytest.mark.parametrize("how", ["lose", "answer"])
     def test_lost_in_a_commit(self, url: str, make_journal: MakeJournal, how: str) -> None:
-        """A COMMIT without an answer is an error that says so; it has happened as a whole or not at all."""
+        """A COMMIT without an answer is an error that says so; all of it has happened or nothing."""
         reader = make_journal()
         reader.open()
         with Proxy(url, b"COMMIT", how) as proxy:
@@ -74,7 +74,9 @@ class TestSession:
             journal.lock()
             put(journal, 1, 2)
             for _ in range(2):
-                with pytest.raises(StateError, match="all of it was saved or nothing, which is not known"):
+                with pytest.raises(
+                    StateError, match="either all of it was saved or nothing; the next run finds out"
+                ):
                     journal.commit(b"state")
         lock_when_free(reader)
         assert (numbers(reader), states(reader)) == (([1, 2], [b"state"]) if how == "answer" else ([], []))
@@ -147,7 +149,7 @@ class TestRights:
         execute(new_database, "DROP USER n6_stranger")
 
     def test_schema(self, engine: str, new_database: str, stranger: str, make_journal: MakeJournal) -> None:
-        """An error of a user who may not make the tables names `state schema`, which prints all he needs."""
+        """If the user may not create tables, the error names `state schema`, which prints what is needed."""
         journal, later = make_journal(url=stranger), make_journal(url=stranger)
         with pytest.raises(StateError, match=r"denied.*the user's rights \(`state schema`\)") as caught:
             journal.lock()
@@ -170,13 +172,13 @@ class TestRights:
 
 class TestLimits:
     def test_long_name(self, make_journal: MakeJournal) -> None:
-        """A name that the tables do not hold is refused, rather than cut."""
+        """A name that is too long for the tables is refused, not truncated."""
         with pytest.raises(StateError, match="too long"):
             make_journal("x" * 250).lock()
 
     @pytest.mark.parametrize("engine", ["mariadb"])
     def test_packet(self, make_journal: MakeJournal) -> None:
-        """The largest message and state that are taken arrive, even if each byte is sent as two."""
+        """The largest message and state that are accepted arrive, even if each byte is escaped."""
         journal = make_journal()
         journal.lock()
         largest = journal.largest
@@ -209,7 +211,7 @@ class TestUrl:
         ],
     )
     def test_wrong(self, tmp_path: Path, wrong: str) -> None:
-        """What is no URL is an error that shows how one looks, and nothing of the password."""
+        """An invalid URL is an error that shows the right form, and no part of the password."""
         (tmp_path / "file").write_text(wrong)
         for options in ({"url": wrong}, {"url_file": str(tmp_path / "file")}):
             with pytest.raises(ConfigError, match="must be postgresql://USER:PASSWORD@HOST/DATA") as caught:
@@ -219,7 +221,7 @@ class TestUrl:
 
     @pytest.mark.parametrize("host", ["h", "[::1]"])
     def test_escaped(self, tmp_path: Path, engine: str, host: str) -> None:
-        """Nobody is shown the login, and escaped characters reach the driver as they are meant."""
+        """The login is never shown, and escaped characters reach the driver unescaped."""
         url = f"{engine}://me%40:p%2Fw%40@{host}:1/d%2B?x=%2F"
         journal = configured_journal({"url": url}, tmp_path / "C.sqlite")
         assert journal.where == f"{engine} {host}:1/d+ C"
@@ -228,9 +230,9 @@ class TestUrl:
         assert login.items() <= journal._options().items()  # type: ignore[attr-defined]
 
     def test_nobody_there(self, url: str, make_journal: MakeJournal) -> None:
-        """A server that is not there is named, and so is what to look at."""
+        """An unreachable server is named, with what to check."""
         away = with_login(url, "u:s3cret").rpartition(":")[0] + ":1/d"
-        with pytest.raises(StateError, match=r":1/d .*refused.*see that it runs") as caught:
+        with pytest.raises(StateError, match=r":1/d .*refused.*make sure that it runs") as caught:
             make_journal(url=away).lock()
         assert "s3cret" not in str(caught.value)
 

@@ -1,4 +1,4 @@
-"""The journal as a file: whose it is, how large, and what becomes of it on a bad disk."""
+"""The journal as a file: its owner, its size, and what happens on a bad disk."""
 
 from __future__ import annotations
 
@@ -117,7 +117,7 @@ class TestFullDisk:
         for number in range(1, 30):
             journal.put(message(number, bytes(300_000)))
         journal._execute("PRAGMA max_page_count = 20")
-        with pytest.raises(StateError, match=r"disk is full; nothing was saved or published; .* has room"):
+        with pytest.raises(StateError, match=r"disk is full; nothing was saved or published; .* has space"):
             journal.commit(b"new")
         journal._execute("PRAGMA max_page_count = 100000")
         with largest_file(1 << 20), pytest.raises(StateError, match="nothing was saved or published"):
@@ -139,7 +139,7 @@ class TestFullDisk:
         assert (numbers(journal), states(journal)) == ([], [])
 
     def test_delivery(self, journal: Journal) -> None:
-        """Where what is delivered could not be deleted, that is known before anything is sent."""
+        """If delivered messages could not be deleted, nothing is sent."""
         put(journal, *range(600))
         journal.commit()
         with largest_file(0), pytest.raises(StateError, match="nothing was sent, since every run would"):
@@ -166,7 +166,7 @@ class TestCorrupt:
         journal.delivered(ids(journal))
 
     def test_hot_journal(self, make_journal: MakeJournal) -> None:
-        """What a process that was killed in a large commit has left is rolled back by whoever reads first."""
+        """The commit of a killed process is rolled back by the first reader."""
         journal = make_journal()
         put(journal, *range(100))
         journal.commit(b"old")
@@ -215,7 +215,7 @@ class TestCorrupt:
         assert not left.exists()
 
     def test_readers_leave_it(self, journal: Journal, make_journal: MakeJournal) -> None:
-        """Who only reads leaves a corrupt file where it is; mails, which write without the lock, do not, but
+        """A reader leaves a corrupt file where it is; mails, which write without the lock, do not, but
         while another run has the lock."""
         journal._close()
         journal.path.write_bytes(b"garbage" * 10_000)
@@ -231,7 +231,7 @@ class TestCorrupt:
 
     @pytest.mark.parametrize("how", ["garbage", "zeros", "cut"])
     def test_pages(self, journal: Journal, make_journal: MakeJournal, tmp_path: Path, how: str) -> None:
-        """Whatever page is damaged, an operation works or ends with a `StateError`; many are corrupt."""
+        """With any page damaged, an operation works or ends with a `StateError`."""
         for number in range(30):
             journal.put(message(number, os.urandom(20_000)))
             journal.commit(os.urandom(30_000))
@@ -260,7 +260,7 @@ class TestCorrupt:
         assert corrupt >= 10
 
     def test_others_are_not_corrupt(self, journal: Journal, make_journal: MakeJournal) -> None:
-        """A file that is busy is an error, and not taken for a corrupt one."""
+        """A busy file is an error, but not treated as corrupt."""
         put(journal, 1)
         journal.commit()
         other = make_journal(timeout=0.1)

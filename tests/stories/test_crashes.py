@@ -51,7 +51,7 @@ class Host:
         return code == CRASHED
 
     def check_state_file(self) -> None:
-        """The state file never says more than what has arrived."""
+        """The state file is never ahead of what has arrived."""
         for path in self.cache.glob("*.pickle"):
             state: Any = pickle.loads(path.read_bytes())
             have = b"\n".join(message.body for message in self.arrived)

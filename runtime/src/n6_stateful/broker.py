@@ -1,4 +1,4 @@
-"""Which broker, and as whom: `[output] url`, or n6's `[rabbitmq]` section."""
+"""The broker and the login for it, from `[output] url` or n6's `[rabbitmq]` section."""
 
 from __future__ import annotations
 
@@ -19,16 +19,16 @@ url = :: str                      ; amqp://user:password@host:port/vhost, amqps:
 unroutable = error :: str         ; a message that no queue takes is an `error`, or only a `warn`ing
 declare = true :: bool            ; declare the exchanges; needs the right to configure them
 heartbeat = 60 :: int             ; seconds; 0 for none
-connect_timeout = 15 :: float     ; seconds, until the broker is ready for the first message
-progress_timeout = 120 :: float   ; seconds without a byte written or a confirmation
-window_messages = 1000 :: int     ; at most so many messages unconfirmed
-window_bytes = 16777216 :: int    ; and at most so many bytes, unless a single message is larger
+connect_timeout = 15 :: float     ; seconds until the broker is ready for the first message
+progress_timeout = 120 :: float   ; seconds without any byte sent or message confirmed
+window_messages = 1000 :: int     ; how many messages may be unconfirmed
+window_bytes = 16777216 :: int    ; and how many bytes, unless a single message is larger
 ssl_ca_certs = :: str             ; for amqps: file of CA certificates (default: the system's)
 ssl_certfile = :: str             ; for amqps: client certificate; it logs in unless the URL has a user
 ssl_keyfile = :: str
 """
 
-# As n6 has it; there the first four have no defaults.
+# As in n6, where the first four have no defaults.
 RABBITMQ_SPEC = """
 [rabbitmq]
 host :: str
@@ -56,20 +56,20 @@ POSITIVE_OPTIONS = ("connect_timeout", "progress_timeout", "window_messages", "w
 
 
 def output_specs(files: ConfigFiles, override: str | None) -> list[str]:
-    """The specs of the sections that say where messages go.
+    """The specs of the sections that configure the output.
 
     Args:
         files: the configuration.
-        override: a URL that comes before the configuration.
+        override: a URL that replaces the configured one.
 
     Raises:
-        ConfigError: no section names an output.
+        ConfigError: no output is configured.
     """
     if override or (files.has_option("output", "url") and files.raw_value("output", "url")):
         return [OUTPUT_SPEC]
     if files.has_section("rabbitmq"):
         return [OUTPUT_SPEC, RABBITMQ_SPEC]
-    load([OUTPUT_SPEC], files)  # a misspelt section or option is a better answer than NO_OUTPUT
+    load([OUTPUT_SPEC], files)  # raises for a misspelt option, which is more helpful than NO_OUTPUT
     raise ConfigError(NO_OUTPUT)
 
 
@@ -99,11 +99,11 @@ def configured_broker(sections: Mapping[str, ConfigSection], override: str | Non
 
 
 class Broker(NamedTuple):
-    """How to reach a broker and who we are there. Only `where` is fit to be shown.
+    """A broker and the login for it. Only `where` may be shown.
 
     Attributes:
         user: None to log in with the client certificate.
-        tls: whom to trust, and the client's certificate; None without TLS.
+        tls: the trusted authorities and the client's certificate; None without TLS.
         heartbeat: seconds, 0 for none.
     """
 
@@ -129,7 +129,7 @@ class Broker(NamedTuple):
         """pika's parameters.
 
         Args:
-            name: how the broker shows the connection to its operators.
+            name: the name of the connection in the broker's tools.
             timeout: seconds until the connection must be open.
         """
         import pika
@@ -145,7 +145,7 @@ class Broker(NamedTuple):
             client_properties={"connection_name": name, "product": "n6-stateful"},
             ssl_options=pika.SSLOptions(self.tls, self.host) if self.tls else None,
             socket_timeout=timeout / 2,  # leaves time for the host's next address
-            stack_timeout=2 * timeout,  # our own timeout comes first, and names its option
+            stack_timeout=2 * timeout,  # our own timeout, which names its option, comes first
         )
 
 
@@ -160,8 +160,8 @@ def _broker_of_url(url: str, options: Mapping[str, Any]) -> Broker:
         user, password, vhost = (unquote(text, errors="strict") for text in given)
         port = {"amqps": 5671}.get(parts.scheme, 5672) if parts.port is None else parts.port
     except ValueError:
-        raise ConfigError(WRONG_URL) from None  # its text may hold a part of the password
-    # With an @ in the path, what seems to be the host is the user.
+        raise ConfigError(WRONG_URL) from None  # its text may contain part of the password
+    # If the path has an @, the apparent host is the user.
     is_more = parts.query or parts.fragment or "@" in parts.path
     if parts.scheme not in ("amqp", "amqps") or not parts.hostname or is_more:
         raise ConfigError(WRONG_URL)
@@ -187,12 +187,12 @@ def _broker_of_section(section: Mapping[str, Any]) -> Broker:
 def _tls_context(options: Mapping[str, Any], with_certificate: bool = True) -> SSLContext:
     import ssl
 
-    # Unlike Path.expanduser this leaves a path as it is for a user without a home.
+    # Unlike Path.expanduser, this accepts a user without a home.
     paths = [os.path.expanduser(options[f"ssl_{name}"]) for name in ("ca_certs", "certfile", "keyfile")]  # noqa: PTH111
     try:
         context = ssl.create_default_context(cafile=paths[0] or None)
         if paths[1] and with_certificate:
-            # Without a password OpenSSL would ask for that of an encrypted key at the terminal.
+            # Without `password`, OpenSSL would prompt for that of an encrypted key.
             context.load_cert_chain(paths[1], paths[2] or None, password="")
     except (OSError, ssl.SSLError) as exc:
         raise ConfigError(f"a TLS file cannot be loaded ({', '.join(filter(None, paths))}): {exc}") from exc

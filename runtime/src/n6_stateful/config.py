@@ -42,17 +42,17 @@ _COMMENT = re.compile(r"^#.*|(^|\s);.*")
 
 
 def config_files(paths: Sequence[str] = ()) -> list[Path]:
-    """The configuration files to read, in order: what a later one says wins.
+    """The configuration files to read, in order; later ones win.
 
     Args:
         paths: files or directories; if empty, those in the environment variable `N6_CONFIG` (separated
-            as in `PATH`); if that is empty too, `/etc/n6` and `~/.n6`, as far as they exist.
+            as in `PATH`); if that is empty too, `/etc/n6` and `~/.n6`, if they exist.
 
     In a directory and its sub-folders the files named `NN_*.conf` (two digits) count, sorted by their whole
     path, as in n6. The log warns about folders that cannot be searched or that others may write to.
 
     Raises:
-        ConfigError: a path that was asked for does not exist or cannot be searched.
+        ConfigError: a path that was named does not exist or cannot be searched.
     """
     places, are_named = _places(paths)
     files: list[Path] = []
@@ -73,15 +73,15 @@ def config_files(paths: Sequence[str] = ()) -> list[Path]:
 
 
 def _places(paths: Sequence[str]) -> tuple[list[Path], bool]:
-    """The files and directories to read, and whether someone named them."""
+    """The files and directories to read, and whether they were named explicitly."""
     named = paths or [path for path in os.environ.get(ENVIRONMENT_VARIABLE, "").split(os.pathsep) if path]
-    # Unlike Path.expanduser this leaves the path as it is for a user without a home, as in some containers.
+    # Unlike Path.expanduser, this accepts a user without a home, as in some containers.
     return [Path(os.path.expanduser(path)) for path in named or DEFAULT_PATHS], bool(named)  # noqa: PTH111
 
 
 def _warn_if_others_may_write(path: Path) -> None:
-    # The configuration decides what is fetched and where it is sent. The mode of pipes and devices
-    # (`--config /dev/stdin`) means nothing.
+    # The configuration decides what is fetched and where it is sent. Ignore the mode of pipes and devices
+    # (`--config /dev/stdin`).
     mode = path.stat().st_mode
     if mode & stat.S_IWOTH and (stat.S_ISREG(mode) or stat.S_ISDIR(mode)):
         LOGGER.warning("%s: others may write to it; fix it with: chmod o-w %s", path, path)
@@ -96,11 +96,11 @@ def _text(file: Path) -> str:
 
 
 class ConfigFiles(configparser.ConfigParser):
-    """What the configuration files say.
+    """The contents of the configuration files.
 
     Args:
         texts: the files' names and texts, in order.
-        looked_at: label of all of them, for error messages.
+        looked_at: a label for all of them, for error messages.
     """
 
     def __init__(self, texts: Iterable[tuple[str, str]], looked_at: str) -> None:
@@ -108,14 +108,14 @@ class ConfigFiles(configparser.ConfigParser):
         self.looked_at = looked_at
         self._files: dict[tuple[str, str], str] = {}
         for name, text in texts:
-            # One file by itself; `[DEFAULT]` is a section like any other here.
+            # One file alone, to know where each value comes from; here `[DEFAULT]` is an ordinary section.
             own = configparser.RawConfigParser(
                 strict=False, inline_comment_prefixes=(";",), default_section=""
             )
             try:
                 own.read_string(text, name)
             except configparser.ParsingError as exc:
-                # Not the error's own text, which quotes the line: that may be a password.
+                # Not the error's own text, which quotes the line: it may contain a password.
                 line = getattr(exc, "lineno", None) or exc.errors[0][0]
                 raise ConfigError(f"{name}: line {line}: not an option = value in a [section]") from exc
             self.read_string(text, name)
@@ -124,10 +124,10 @@ class ConfigFiles(configparser.ConfigParser):
 
     @classmethod
     def from_paths(cls, paths: Sequence[str] = ()) -> ConfigFiles:
-        """Read the files that `config_files(paths)` lists.
+        """Read the files listed by `config_files(paths)`.
 
-        They are UTF-8; `[Section]` names are case-sensitive, option names are not; `%(option)s` stands for
-        the value of another option of the section and `%%` for a percent sign; ` ;` after white space
+        They are UTF-8; `[Section]` names are case-sensitive, option names are not; `%(option)s` is
+        the value of another option of the section, `%%` a percent sign; ` ;` after white space
         begins a comment, `#` only at the start of a line; an indented line continues a value; of two
         values for one option the last one counts. The log warns about a file that others may write to, and
         about a comment that may have been meant as part of the value.
@@ -141,7 +141,7 @@ class ConfigFiles(configparser.ConfigParser):
 
     @classmethod
     def from_text(cls, text: str, name: str = "<text>") -> ConfigFiles:
-        """The same for a text instead of files."""
+        """Read a text instead of files."""
         return cls([(name, text)], name)
 
     def own_options(self, section: str) -> list[str]:
@@ -149,7 +149,7 @@ class ConfigFiles(configparser.ConfigParser):
         return [option for part, option in self._files if part == section]
 
     def raw_value(self, section: str, option: str) -> str:
-        """The value as it is written."""
+        """The value as written, without interpolation."""
         return self.get(section, option, raw=True)
 
     def file(self, section: str, option: str) -> str:
@@ -158,21 +158,21 @@ class ConfigFiles(configparser.ConfigParser):
 
 
 def _warn_about_cut_values(name: str, text: str) -> None:
-    # ` ; a note` is a comment, but `a ;b` may be a password that was cut.
+    # ` ; a note` is a comment, but `a ;b` may be a password that was cut off.
     for line in filter(None, map(_INLINE_COMMENT.match, text.split("\n"))):
         if is_secret_name(line[1]) or line[2][:1].strip():
             LOGGER.warning("%s: %s: the value ends before ' ;', which begins a comment", name, line[1])
 
 
 class OptionSpec(NamedTuple):
-    """What a spec says about one option; without a default it is required."""
+    """An option as declared in a spec; it is required if it has no default."""
 
     default: str | None
     converter: str
 
 
 class ConfigSection(dict[str, Any]):
-    """The options of one section, converted; `name` is the section's."""
+    """The converted options of the section `name`."""
 
     def __init__(self, name: str, options: Mapping[str, Any] = {}) -> None:
         super().__init__(options)
@@ -221,7 +221,7 @@ def parse_specs(specs: Iterable[str]) -> dict[str, dict[str, OptionSpec]]:
 def load(
     specs: Sequence[str], files: ConfigFiles, custom_converters: Converters | None = None
 ) -> dict[str, ConfigSection]:
-    """All sections that `specs` declare, from `files`, converted.
+    """Load all sections that `specs` declare from `files`, and convert their values.
 
     Args:
         specs: a section that several of them declare is one section; the first declaration of an option
@@ -230,8 +230,8 @@ def load(
         custom_converters: converters by name, besides `CONVERTERS`.
 
     Raises:
-        ConfigError: with every problem of every section: options that are missing, unknown or not
-            convertible. Secrets in it are masked.
+        ConfigError: options are missing, unknown or not convertible; the text lists every problem, with
+            secrets masked.
     """
     converters = {**CONVERTERS, **(custom_converters or {})}
     sections, problems = {}, []
@@ -253,14 +253,14 @@ def load(
 def _value(
     section: str, option: str, spec: OptionSpec | None, files: ConfigFiles, converters: Converters
 ) -> Any:
-    """The option's value; `spec` None means that no spec declares it.
+    """The option's value; `spec` is None if no spec declares it.
 
     Raises:
-        ValueError: with what follows the option's name in the list of problems.
+        ValueError: its text follows the option's name in the list of problems.
     """
     is_in_file = files.has_option(section, option)
     source = files.file(section, option) if is_in_file else "config_spec"
-    if spec is None:  # without the value: a misspelt option may hold a password all the same
+    if spec is None:  # do not show the value: a misspelt option may be a password
         raise ValueError(f": there is no such option ({source})")
     if not is_in_file and spec.default is None:
         raise ValueError(f": is missing (looked at {files.looked_at})")
@@ -272,7 +272,7 @@ def _value(
     except configparser.InterpolationError:
         reason = ": write %% for a percent sign (%(name)s is another option's value)"
     except Exception as exc:  # a converter may raise anything
-        # Its text may quote the value, where `%(...)s` may have put another option's secret.
+        # Its text may quote the value, into which `%(...)s` may have put another option's secret.
         reason = f": {exc}" if raw == value == shown else ""
     raise ValueError(f" = {shown!r:.200}: not a valid {spec.converter}{reason:.200} ({source})")
 
@@ -288,7 +288,7 @@ def convert(converter: str, value: str, converters: Converters) -> Any:
     """`value` converted by one of `converters`, or by `list_of_NAME` for any of them.
 
     Raises:
-        Exception: whatever the converter raises for a value that it does not accept.
+        Exception: anything that the converter raises for an invalid value.
     """
     if converter in converters:
         return converters[converter](value)
@@ -300,7 +300,7 @@ def convert(converter: str, value: str, converters: Converters) -> Any:
 
 
 def seconds(text: str) -> int:
-    """The seconds of a duration: a number with its unit, or 0.
+    """Convert a duration, a number with its unit or 0, to seconds.
 
     Raises:
         ValueError: the text is not a duration.
@@ -352,7 +352,7 @@ def _importable(value: str) -> Any:
 
 def _py_namespaces_dict(value: str) -> Any:
     parts = [_literal(value)]
-    for part in parts:  # grows by the dicts inside
+    for part in parts:  # grows by nested dicts
         if not isinstance(part, dict) or not all(isinstance(key, str) for key in part):
             raise ValueError("must be a dict whose keys are strings, at every depth")
         parts += [inner for inner in part.values() if isinstance(inner, dict)]
@@ -378,6 +378,6 @@ CONVERTERS: Converters = {
 """By name; `list_of_NAME` exists for each of them, separated by commas (an empty value is `[]`, a trailing
 comma is fine). `bytes` is UTF-8; `date` and `datetime` are ISO 8601, a datetime becomes naive UTC; `path` is
 an absolute `pathlib.Path`, with `~` expanded; `py` is any Python literal, `py_namespaces_dict` a dict literal
-whose keys are strings, at every depth; `importable_dotted_name` is the object that `package.module.name`
-names; `download_timeout` is a number of seconds or a pair of them, as requests takes it; `duration`, which n6
-does not have, is a number with its unit, like `90m`, and becomes seconds."""
+whose keys are strings, at every depth; `importable_dotted_name` is the object named
+`package.module.name`; `download_timeout` is a number of seconds or a pair of them, as requests takes it;
+`duration`, which n6 does not have, is a number with its unit, like `90m`, and becomes seconds."""

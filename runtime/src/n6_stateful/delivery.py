@@ -1,6 +1,6 @@
-"""The outbox goes to RabbitMQ, oldest first; a message leaves the journal once the broker has confirmed it.
+"""Delivers the outbox to RabbitMQ, oldest first, and deletes each message once the broker has confirmed it.
 
-This module imports pika, which takes a while: import it when a delivery begins.
+Importing pika takes a while, so import this module only when a delivery begins.
 """
 
 from __future__ import annotations
@@ -19,13 +19,13 @@ from n6_stateful.journal import Journal, Waiting
 from n6_stateful.message import Exchange
 
 LOGGER = logging.getLogger(__name__)
-# pika logs every error that it hands to us, too, with a traceback.
+# pika logs, with a traceback, every error that it also reports to us.
 logging.getLogger("pika").setLevel(logging.CRITICAL + 1)
 
 TICK_SECONDS = 0.1
 CLOSE_SECONDS = 5.0
 DELETED_AT_ONCE = 500
-MOST_CONNECTIONS = 30  # of one delivery; the broker closes one or two for each message that it chokes on
+MOST_CONNECTIONS = 30  # in one delivery; a message that the broker rejects costs one or two
 
 Options = Mapping[str, Any]
 Show = Callable[[int, int], None] | None
@@ -34,21 +34,21 @@ Show = Callable[[int, int], None] | None
 def deliver(
     journal: Journal, broker: Broker, exchanges: Sequence[Exchange], options: Options, *, show: Show = None
 ) -> int:
-    """Send what waits in the outbox, and delete what the broker confirms.
+    """Send the messages in the outbox, and delete those that the broker confirms.
 
     Args:
-        journal: nobody else may be delivering from it.
+        journal: no other process may be delivering from it.
         broker: where to.
-        exchanges: to declare (or, with `declare = false`, to look for) before anything is sent.
+        exchanges: declared (or, with `declare = false`, only checked) before anything is sent.
         options: the section `[output]`.
-        show: called now and then with the number of messages confirmed, and to be delivered.
+        show: called now and then with the number of confirmed messages, and the total.
 
     Returns:
         The number of messages delivered.
 
     Raises:
         PublishError: some of them still wait; the text says how many, why, and what to do.
-        StateError: the outbox cannot be changed; what was sent just now is sent again.
+        StateError: the outbox cannot be changed; the messages just sent will be sent again.
     """
     total = journal.backlog().messages
     if not total:
@@ -70,33 +70,33 @@ def deliver(
 
 
 def try_broker(broker: Broker, exchanges: Sequence[Exchange], options: Options) -> None:
-    """Connect, declare the exchanges (or look for them), and close; nothing is sent.
+    """Connect, declare the exchanges (or check them), and disconnect; nothing is sent.
 
     Raises:
-        PublishError: one of these failed.
+        PublishError: a step failed.
     """
     _Connection(broker, "check", exchanges, options, _Outbox(None, lambda count: None)).run()
 
 
 class _Outbox:
-    """What still has to be sent, and what became of the rest.
+    """The messages still to be sent, and the outcome of the others.
 
     Attributes:
-        delivered: how many messages were confirmed, and deleted.
+        delivered: how many messages were confirmed and deleted.
         lost: how many of these no queue took.
-        suspects: it closed the last one on one of so many messages, those to be sent next.
+        suspects: how many of the next messages are suspected of having made the broker close the connection.
     """
 
     def __init__(self, journal: Journal | None, show: Callable[[int], object]) -> None:
         self._journal, self._show = journal, show
         self.delivered = self.lost = self.suspects = 0
         self._refused: dict[int, str] = {}
-        self._no_way: dict[tuple[str, ...], str] = {}  # exchanges and routing keys, with the reason
+        self._no_way: dict[tuple[str, ...], str] = {}  # (exchange, routing key) -> reason
         self._done: list[tuple[int, str]] = []
         self._written = time.monotonic()
 
     def waiting(self) -> Iterator[Waiting]:
-        """What is to be sent, oldest first; what was refused in earlier runs comes last."""
+        """The messages to send, oldest first; those refused in earlier runs come last."""
         for message in self._journal.waiting() if self._journal else ():
             if reason := self._no_way.get(message[2:4]):
                 self._done.append((message.id, reason))
@@ -104,20 +104,21 @@ class _Outbox:
                 yield message
 
     def done(self, message: Waiting, reason: str = "") -> None:
-        """The broker has a message, or says why it does not take it."""
+        """Note that the broker has confirmed a message, or refused it for a reason."""
         self._done.append((message.id, reason))
         self.suspects = max(0, self.suspects - 1)
 
     def blame(self, messages: Sequence[Waiting], code: int, reason: str) -> None:
-        """The broker has closed a connection on one of them; sent one by one, the next one shows on which."""
+        """Note that the broker closed the connection because of one of these. They are then sent one by one,
+        to find out which."""
         self.suspects = len(messages)
         if self.suspects == 1:
             self.done(messages[0], reason)
-            if code in (403, 404):  # no right to write to that exchange, with that routing key; no exchange
+            if code in (403, 404):  # no right to use that exchange and routing key, or no such exchange
                 self._no_way[messages[0][2:4]] = reason
 
     def write(self, seconds: float = TICK_SECONDS) -> None:
-        """Bring the journal up to date, if there is much to write, or the last time was so long ago."""
+        """Update the journal, if there is much to write or the last update was `seconds` ago."""
         late = time.monotonic() - self._written >= seconds
         if not self._journal or not self._done or (len(self._done) < DELETED_AT_ONCE and not late):
             return
@@ -140,7 +141,7 @@ class _Outbox:
 
 
 class _Connection:
-    """One connection; its methods stand in the order in which they are called."""
+    """One connection; its methods are in the order in which they are called."""
 
     def __init__(
         self, broker: Broker, name: str, exchanges: Sequence[Exchange], options: Options, outbox: _Outbox
@@ -154,7 +155,7 @@ class _Connection:
         self._moved = time.monotonic()
         self._is_ready, self._alarm = False, ""
         self._channel: Any = None
-        self._end: Any = None  # the exception with which pika reports it
+        self._end: Any = None  # the exception that ended it
         parameters = broker.parameters(f"n6-stateful {name}", options["connect_timeout"])
         self._connection: Any = SelectConnection(parameters, self._on_open, self._on_end, self._on_end)
         self._loop = self._connection.ioloop
@@ -162,11 +163,10 @@ class _Connection:
     def run(self) -> bool:
         """Send what waits, and close the connection.
 
-        The callbacks only take note of what the broker says: pika would report what they raise as a lost
-        connection.
+        The callbacks only take notes and never raise: pika would report an exception as a lost connection.
 
         Returns:
-            Whether everything was tried; if not, the broker has closed the connection on a message.
+            Whether everything was tried; if not, the broker closed the connection because of a message.
 
         Raises:
             PublishError: the connection could not be made, or it broke.
@@ -185,11 +185,11 @@ class _Connection:
         return True
 
     def _wait(self) -> None:
-        """Wait until there is news from the broker, at most for a short time."""
+        """Wait for something from the broker, for a short time at most."""
         timer = self._loop.call_later(TICK_SECONDS, self._loop.stop)
         try:
             self._loop.start()
-        except Exception as exc:  # what is not AMQP ends in any of pika's errors, or of Python's
+        except Exception as exc:  # if it is not AMQP, pika may raise anything
             raise self._problem(f"the server does not speak AMQP 0-9-1 ({exc!r})") from exc
         self._loop.remove_timeout(timer)
 
@@ -200,7 +200,7 @@ class _Connection:
             self._moved, self._unwritten = time.monotonic(), unwritten
         option = "progress_timeout" if self._is_ready else "connect_timeout"
         if time.monotonic() - self._moved >= self._options[option]:
-            alarm = f", because of an alarm at the broker: {self._alarm}" if self._alarm else ""
+            alarm = f"; the broker has an alarm: {self._alarm}" if self._alarm else ""
             raise self._problem(f"timeout after {self._options[option]:g} s ({option}){alarm}")
 
     def _on_open(self, connection: Any) -> None:
@@ -213,8 +213,8 @@ class _Connection:
         channel.add_on_close_callback(self._on_end)
         channel.add_on_return_callback(self._on_return)
         for name, kind in self._exchanges:
-            # Passive only looks for it, which needs no rights. The broker answers by closing the channel if
-            # something is wrong, and else not at all.
+            # Passive only checks that it exists, which needs no rights. If something is wrong, the broker
+            # closes the channel.
             channel.exchange_declare(name, kind, passive=not self._options["declare"], durable=True)
         channel.confirm_delivery(self._on_confirmation, callback=self._on_ready)
 
@@ -227,18 +227,18 @@ class _Connection:
         while self._next and self._has_room_for(self._next):
             try:
                 self._publish(self._next)
-            except Exception as exc:  # pika's encoding raises anything
+            except Exception as exc:  # pika's encoding may raise anything
                 self._outbox.done(self._next, f"AMQP cannot hold it: {exc}")
             self._next = next(self._waiting, None)
 
     def _has_room_for(self, message: Waiting) -> bool:
-        """Whether a message may join those that are on their way."""
+        """Whether another message fits into the window."""
         oldest = next(iter(self._on_way.values()), None)
         return not oldest or (
             not self._outbox.suspects
             and len(self._on_way) < self._options["window_messages"]
             and self._bytes + message.size <= self._options["window_bytes"]
-            # What was refused before goes apart: if it closes the connection, nothing else is sent twice.
+            # Messages refused before are sent apart: if one closes the connection, no others are sent twice.
             and (oldest.refused is None) == (message.refused is None)
         )
 
@@ -251,7 +251,7 @@ class _Connection:
         self._bytes += message.size
 
     def _on_return(self, channel: Any, method: Any, properties: Any, body: bytes) -> None:
-        """No queue takes a message; that comes before its confirmation, and without its tag."""
+        """Note that no queue took a message. This comes before its confirmation, and without its tag."""
         if self._options["unroutable"] == "warn":
             self._outbox.lost += 1
             return
@@ -263,7 +263,7 @@ class _Connection:
 
     def _on_confirmation(self, frame: Any) -> None:
         last, multiple = frame.method.delivery_tag, frame.method.multiple
-        nacked = "nacked: a queue is full, or could not store it" if frame.method.NAME == "Basic.Nack" else ""
+        nacked = "nacked: a queue is full or could not store it" if frame.method.NAME == "Basic.Nack" else ""
         for tag in [tag for tag in self._on_way if tag <= last] if multiple else [last]:
             message = self._on_way.pop(tag)
             self._bytes -= message.size
@@ -276,12 +276,12 @@ class _Connection:
         LOGGER.warning("%s: alarm: %s", self._where, self._alarm or "over")
 
     def _on_end(self, ended: Any, exc: Exception) -> None:
-        """The channel or the connection has ended, or there is none."""
+        """Note that the channel or the connection has ended, or could not be opened."""
         self._end = self._end or exc
         self._loop.stop()
 
     def _blame(self, code: int, reason: str) -> None:
-        """Blame a message for the end, or raise `PublishError`."""
+        """Blame a message for the lost connection, or raise `PublishError`."""
         if self._on_way and (400 <= code < 500 or 501 <= code <= 505):
             self._outbox.blame(list(self._on_way.values()), code, reason)
         elif code and self._channel and not self._is_ready:
@@ -293,7 +293,7 @@ class _Connection:
         return PublishError(f"{self._where}: {text}")
 
     def close(self) -> None:
-        """Close the connection, in order unless something is on its way, and note what was confirmed."""
+        """Close the connection, abruptly if something is unconfirmed, and note what was confirmed."""
         connection, begun = self._connection, time.monotonic()
         seconds = CLOSE_SECONDS if self._is_ready and not self._on_way else 0
         with suppress(Exception):  # it may have ended already
@@ -301,14 +301,14 @@ class _Connection:
                 connection.close()
             while not connection.is_closed and time.monotonic() - begun < seconds:
                 self._wait()
-            connection._adapter_disconnect_stream()  # without a farewell
+            connection._adapter_disconnect_stream()  # abruptly
             self._wait()
         self._loop.close()
         self._outbox.write(0)
 
 
 def _described(exc: Any) -> tuple[int, str]:
-    """The broker's reply code, 0 if it did not reply, and what happened; pika wraps that several times."""
+    """The broker's reply code (0 if it did not reply) and text; pika wraps its exceptions in others."""
     for cause in (getattr(exc, "exception", None), *getattr(exc, "exceptions", ())[::-1], *exc.args):
         if isinstance(cause, BaseException):
             return _described(cause)

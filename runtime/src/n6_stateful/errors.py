@@ -1,14 +1,11 @@
-"""The errors a run can end with, each with the exit code that schedulers and people see.
-
-The codes are those of sysexits.h where it has a fitting one.
-"""
+"""The errors that a run can end with, and their exit codes, taken from sysexits.h where one fits."""
 
 from __future__ import annotations
 
 INTERRUPTED = 130
 EXIT_CODES = {
     0: "done, or nothing new",
-    1: "the collector's own code failed, or a command could not do what it was asked for",
+    1: "the collector's own code failed, or a command could not be carried out",
     2: "wrong usage",
     66: "the source was unreachable, or sent something unexpected",
     69: "the broker was unreachable or refused messages; they wait in the outbox",
@@ -18,11 +15,11 @@ EXIT_CODES = {
     INTERRUPTED: "interrupted; the next run goes on from the last saved state",
     143: "terminated; the next run goes on from the last saved state",
 }
-"""What a scheduler can go by; `--help` and the documentation are made from it or checked against it."""
+"""For schedulers; `--help` and the documentation are generated from it or checked against it."""
 
 
 class N6StatefulError(Exception):
-    """Base of every error this package raises on purpose: one clear text, no traceback needed."""
+    """The base of all errors that this package raises on purpose: one clear text, no traceback needed."""
 
     exit_code = 1
 
@@ -34,7 +31,7 @@ class ConfigError(N6StatefulError):
 
 
 class SourceError(N6StatefulError):
-    """The source was unreachable, or what it sent is not what was asked for; the next run asks again."""
+    """The source was unreachable, or sent something unexpected; the next run tries again."""
 
     exit_code = 66
 
@@ -52,7 +49,7 @@ class StateLockedError(StateError):
 
 
 class PublishError(N6StatefulError):
-    """Not everything was delivered; what was not waits in the outbox.
+    """Not everything was delivered; the rest waits in the outbox.
 
     Args:
         text: what happened, how many messages wait, and what to do.
@@ -67,17 +64,17 @@ class PublishError(N6StatefulError):
 
 
 class CollectorError(N6StatefulError):
-    """The collector's class, or what it made, breaks a rule of n6 or of AMQP: a wrong `type`, a source that
-    does not match n6's pattern, a body that is not bytes."""
+    """The collector's class, or what it made, breaks a rule of n6 or AMQP: a wrong `type`, a source that does
+    not match n6's pattern, a body that is not bytes."""
 
 
 class NotFilledInError(CollectorError):
-    """A method that the collector's author must write is still as the template made it."""
+    """A method that the collector's author must write still has the template's placeholder."""
 
 
 class NothingNew(Exception):  # noqa: N818 - it reports no error
-    """Raise it from anything that `start_publishing` calls when the source has nothing new: the run
-    ends with 0, having published what it had by then."""
+    """Raise it anywhere in `start_publishing` if the source has nothing new. The run ends with 0, and
+    publishes what it has collected so far."""
 
 
 class Terminated(BaseException):
@@ -88,7 +85,7 @@ class Terminated(BaseException):
 
 
 def needs_extra(what: str, extra: str, exc: ImportError) -> ConfigError:
-    """The error for `what`, which needs a package that comes with an extra of the runtime."""
+    """The error for a `what` that needs a package from an extra of the runtime."""
     return ConfigError(
         f"{what} needs the package {exc.name}; install the extra: n6-stateful-runtime[{extra}]"
     )

@@ -1,22 +1,22 @@
-"""The records of runs, and what they say about the health of collectors.
+"""The records of runs, and the health of collectors that they show.
 
     python -m n6_stateful.health DIR... [--json]
 
-prints a line for each journal in these directories, the worst first; the exit code is that of `status`.
+prints a line for each journal in these directories, the worst first. The exit code is as for `status`.
 
-A record is a dict without secrets, and without anything that was published:
+A record is a dict. It contains no secrets and no published data:
 
     start, end               seconds since the epoch; `end` is None until the run has ended
-    exit_code, outcome       `in progress`, `ok`, `failed`, `interrupted`; a reader sees `killed`
+    exit_code, outcome       `in progress`, `ok`, `failed`, `interrupted`; `killed` when it is read
     messages, bytes          what was collected
     delivered                how many messages the broker has confirmed
     waiting, refused         how many messages are in the outbox, and how many of them the broker has refused
-    state_before, -_after    numbers of the state that was loaded and of the one that was saved last
-    newest                   how far the source was collected (`describe_state`), after a good run
+    state_before, -_after    the number of the state that was loaded, and of the one saved last
+    newest                   how far the source was read (`describe_state`), after a good run
     warnings, log            how many rows or items were left out; the first warnings
-    error, printed           first line of the error; when an outcome like it was printed last
-    first_run, last_new_data seconds since the epoch, so that a silence longer than `keep_runs` is noticed
-    expect_every, to_outbox  the option of that name; whether messages are to stay in the outbox
+    error, printed           first line of the error; when the same outcome was last printed
+    first_run, last_new_data seconds since the epoch; kept here because old records are pruned (`keep_runs`)
+    expect_every, to_outbox  the option of that name; whether messages stay in the outbox
     host, pid, version, locked
 """
 
@@ -40,19 +40,19 @@ from n6_stateful.masking import masked_url_text
 
 OK, WARNING, CRITICAL, UNKNOWN = range(4)
 LEVELS = ("OK", "WARNING", "CRITICAL", "UNKNOWN")
-AHEAD = 300  # seconds by which another machine's clock may be ahead
+AHEAD = 300  # seconds that another machine's clock may be ahead
 HOUR, DAY = 3600, 86_400
 KILLED = "did not end: it was killed, or the machine stopped"
 LONGEST_TEXT = 200
 
 
 def printable(line: str) -> str:
-    """A line that has no power over a terminal."""
+    """The line, escaped if it contains control characters."""
     return line if line.isprintable() else ascii(line)[1:-1]
 
 
 def one_line(text: str) -> str:
-    """The first line of `text`, not too long, without secrets and control characters."""
+    """The first line of `text`, shortened, without secrets and control characters."""
     line = printable(masked_url_text(text.partition("\n")[0]))
     return line if len(line) <= LONGEST_TEXT else f"{line[: LONGEST_TEXT - 3]}..."
 
@@ -69,13 +69,13 @@ def data_size(size: int) -> str:
 
 
 class Health(NamedTuple):
-    """What a journal says.
+    """The health of a collector, as its journal shows it.
 
     Attributes:
         now: seconds since the epoch.
         runs: records of the runs that have ended or were killed, oldest first.
         running: the record of the run in progress.
-        backlog: what waits in the outbox.
+        backlog: the messages waiting in the outbox.
         broken: how many journals were moved aside.
     """
 
@@ -109,19 +109,19 @@ class Health(NamedTuple):
 
     @property
     def failed(self) -> int:
-        """How many runs have failed in a row since."""
+        """How many runs have failed in a row since the last good one."""
         return sum(1 for _ in takewhile(lambda run: run["outcome"] != "ok", reversed(self.runs)))
 
 
 def records(journal: Journal, now: float, last: int | None = None) -> list[dict[str, Any]]:
-    """The records in an open journal, oldest first; the outcome of those that did not end is `killed`."""
+    """The records in a journal, oldest first. Runs that died get the outcome `killed`."""
     runs, holder = journal.runs(last), journal.holder()
     for run in runs:
         if run["end"] is None:
-            # Of a lock in a database only the session is known.
+            # A lock in a database only shows its session.
             known = holder and holder.pid and (holder.host, holder.pid)
             is_holder = bool(holder) and known in (0, (run.get("host"), run.get("pid")))
-            # Without the lock, as mails are collected, only its age tells.
+            # Collectors of mails take no lock; only the run's age can show it.
             if not (is_holder if run.get("locked") else now - run["start"] < HOUR):
                 run |= {"outcome": "killed", "error": KILLED}
     return runs
@@ -134,7 +134,7 @@ def moved_aside(journal: Journal) -> list[Path]:
 
 
 class Limits(NamedTuple):
-    """Ages in seconds from which something is wrong."""
+    """Ages in seconds from which a check is not OK."""
 
     warning: int = 2 * HOUR
     critical: int = 6 * HOUR
@@ -142,7 +142,7 @@ class Limits(NamedTuple):
 
     @classmethod
     def expecting(cls, every: str) -> Limits:
-        """For a collector that runs `every` so often, like `10m`; empty if that is unknown."""
+        """The limits for a collector that runs every `every`, like `10m`; empty if that is unknown."""
         try:
             length = seconds(every) if every else 0
         except ValueError as exc:
@@ -155,8 +155,8 @@ class Check(NamedTuple):
 
     Attributes:
         level: `OK`, `WARNING`, `CRITICAL` or `UNKNOWN`.
-        text: empty if there is nothing to say.
-        perfdata: as Nagios' plugins have it.
+        text: empty if there is nothing to report.
+        perfdata: performance data in the format of Nagios.
     """
 
     level: int
@@ -190,12 +190,12 @@ def check_good_run(health: Health, limits: Limits) -> Check:
         text = "last good run {} ago"
         return _age("last_good", health.good, text, health.now, limits.warning, limits.critical)
     if health.runs:
-        return Check(CRITICAL, "no run has ended well")
+        return Check(CRITICAL, "no run has succeeded yet")
     return Check(OK if health.running else UNKNOWN, "" if health.running else "no run is recorded")
 
 
 def check_failed(health: Health, limits: Limits) -> Check:
-    """Whether runs have failed since."""
+    """Whether runs have failed since the last good one."""
     error = health.last.get("error", "")
     return _count("failed", health.failed, f"run failed: {error}", f"runs failed in a row: {error}")
 
@@ -218,7 +218,7 @@ def check_running(health: Health, limits: Limits) -> Check:
 
 
 def check_waiting(health: Health, limits: Limits) -> Check:
-    """How many messages wait, for how long, and whether anything still runs that could deliver them."""
+    """How many messages wait, for how long, and whether the collector still runs to deliver them."""
     count, oldest = health.backlog.messages, health.backlog.oldest
     if oldest is None or health.last.get("to_outbox"):
         return Check(OK, "", f"outbox_waiting={count};;;0")
@@ -238,14 +238,14 @@ def check_refused(health: Health, limits: Limits) -> Check:
 
 
 def check_left_out(health: Health, limits: Limits) -> Check:
-    """Whether the last run has left anything out."""
+    """Whether the last run left anything out."""
     text = "left out in the last run (`runs --json`)"
     count = health.last.get("warnings", 0)
     return _count("left_out", count, f"row or item was {text}", f"rows or items were {text}")
 
 
 def check_broken(health: Health, limits: Limits) -> Check:
-    """Whether broken journals were moved aside; until someone removes them."""
+    """Whether there are broken journals that were moved aside."""
     text = "moved aside (`state show`)"
     one, many = f"broken journal was {text}", f"broken journals were {text}"
     return _count("broken_journals", health.broken, one, many)
@@ -263,7 +263,7 @@ CHECKS += [check_left_out, check_broken, check_clock]
 
 
 def judge(health: Health, limits: Limits) -> Check:
-    """All checks in one: the worst level, the texts, the worst first, and all performance data."""
+    """Combine all checks: the worst level, the texts (worst first) and all performance data."""
     checks = sorted((check(health, limits) for check in CHECKS), key=lambda check: -check.level)
     text = "; ".join(check.text for check in checks if check.text)
     perfdata = " ".join(check.perfdata for check in checks if check.perfdata)
@@ -271,9 +271,9 @@ def judge(health: Health, limits: Limits) -> Check:
 
 
 def write_metrics(directory: Path, journal: Journal) -> None:
-    """Write `n6_<source>.<collector>.prom` for the textfile collector of Prometheus' node_exporter, in one
-    step. All metrics are gauges with the labels `source` and `collector` (the name of the class); times are
-    seconds since the epoch, 0 for never.
+    """Write `n6_<source>.<collector>.prom` for the textfile collector of Prometheus' node_exporter,
+    atomically. All metrics are gauges with the labels `source` and `collector` (the name of the class); times
+    are seconds since the epoch, 0 for never.
 
     Raises:
         OSError: the file cannot be written.
@@ -284,7 +284,7 @@ def write_metrics(directory: Path, journal: Journal) -> None:
     end = last["end"] or last["start"]
     new_data = last.get("last_new_data") or 0
     code = -1 if last["exit_code"] is None else last["exit_code"]
-    # node_exporter refuses a metric that has two texts, from collectors with different versions of this.
+    # Do not change these texts: node_exporter refuses a metric for which two collectors have different ones.
     metrics: dict[str, tuple[str, float | None]] = {
         "last_run_timestamp_seconds": ("When the last run ended", end),
         "last_run_exit_code": ("The exit code of the last run, -1 if it was killed", code),
@@ -313,8 +313,7 @@ def write_metrics(directory: Path, journal: Journal) -> None:
 
 
 def describe(journal: Journal, now: float) -> dict[str, Any]:
-    """What a journal says of its collector, for `--json`; that it cannot be read, if so. Times are seconds
-    since the epoch."""
+    """A summary of a journal for `--json`, also if it cannot be read. Times are seconds since the epoch."""
     file = journal.path.with_suffix(".pickle")
     about = dict.fromkeys(("last_good", "last_new_data", "last_run", "waiting", "refused", "last_error"))
     about |= {"name": journal.name, "state_file": file.stat().st_mtime if file.exists() else None}
@@ -346,7 +345,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Print a line for each collector that has its journal in the given directories, the worst first.
 
     Returns:
-        0, 1, 2 or 3, as Nagios' plugins do.
+        0, 1, 2 or 3, as for Nagios.
     """
     parser = argparse.ArgumentParser(prog="python -m n6_stateful.health", description=main.__doc__)
     parser.add_argument("directories", nargs="+", type=Path, metavar="DIR", help="a cache_dir of collectors")

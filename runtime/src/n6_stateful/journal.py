@@ -1,15 +1,15 @@
-"""The journal: one collector's memory, a small database that is changed in short transactions.
+"""The journal: a collector's memory, a small database that is changed in short transactions.
 
-    n6_collector  its head: how many commits there were, which state the state file has
+    n6_collector  its head: the number of commits, and which state is in the state file
     n6_state      the last ten states
     n6_outbox     the messages that the broker has not confirmed yet
-    n6_run        the records of its runs
+    n6_run        the records of runs
 
-`put` keeps a message in a buffer. `commit` writes the buffer and the state in one transaction: durable
-together, or not at all. Its first statement is the fence: the head must be as this run has seen it last, so a
-run that was frozen and overtaken commits nothing.
+`put` adds a message to a buffer. `commit` writes the buffer and the state in one transaction, so both become
+durable or neither. Its first statement is the fence: the head must be unchanged since this run last saw it,
+so a run that was frozen and overtaken commits nothing.
 
-All SQL is here, the same for SQLite, PostgreSQL and MariaDB; sessions, and what the engines say differently,
+All SQL is here, the same for SQLite, PostgreSQL and MariaDB. Sessions, and the differences between engines,
 are in `n6_stateful.sqlite` and `n6_stateful.databases`.
 """
 
@@ -48,8 +48,8 @@ ROWS_AT_ONCE = 500
 BYTES_AT_ONCE = 4 << 20
 BUFFER_IN_MEMORY = 16 << 20
 
-# Large columns are the last ones: SQLite reads a row from its beginning. n6_collector is the last table: if
-# it is there, so are the others, though MariaDB makes each in a transaction of its own.
+# Large columns come last, since SQLite reads a row from its beginning. n6_collector comes last: if it exists,
+# so do the others, although MariaDB creates each in a transaction of its own.
 TABLES = """;
 CREATE TABLE IF NOT EXISTS n6_state (name VARCHAR(255), number BIGINT, run VARCHAR(32), saved VARCHAR(20),
     sha256 VARCHAR(64), pickle {db.blob}, PRIMARY KEY (name, number)){db.suffix};
@@ -67,12 +67,12 @@ MESSAGE = "message_id, exchange, routing_key, properties, body, queued"
 INSERT_MESSAGE = f"INSERT INTO n6_outbox (name, size, {MESSAGE}) VALUES (?, ?, ?, ?, ?, ?, ?, ?)"  # noqa: S608
 FENCE = "UPDATE n6_collector SET newest = ? WHERE name = ? AND newest = ?"
 WAITING = "FROM n6_outbox WHERE name = ? AND refused IS {null} AND id > ? "
-OVERTAKEN = "another run has taken over; nothing was saved or published by this one; the next run goes on"
+OVERTAKEN = "another run has taken over; this one saved and published nothing; the next run goes on"
 NOTHING = "nothing was saved or published"
 
 
 class DamagedError(StateError):
-    """A state is not what was saved: its hash does not match."""
+    """A saved state is damaged: its hash does not match."""
 
 
 class Generation(NamedTuple):
@@ -89,10 +89,10 @@ class Waiting(NamedTuple):
     """A message in the outbox.
 
     Attributes:
-        properties: those without the message id.
-        queued: when, seconds since the epoch.
-        refused: why the broker refused it; None if it has not.
-        size: of the body, bytes.
+        properties: without the message id.
+        queued: when it was queued, in seconds since the epoch.
+        refused: why the broker refused it, or None.
+        size: of the body, in bytes.
     """
 
     id: int
@@ -107,8 +107,8 @@ class Waiting(NamedTuple):
 
 
 class Backlog(NamedTuple):
-    """How many messages wait, the bytes of their bodies, how many of them the broker has refused, and when
-    the oldest was queued (seconds since the epoch; None if there is none)."""
+    """The number of waiting messages, their total size in bytes, how many of them the broker has refused, and
+    when the oldest was queued (seconds since the epoch; None if there is none)."""
 
     messages: int
     bytes: int
@@ -117,7 +117,7 @@ class Backlog(NamedTuple):
 
 
 def configured_journal(options: Mapping[str, Any], path: Path) -> Journal:
-    """A collector's journal: a file, or in the database of `[journal] url` or `url_file`.
+    """A collector's journal: a file, or tables in the database of `[journal] url` or `url_file`.
 
     Args:
         path: `<directory>/<name>.sqlite`.
@@ -137,13 +137,13 @@ def configured_journal(options: Mapping[str, Any], path: Path) -> Journal:
 
 
 def journals_in(directory: Path) -> list[Journal]:
-    """The journals that are files in `directory`: damaged ones, too, but no databases of other programs."""
+    """The journals in `directory`, including damaged ones, but no databases of other programs."""
     files = [path for path in sorted(directory.glob("*.sqlite")) if not is_of_another_program(path)]
     return [configured_journal(DEFAULTS, path) for path in files]
 
 
 def schema(engine: str) -> str:
-    """The SQL that makes the tables in `postgresql` or `mysql`, and a comment on the rights that are needed.
+    """The SQL that creates the tables in `postgresql` or `mysql`, and a comment on the rights needed.
 
     Raises:
         ConfigError: there is no such engine.
@@ -158,18 +158,18 @@ def schema(engine: str) -> str:
 class Journal(SQLite):
     """A collector's journal. `configured_journal` makes it.
 
-    Every method raises `StateError` if the journal cannot be used; the text says how things stand. If the
-    file is corrupt, that is a `CorruptError`; whoever writes moves the file aside, and can commit nothing
-    more before `unlock`.
+    Every method raises `StateError` if the journal cannot be used; the text says what state things are in.
+    For a corrupt file it is a `CorruptError`: a run that writes moves the file aside, and cannot commit any
+    more until `unlock`.
 
     Attributes:
-        name: of the collector, `<source>.<ClassName>`.
-        where: for people, without secrets.
-        is_file: whether it is a file, at `path`; else it is in a database.
+        name: the collector's, `<source>.<ClassName>`.
+        where: for messages, without secrets.
+        is_file: whether it is a file, at `path`, or in a database.
         is_locked: whether this object holds the lock.
-        id: random, made with the journal; this one and those below are current after `open`.
-        newest: number of the last commit.
-        filed: number of the state that the state file has.
+        id: random, created with the journal; this and the attributes below are up to date after `open`.
+        newest: the number of the last commit.
+        filed: the number of the state in the state file.
         url: a digest of the source's URL.
         buffered: how many messages the next `commit` will write.
     """
@@ -183,14 +183,14 @@ class Journal(SQLite):
         self.buffered = self._buffered_bytes = self._waiting_bytes = 0
 
     def exists(self) -> bool:
-        """Load the head; whether there is one. Makes nothing."""
+        """Load the head, and return whether there is one. Creates nothing."""
         head = self._select("SELECT id, newest, filed, url FROM n6_collector WHERE name = ?", self._key)
         if head:
             self.id, self.newest, self.filed, self.url = head[0]
         return bool(head)
 
     def open(self) -> None:
-        """Make the journal if it is missing, and load its head. Does nothing if it is open."""
+        """Create the journal if it is missing, and load its head. Does nothing if it is open."""
         self._writes = True
         if self.id or self.exists():
             return
@@ -206,7 +206,7 @@ class Journal(SQLite):
         """Take the lock and `open`, loading the head. Does nothing if the lock is held.
 
         Raises:
-            StateLockedError: another process has it; the text names it.
+            StateLockedError: another process holds it; the text names the process.
         """
         if not self.try_lock():
             holder = self.holder() or "it has just ended"
@@ -215,19 +215,19 @@ class Journal(SQLite):
             )
 
     def try_lock(self) -> bool:
-        """As `lock`, but return False if another process has the lock."""
+        """Like `lock`, but return False if another process holds the lock."""
         if not self.is_locked:
             self._writes = True
             with self._errors("nothing was done"):
-                self._execute("SELECT 1")  # connects, and makes the directory for the lock
+                self._execute("SELECT 1")  # connects, and creates the directory for the lock
                 self.is_locked = self._take_lock()
-            self.id = ""  # others may have committed since it was loaded
+            self.id = ""  # others may have committed since the head was loaded
         if self.is_locked:
             self.open()
         return self.is_locked
 
     def unlock(self) -> None:
-        """Close the connection and give the lock back; the buffer is discarded."""
+        """Close the connection, release the lock, and discard the buffer."""
         self._close()
         with suppress(OSError):  # there may be none
             os.close(self._lock)
@@ -243,12 +243,12 @@ class Journal(SQLite):
     # Buffer and commit
 
     def put(self, message: Message) -> None:
-        """Keep a message for the next `commit`.
+        """Add a message to the buffer for the next `commit`.
 
         Raises:
-            CollectorError: it is larger than the database takes.
-            PublishError: with it, the outbox would be larger than `outbox_max_mib`.
-            StateError: the buffer cannot be written; nothing can be committed from now on.
+            CollectorError: the message is larger than the database accepts.
+            PublishError: the outbox would exceed `outbox_max_mib`.
+            StateError: the buffer cannot be written; nothing can be committed any more.
         """
         if self._ended:
             raise self._ended
@@ -263,14 +263,14 @@ class Journal(SQLite):
         if self._waiting_bytes + self._buffered_bytes + size > self._max_mib << 20:
             raise PublishError(
                 f"{self.where}: the outbox would exceed {self._max_mib} MiB (outbox_max_mib); nothing since "
-                "the last save is published; deliver what waits, raise the limit, or save in between"
+                "the last save is published; deliver the outbox, raise the limit, or save more often"
             )
         try:
             self._buffer((self._key, size, message_id, *message[:2], text, message.body, time.time()))
         except OSError as exc:
             self._ended = StateError(
                 f"{self.where}: a message could not be buffered ({exc}); nothing since the last save is "
-                "saved or published; make room for temporary files, then run again"
+                "saved or published; free some space for temporary files, then run again"
             )
             raise self._ended from exc
 
@@ -279,16 +279,16 @@ class Journal(SQLite):
         return f"{self.where}: a {what} of {size:,} bytes is larger than {limit}; {NOTHING}"
 
     def discard(self) -> None:
-        """Forget what the next `commit` would write."""
-        with suppress(OSError):  # what could not be written is forgotten, too
+        """Empty the buffer."""
+        with suppress(OSError):  # closing tries to write
             self._file.close()
         self._file, self.buffered, self._buffered_bytes = BytesIO(), 0, 0
 
     def _buffer(self, row: tuple[Any, ...]) -> None:
-        """Keep a row in memory, or beyond 16 MiB in a file without a name."""
+        """Add a row to the buffer: in memory, beyond 16 MiB in an unnamed file."""
         packed, end = marshal.dumps(row), self._file.seek(0, os.SEEK_END)  # reading may have ended anywhere
         if isinstance(self._file, BytesIO) and end + len(packed) > BUFFER_IN_MEMORY:
-            from tempfile import TemporaryFile  # late, since it is slow to import
+            from tempfile import TemporaryFile  # here, since it is slow to import
 
             memory, directory = self._file, self.path.parent if self.is_file else None
             self._file = TemporaryFile(dir=directory)  # noqa: SIM115 - `discard` closes it
@@ -298,12 +298,12 @@ class Journal(SQLite):
         self._buffered_bytes += row[1]
 
     def _batches(self) -> Iterator[list[tuple[Any, ...]]]:
-        """What is in the buffer, a few rows at a time."""
+        """The buffered rows, in batches."""
         self._file.seek(0)
         rows: list[tuple[Any, ...]] = []
         size = 0
         for _ in range(self.buffered):
-            rows.append(marshal.load(self._file))  # noqa: S302 - ours, and nobody else can open it
+            rows.append(marshal.load(self._file))  # noqa: S302 - ours; no other process can open it
             size += rows[-1][1]
             if len(rows) == ROWS_AT_ONCE or size > BYTES_AT_ONCE:
                 yield rows
@@ -311,23 +311,23 @@ class Journal(SQLite):
         yield rows
 
     def commit(self, pickle: bytes | None = None, *, run: str = "", at_least: int = 0) -> int:
-        """Make the buffer and a state durable, together.
+        """Write the buffer and a state, both or neither, durably.
 
-        With the lock, only if nobody else has committed since `lock`. After an error the buffer is kept, and
-        a later commit may try again, unless the session, the lock or the file was lost: then it raises the
-        same error.
+        With the lock, this fails if another process has committed since `lock`. After an error the buffer is
+        kept and a later commit may try again, unless the session, the lock or the file was lost: then it
+        raises the same error.
 
         Args:
-            pickle: the state; None if only the buffer is committed.
-            run: the state replaces the newest one if that has the same `run`; empty: it is added.
-            at_least: the lowest number that this commit may have.
+            pickle: the state; None to commit only the buffer.
+            run: if the newest state has the same `run`, it is replaced; if empty, the state is added.
+            at_least: the lowest allowed number for this commit.
 
         Returns:
             The number of this commit.
 
         Raises:
-            StateError: nothing was saved or published, or, if the answer of the database was lost, all of it
-                may have been.
+            StateError: nothing was saved or published; or, if the database's answer was lost, possibly all
+                of it.
         """
         if self._ended:
             raise self._ended
@@ -335,7 +335,7 @@ class Journal(SQLite):
         if pickle is not None and len(pickle) > self.largest:
             raise StateError(self._too_large("state", len(pickle)))
         with self._transaction(NOTHING):
-            if not self.is_locked:  # others may commit at the same time: this makes them wait
+            if not self.is_locked:  # make concurrent commits wait
                 self._execute("UPDATE n6_collector SET newest = newest WHERE name = ?", self._key)
                 self.exists()
             number = max(self.newest + 1, at_least)
@@ -363,16 +363,16 @@ class Journal(SQLite):
     # States
 
     def generations(self) -> list[Generation]:
-        """The states that are kept, the newest first."""
+        """The kept states, newest first."""
         select = "SELECT number, run, saved, sha256, LENGTH(pickle) FROM n6_state WHERE name = ?"
         return [Generation(*row) for row in self._select(f"{select} ORDER BY number DESC", self._key)]
 
     def pickle(self, number: int) -> bytes:
-        """The state of that number.
+        """The state with that number.
 
         Raises:
             DamagedError: its hash does not match.
-            StateError: there is none.
+            StateError: there is no such state.
         """
         select = "SELECT pickle, sha256 FROM n6_state WHERE name = ? AND number = ?"
         for pickle, sha256 in self._select(select, self._key, number):
@@ -382,24 +382,24 @@ class Journal(SQLite):
         raise StateError(f"{self.where}: there is no state {number} (any more)")
 
     def mark_filed(self, number: int) -> None:
-        """Remember that the state file has the state of that number."""
-        with self._transaction("the state file is newer than the journal knows, which does no harm"):
+        """Record that the state file has the state with that number."""
+        with self._transaction("the state file is newer than the journal records, which is harmless"):
             self._execute("UPDATE n6_collector SET filed = ? WHERE name = ?", number, self._key)
         self.filed = number
 
     # Outbox
 
     def backlog(self) -> Backlog:
-        """What waits, in figures."""
+        """The size of the outbox."""
         select = "SELECT COUNT(*), COALESCE(SUM(size), 0), COUNT(refused), MIN(queued) FROM n6_outbox"
         for count, size, refused, oldest in self._select(f"{select} WHERE name = ?", self._key):
             return Backlog(count, int(size), refused, oldest)
         return Backlog(0, 0, 0, None)
 
     def waiting(self) -> Iterator[Waiting]:
-        """The messages that wait, oldest first, those that the broker has refused after all others.
+        """The waiting messages, oldest first; those that the broker has refused come last.
 
-        Between two messages no transaction is open. A message that is refused meanwhile comes once more.
+        No transaction is open between two messages. A message that is refused meanwhile is returned again.
         """
         for null in ("NULL", "NOT NULL"):
             last = 0
@@ -412,15 +412,15 @@ class Journal(SQLite):
                 last = ids[-1]
 
     def _next_batch(self, null: str, last: int) -> list[int]:
-        """The ids of as many messages behind `last` as are read, or deleted, at once."""
+        """The ids of the messages after `last` to read, or delete, in one batch."""
         select = f"SELECT id, size {WAITING.format(null=null)} ORDER BY id LIMIT {ROWS_AT_ONCE}"
         rows = self._select(select, self._key, last)
         fitting = sum(total <= BYTES_AT_ONCE for total in accumulate(size for _, size in rows))
         return [id for id, _ in rows[: max(1, fitting)]]
 
     def delivered(self, ids: Sequence[int]) -> None:
-        """Delete those messages: the broker has confirmed them, or they are given up."""
-        with self._transaction("what was delivered just now will be sent again, with the same ids"):
+        """Delete messages that the broker has confirmed, or that an operator drops."""
+        with self._transaction("the messages just delivered will be sent again, with the same ids"):
             self._delete(ids)
         if self.is_file and not self._select("SELECT 1 FROM n6_outbox LIMIT 1"):
             self._shrink()
@@ -431,13 +431,13 @@ class Journal(SQLite):
             self._execute(f"DELETE FROM n6_outbox WHERE name = ? AND id IN ({some})", self._key)  # noqa: S608
 
     def refuse(self, reasons: Mapping[int, str]) -> None:
-        """Keep why the broker has refused those messages, by their ids."""
+        """Record why the broker has refused messages, by their ids."""
         rows = [(reason.replace("\0", " "), self._key, id) for id, reason in reasons.items()]
-        with self._transaction("that messages were refused is not kept"):
+        with self._transaction("the refusal of messages was not recorded"):
             self._execute_many("UPDATE n6_outbox SET refused = ? WHERE name = ? AND id = ?", rows)
 
     def prove_deletable(self) -> None:
-        """Return if the first messages could be deleted once they are delivered; nothing is changed."""
+        """Raise `StateError` if delivered messages could not be deleted; nothing is changed."""
         ids = self._next_batch("NULL", 0) or self._next_batch("NOT NULL", 0)
         with self._transaction("nothing was sent, since every run would send it again", end="ROLLBACK"):
             self._delete(ids)
@@ -445,18 +445,18 @@ class Journal(SQLite):
     # Runs
 
     def put_run(self, started: float, record: Mapping[str, Any]) -> None:
-        """Keep the record of the run that began then (seconds since the epoch), in the place of an earlier
-        record of it; the oldest ones beyond `keep_runs` go."""
+        """Save the record of the run that began at `started` (seconds since the epoch), replacing its earlier
+        record; delete the oldest records beyond `keep_runs`."""
         oldest = "SELECT started FROM n6_run WHERE name = ? ORDER BY started DESC LIMIT 1 OFFSET ?"
         prune = f"DELETE FROM n6_run WHERE name = ? AND started <= ({oldest})"  # noqa: S608 - a constant
         self.open()
-        with self._transaction("the record of this run is not kept"):
+        with self._transaction("the record of this run was not saved"):
             self._execute("DELETE FROM n6_run WHERE name = ? AND started = ?", self._key, started)
             self._execute("INSERT INTO n6_run VALUES (?, ?, ?)", self._key, started, json.dumps(dict(record)))
             self._execute(prune, self._key, self._key, self._keep_runs)
 
     def runs(self, last: int | None = None) -> list[dict[str, Any]]:
-        """The records of the runs, or of the last ones, oldest first; `start` is when each began."""
+        """The records of all runs, or of the last few, oldest first; `start` is when each began."""
         select = "SELECT started, record FROM n6_run WHERE name = ? ORDER BY started DESC LIMIT ?"
         rows = self._select(select, self._key, self._keep_runs if last is None else last)
         return [{**json.loads(record), "start": started} for started, record in reversed(rows)]

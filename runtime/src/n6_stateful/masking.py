@@ -1,4 +1,4 @@
-"""Keeps secrets out of everything that is shown; in doubt it hides too much."""
+"""Hides secrets in everything that is shown; if in doubt, it hides too much."""
 
 from __future__ import annotations
 
@@ -7,33 +7,33 @@ import re
 _SECRET_NAME = re.compile(
     r"passw|passph|secret|token|credential|cookie|headers|authori[sz]|key(?!file)", re.IGNORECASE
 )
-# In a text a URL ends before white space, a quote or a bracket, and the punctuation in front of that;
-# `url: /path` is how requests quotes it. Texts may be long: no search starts again at each of their slashes.
+# A URL in a text ends before white space, a quote or a bracket, and before punctuation in front of these.
+# requests quotes URLs as `url: /path`. Texts may be long, so no search restarts at each slash.
 _URL = re.compile(r"([a-z][a-z0-9+.-]{0,30}://|\burl: (?=/))([^\s'\"<>`]*[^\s'\"<>`:,.;)])", re.IGNORECASE)
 _QUERY = re.compile(r"(/[^\s'\"<>?/]*\?)[^\s'\"<>)]*[^\s'\"<>):,.;]")
 _TOKEN = re.compile(r"(?<=/)(?=[^/]*\d)[\w:~=+-]{20,}(?=[/#),;]|$)")
 
 
 def is_secret_name(option: str) -> bool:
-    """Whether an option of this name holds a secret."""
+    """Whether the value of an option with this name is a secret."""
     return _SECRET_NAME.search(option) is not None
 
 
 def masked(option: str, value: str) -> str:
-    """An option's value as it may be shown: `***` for a secret; of a URL, the password (or the user, if there
-    is none: it may be a token), the query, and what looks like a token in the path are hidden."""
+    """An option's value, safe to show: `***` for a secret. In a URL, the password, the query, and whatever
+    looks like a token in the path are hidden; without a password also the user, which may be a token."""
     scheme, mark, rest = value.partition("://")
     login, _, host = value.rpartition("@")
     if is_secret_name(option):
         return "***"
-    if mark:  # everything after it belongs to the URL: passwords hold spaces and slashes
+    if mark:  # all of the rest is the URL: passwords may contain spaces and slashes
         return scheme + mark + _masked(rest)
     return f"{login.partition(':')[0]}:***@{host}" if ":" in login else masked_url_text(value)
 
 
 def masked_url_text(text: str) -> str:
-    """A text, from anywhere, with the secrets hidden in every URL that it quotes: login, query, and the parts
-    of a path that look like a token (20 characters or more, with a digit, no dot)."""
+    """Any text, with the secrets in its URLs hidden: login, query, and whatever looks like a token in the
+    path (at least 20 characters, with a digit, without a dot)."""
     return _QUERY.sub(r"\1***", _URL.sub(lambda url: url[1] + _masked(url[2]), text))
 
 

@@ -1,4 +1,4 @@
-"""A line that shows somebody at a terminal how far a long run has come."""
+"""A progress line for long runs at a terminal."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ FIRST_AFTER_SECONDS = 2.0
 
 
 class Progress:
-    """One line on standard error that changes in place; silent under cron, and in short runs.
+    """A line on standard error, updated in place; silent under cron and in short runs.
 
     Args:
         what: the beginning of the line, such as `delivering`.

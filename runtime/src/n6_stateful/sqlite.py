@@ -1,6 +1,6 @@
-"""The session of a journal: its connection, its transactions and its lock, here those of a file.
+"""A journal's session (connection, transactions and lock) for a journal in a file.
 
-In rollback-journal mode SQLite keeps a single file while nobody writes, and `synchronous = EXTRA` makes a
+In rollback-journal mode SQLite keeps a single file while no one writes, and `synchronous = EXTRA` makes a
 commit survive a power cut (https://sqlite.org/pragma.html#pragma_synchronous).
 """
 
@@ -19,19 +19,19 @@ from typing import Any, NamedTuple
 from n6_stateful.errors import StateError
 
 APPLICATION_ID = 0x6E364A4E  # "n6JN", in the header of the file
-# Without the last one, some systems' SQLite overwrites what is deleted, and needs as much room for that.
-NEW_FILE = ("page_size=16384", "auto_vacuum=INCREMENTAL")  # later, the second one would write each time
+# Without secure_delete=OFF, some systems' SQLite overwrites deleted data, and needs disk space for it.
+NEW_FILE = ("page_size=16384", "auto_vacuum=INCREMENTAL")  # on an existing file the second would always write
 PRAGMAS = ("synchronous=EXTRA", "secure_delete=OFF")
-FREE_PAGES = 64  # that many may stay free, 1 MiB
-UNKNOWN = "all of it was saved or nothing, which is not known; the next run finds out"
+FREE_PAGES = 64  # how many may stay free: 1 MiB
+UNKNOWN = "either all of it was saved or nothing; the next run finds out which"
 
 
 class CorruptError(StateError):
-    """SQLite says that the file is corrupt, or no database."""
+    """SQLite reports that the file is corrupt or not a database."""
 
 
 class Holder(NamedTuple):
-    """Who has the lock; what is not known is empty or 0."""
+    """The holder of the lock; unknown fields are empty or 0."""
 
     host: str
     pid: int
@@ -42,33 +42,33 @@ class Holder(NamedTuple):
 
 
 class SQLite:
-    """A journal's session in a file; `n6_stateful.databases` overrides what servers do differently.
+    """A journal's session with a file; `n6_stateful.databases` overrides what differs on servers.
 
-    A connection is made for the first statement. Between the methods of a journal no transaction is open.
+    The first statement connects. No transaction is open between calls of a journal's methods.
     """
 
     is_file = True
     begin = "BEGIN IMMEDIATE"
     or_ignore = "ON CONFLICT DO NOTHING"
-    # In the statements that make the tables, and before them.
+    # For the statements that create the tables, and before them.
     serial, blob, text, suffix = "INTEGER PRIMARY KEY AUTOINCREMENT", "BLOB", "TEXT", ""
     before_tables = f"PRAGMA application_id = {APPLICATION_ID}"
     largest, limit = 500_000_000, "what a database takes"  # bytes of a row
     errors: tuple[type[Exception], ...] = (sqlite3.Error, OSError)
-    advice = "see that its disk works and has room, run as the user whose file it is, and try again later"
+    advice = "make sure that its disk works and has space, run as the owner of the file, and try again later"
 
     def __init__(self, path: Path, options: Mapping[str, Any]) -> None:
         self.name, self.path, self.where = path.name.removesuffix(".sqlite"), path, str(path)
         self.is_locked = False
         self.id = ""  # of the journal; empty until its head is loaded
-        self._key = ""  # what its rows are called: not `name`, since a file may be renamed
+        self._key = ""  # the name in its rows: empty, not `name`, since a file may be renamed
         self._timeout = options["timeout"]
         self._connection: Any = None
         self._lock_path, self._lock = path.with_suffix(".lock"), -1  # a descriptor
         self._writes = self._has_no_tables = False
         self._ended: StateError | None = None  # why nothing more can be committed
 
-    # What a server does differently
+    # Overridden for servers
 
     def _connect(self) -> Any:
         if self._writes:
@@ -77,7 +77,7 @@ class SQLite:
         if self._writes and not self.path.exists():
             self.path.touch(0o600)
         check_owner(self.path)
-        # Not read-only: what a killed run has left must be rolled back.
+        # Not read-only: the transaction of a killed run must be rolled back.
         database = sqlite3.connect(self.path, timeout=self._timeout, isolation_level=None)
         try:
             for pragma in PRAGMAS if self.path.stat().st_size else (*NEW_FILE, *PRAGMAS):
@@ -95,20 +95,20 @@ class SQLite:
         self._connection.executemany(sql, rows)
 
     def _shrink(self) -> None:
-        """Give the disk back what is free in the file, if that is much."""
+        """Release free space in the file, if there is much."""
         with suppress(sqlite3.Error):
             if self._execute("PRAGMA freelist_count").fetchone()[0] > FREE_PAGES:
                 self._connection.executescript("PRAGMA incremental_vacuum")  # `execute` would free one page
 
     def _meaning(self, exc: Exception) -> str:
-        """What an error means: `missing` tables, a `corrupt` file, a `lost` session; else it is empty."""
+        """Classify an error: `missing` tables, a `corrupt` file, a `lost` session, or an empty string."""
         if isinstance(exc, FileNotFoundError) or str(exc).startswith("no such table"):
             return "missing"
         code = getattr(exc, "sqlite_errorcode", 0) & 0xFF
         return "corrupt" if code in (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB) else ""
 
     def _take_lock(self) -> bool:
-        """Take the lock, if nobody has it; the kernel gives it back when this process ends."""
+        """Take the lock if it is free; the kernel releases it when this process ends."""
         lock = os.open(self._lock_path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         for _ in range(3):
             with suppress(BlockingIOError):
@@ -116,12 +116,12 @@ class SQLite:
                 self._lock = lock
                 os.write(lock, f"{os.uname().nodename} {os.getpid()} {utc()}".ljust(200).encode())
                 return True
-            time.sleep(0.01)  # whoever asks for the holder has it for an instant
+            time.sleep(0.01)  # `holder` takes it for an instant
         os.close(lock)
         return False
 
     def holder(self) -> Holder | None:
-        """Who has the lock."""
+        """The holder of the lock."""
         with self._errors("nothing was done"), suppress(FileNotFoundError), self._lock_path.open() as lock:
             try:
                 fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)
@@ -131,10 +131,10 @@ class SQLite:
                 return Holder(host, int(pid), since)
         return None
 
-    # What all do
+    # For all engines
 
     def _close(self) -> None:
-        """End the session; what is not committed is rolled back."""
+        """End the session; an open transaction is rolled back."""
         with suppress(AttributeError, *self.errors):  # there may be no connection
             self._connection.close()
         self._connection = None
@@ -152,7 +152,7 @@ class SQLite:
 
     @contextmanager
     def _transaction(self, outcome: str, end: str = "COMMIT") -> Iterator[None]:
-        """A transaction, and how things stand if it fails."""
+        """A transaction; `outcome` is for the error: what state things are in if it fails."""
         with self._errors(outcome):
             self._execute(self.begin)
             try:
@@ -166,7 +166,7 @@ class SQLite:
 
     @contextmanager
     def _errors(self, outcome: str, if_lost: str = "") -> Iterator[None]:
-        """Raise what the driver raises as `StateError`, with how things stand and what to do."""
+        """Turn the driver's errors into `StateError`, with what state things are in and what to do."""
         try:
             yield
         except self.errors as exc:
@@ -183,7 +183,7 @@ class SQLite:
             raise error from exc
 
     def _moved_aside(self) -> str:
-        """Move a corrupt file aside if this object writes, and has or gets the lock; what became of it."""
+        """Move a corrupt file aside if this object writes and has or gets the lock; return the outcome."""
         if self._writes and not self.is_locked:
             self.is_locked = self._take_lock()
         if not self.is_locked:
@@ -191,7 +191,7 @@ class SQLite:
         self._close()
         self.id = ""
         aside = f"{self.path}.broken-{utc().replace(':', '')}-{os.urandom(4).hex()}"
-        # In this order: without its database, SQLite would delete the second one.
+        # In this order: SQLite deletes a -journal file without its database.
         for end in ("", "-journal"):
             with self._errors("it could not be moved aside"), suppress(FileNotFoundError):
                 Path(f"{self.path}{end}").rename(f"{aside}{end}")
@@ -199,7 +199,7 @@ class SQLite:
 
 
 def is_of_another_program(path: Path) -> bool:
-    """Whether a file is SQLite's, and not a journal; a damaged one may have been a journal."""
+    """Whether a file is an SQLite database of another program; a damaged file may be a journal."""
     with suppress(OSError), path.open("rb") as file:
         header = file.read(100)
         return header.startswith(b"SQLite format 3") and header[68:72] != APPLICATION_ID.to_bytes(4, "big")
@@ -207,12 +207,12 @@ def is_of_another_program(path: Path) -> bool:
 
 
 def utc() -> str:
-    """Now, `2026-01-02T03:04:05Z`."""
+    """The current time, `2026-01-02T03:04:05Z`."""
     return time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
 
 
 def check_owner(path: Path) -> None:
-    """Refuse a file or directory that somebody else could have written.
+    """Refuse a file or directory that another user could have written.
 
     Raises:
         StateError: it belongs to another user, or others may write to it.
@@ -225,10 +225,10 @@ def check_owner(path: Path) -> None:
 
 
 def make_private_directory(directory: Path) -> None:
-    """Make the directory if it is missing, for this user alone.
+    """Create the directory if it is missing, accessible to this user only.
 
     Raises:
-        StateError: root would make it in the directory of another user, who could not use it.
+        StateError: root would create it in another user's directory, who then could not use it.
     """
     if not directory.exists():
         above = next(path for path in directory.parents if path.exists())

@@ -1,7 +1,7 @@
 """The template's own Jinja filters; cookiecutter (and copier) loads them as a local extension.
 
-After a wrong answer the question is asked again. `check_answers` looks at all answers together, also at those
-of a command line, before anything is written, and reports every problem with the corrected command to paste.
+After a wrong answer the question is asked again. Before anything is written, `check_answers` checks all
+answers together, also those from the command line, and reports every problem with the corrected command.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ DEFAULT_TEMPLATE = "gh:org/n6-stateful"
 SOURCE_MAX_LENGTH = 32
 # n6's raw type, where it follows from the answer `shape`.
 RAW_TYPES = {"rows": "file", "list": "blacklist"}
-# Answers that are not asked for, but read from the command line.
+# Answers that are only read from the command line.
 _NOT_ASKED = ("_raw_type", "_content_type", "_author")
 # Questions that a shape does not need.
 _NOT_NEEDED = {"email": ("url", "download", "scheduler"), "feed": ("download",)}
@@ -77,12 +77,12 @@ def content_type(answers: Mapping[str, str]) -> str:
 
 
 def gets_http(answers: Mapping[str, str]) -> bool:
-    """Whether the generated class downloads `url` by itself."""
+    """Whether the generated class downloads `url` itself."""
     return answers["download"] == "http" or answers["shape"] == "feed"
 
 
 def holes(answers: Mapping[str, str]) -> list[str]:
-    """The methods that are to be written."""
+    """The methods that the user must write."""
     download = {
         "download": ["_download"],
         "rows": ["obtain_orig_data"],
@@ -116,13 +116,13 @@ def toml(text: str) -> str:
 
 
 def template_directory(_: str) -> str:
-    """Where this template is: a hook runs from a copy elsewhere, and a replay remembers where it was."""
+    """The directory of this template; a hook runs from a copy elsewhere."""
     return str(HERE)
 
 
 @pass_context
 def template_source(context: Context, answers: Mapping[str, object]) -> str:
-    """The template as it was named to cookiecutter (or copier), in a form that works from any directory."""
+    """The template as it was given to cookiecutter (or copier), in a form that works in any directory."""
     from_copier = context.get("_copier_answers", {}).get("_src_path")
     given = str(answers.get("_template") or from_copier or DEFAULT_TEMPLATE)
     path = _STARTED_IN / given
@@ -130,7 +130,7 @@ def template_source(context: Context, answers: Mapping[str, object]) -> str:
 
 
 def template_repository(_: object) -> str:
-    """The git repository of this template, as pip expects it behind `git+`; empty if there is none."""
+    """The git repository of this template, as pip expects it after `git+`; empty if there is none."""
     if not (HERE / ".git").exists():  # a zip, say
         return ""
     origin = subprocess.run(
@@ -154,14 +154,14 @@ def schedule(answers: Mapping[str, object]) -> str:
     return f"{zlib.crc32(names.encode()) % 10}-59/10 * * * *"
 
 
-# Each check returns what is wrong, or nothing; the function after it suggests another value.
+# Each check returns the problem, or an empty string; the function after it suggests another value.
 
 
 def _check_collector_name(name: str) -> str:
     if not re.fullmatch(r"[a-z][a-z0-9_]*", name):
         return "must be a Python package name: lowercase ASCII letters, digits and _, a letter first"
     if name.endswith("_") or "__" in name:
-        return "has an _ too many"
+        return "has one _ too many"
     if len(name) > 30:
         return f"is too long ({len(name)} characters; 30 are allowed)"
     if keyword.iskeyword(name) or keyword.issoftkeyword(name):
@@ -171,7 +171,7 @@ def _check_collector_name(name: str) -> str:
     if name in TAKEN_NAMES:
         return "is a name that the project needs for something else"
     if command_name(name) == "n6collector_":
-        return "leaves nothing to name the command after"
+        return "leaves no name for the command"
     return ""
 
 
@@ -213,7 +213,7 @@ def _check_url(url: str) -> str:
 
 
 def _mask_url(url: str, mask: str = "***") -> str:
-    """The URL with `mask` in place of what seems to be a secret; with `mask=""` without those parts."""
+    """The URL with apparent secrets replaced by `mask`; with `mask=""`, removed."""
     authority, slashes, rest = url.partition("//")
     netloc = re.split("[/?#]", rest, maxsplit=1)[0]
     path = rest[len(netloc) :]
@@ -265,7 +265,7 @@ _CHECKS: dict[str, tuple[Callable[[str], str], Callable[[str], str]]] = {
 
 
 def find_problems(answers: Mapping[str, Any]) -> tuple[list[str], dict[str, str]]:
-    """Everything that is wrong with the answers, and answers without these problems."""
+    """All problems with the answers, and answers without these problems."""
     problems = []
     better = {name: str(value) for name, value in answers.items() if not name.startswith("__")}
     for name, (check, suggest) in _CHECKS.items():
@@ -280,7 +280,7 @@ def find_problems(answers: Mapping[str, Any]) -> tuple[list[str], dict[str, str]
 
 
 def _find_conflicts(answers: Mapping[str, str]) -> Iterator[tuple[str, dict[str, str]]]:
-    """What is wrong with good answers together, and what to answer instead."""
+    """Problems with the combination of valid answers, and what to answer instead."""
     scheme = urlsplit(answers["url"]).scheme
     shape, download, scheduler = answers["shape"], answers["download"], answers["scheduler"]
     if answers["_content_type"] and raw_type(answers) == "stream":
@@ -314,14 +314,14 @@ def _find_conflicts(answers: Mapping[str, str]) -> Iterator[tuple[str, dict[str,
 
 
 def check_answers(answers: Mapping[str, Any]) -> str:
-    """Raise with everything that is wrong, and the corrected command; else return an empty string.
+    """Raise if there are problems, with the corrected command; else return an empty string.
 
     Raises:
-        FailedHookException: cookiecutter prints its text and ends, before anything is written.
+        FailedHookException: cookiecutter prints its text and exits before anything is written.
     """
     from cookiecutter.exceptions import FailedHookException
 
-    if "collector_name" not in answers:  # a replay: only the questions that it does not answer are here
+    if "collector_name" not in answers:  # a replay: only the questions that it does not answer
         return ""
     problems, better = find_problems(answers)
     problems += [
@@ -339,17 +339,17 @@ def check_answers(answers: Mapping[str, Any]) -> str:
 
 
 def problem_with(value: str, name: str) -> str:
-    """What is wrong with one answer, for copier; an empty string if nothing is."""
+    """The problem with one answer, for copier; an empty string if there is none."""
     return _CHECKS[name][0](value)
 
 
 def list_problems(answers: Mapping[str, str]) -> str:
-    """What is wrong with all answers, for copier; an empty string if nothing is."""
+    """The problems with all answers, for copier; an empty string if there are none."""
     return "; ".join(find_problems(answers)[0])
 
 
 def _words() -> list[str]:
-    """The words of cookiecutter's command line; none if another program bakes."""
+    """The words of cookiecutter's command line; none if another program runs."""
     program = Path(sys.argv[0])
     return sys.argv[1:] if program.stem == "cookiecutter" or "cookiecutter" in program.parts else []
 
@@ -366,10 +366,10 @@ def _command(answers: Mapping[str, str]) -> str:
 
 
 def ask_well() -> None:
-    """Have cookiecutter leave out questions that the shape does not need, and ask again after a wrong answer.
+    """Make cookiecutter leave out questions that the shape does not need, and ask again after a wrong answer.
 
-    It has no option for that, so its two functions that ask are wrapped. Without them everything is asked,
-    and `check_answers` reports what is wrong at the end.
+    It has no option for that, so this wraps its two functions that ask. If they are missing, every question
+    is asked, and `check_answers` reports the problems at the end.
     """
     from cookiecutter import prompt
 
@@ -397,7 +397,7 @@ def ask_well() -> None:
 
 
 class AnswersExtension(Extension):
-    """Adds the filters of this module to cookiecutter's environment."""
+    """Adds this module's filters to cookiecutter's environment."""
 
     def __init__(self, environment: Environment) -> None:
         super().__init__(environment)

@@ -1,7 +1,7 @@
 """Copies the runtime in, and prints the next steps.
 
-Deletes nothing but empty directories: a file that the answers do not need has a name that renders to nothing,
-so it is never written, and files of the project's owner stay.
+It deletes nothing but empty directories. A file that the answers do not need has a name that renders to
+nothing, so it is never written; and the owner's own files stay.
 """
 
 import json
@@ -17,9 +17,9 @@ VENDORED = Path("vendor/n6-stateful-runtime")
 
 
 def remove_empty_directories() -> None:
-    """Remove those of the schedulers that were not chosen."""
+    """Remove the directories of the schedulers that were not chosen."""
     for scheduler in ("cron", "systemd", "kubernetes"):
-        with suppress(OSError):  # the chosen one, or it has a file of the owner's
+        with suppress(OSError):  # the chosen one, or one that has the owner's files
             Path("deploy", scheduler).rmdir()
 
 
@@ -34,13 +34,13 @@ def vendor_runtime() -> None:
 
 
 def next_steps() -> str:
-    """What to type now."""
+    """The commands to type next."""
     samples = "tests/test_download.py" if SHAPE == "download" else "tests/test_collector.py"
     steps = [f"cd {NAME}", "tox"]
     if HOLES:
         steps += [
             f"# write {' and '.join(f'{name}()' for name in HOLES)} in src/{NAME}/collector.py",
-            f"# replace the samples at the top of {samples}: until they are data of your source, tox is red",
+            f"# replace the samples at the top of {samples}: until then, tox is red",
             "tox",
         ]
     install = "./vendor/n6-stateful-runtime -e ." if RUNTIME_SOURCE == "vendored" else "-e ."

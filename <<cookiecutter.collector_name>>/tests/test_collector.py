@@ -1,4 +1,4 @@
-"""What the collector publishes and remembers, given what the source has."""
+"""What the collector publishes and remembers, given data of the source."""
 
 from __future__ import annotations
 
@@ -13,38 +13,38 @@ from n6_stateful.testing import CollectorHarness, MakeCollectorHarness, RunResul
 
 from <<cookiecutter.collector_name>>.collector import <<cookiecutter.collector_name|class_name>>
 
-# The configuration as it is deployed. What is not in it, like a key, is added here: + "api_key = test\n"
+# The configuration as it is deployed. Add what is not in it, such as a key: + "api_key = test\n"
 CONFIG = Path(__file__).parents[1].joinpath("etc/60_<<cookiecutter.collector_name>>.conf").read_text()
 
 <% if cookiecutter.shape == "download" %>
-# What `_download` returns at first, and later; the messages of the first. test_download.py tests `_download`.
+# What `_download` returns at first and later; the messages of the first. test_download.py tests `_download`.
 OLD = Download(b"one record\n", time_utc="2026-01-01T00:00:00")
 NEW = Download(b"a newer record\n", time_utc="2026-01-02T00:00:00")
 BODIES = [b"one record\n"]
 <% elif cookiecutter.shape == "rows" %>
-# The file of the source at first, and later; the messages of each: its new rows, oldest first, no comments.
+# The source's file at first and later; the messages of each: its new rows, oldest first, no comments.
 OLD = b"2026-01-01 00:00:00,one row\n"
 NEW = OLD + b"2026-01-02 00:00:00,a newer row\n"
 BODIES = [b"2026-01-01 00:00:00,one row"]
 NEWER = [b"2026-01-02 00:00:00,a newer row"]
 <% elif cookiecutter.shape == "items" %>
-# What the source shows at first, and later; the messages of the first.
+# What the source shows at first and later; the messages of the first.
 OLD = ["an item", "another item"]
 NEW = ["another item", "a new item"]
 BODIES = [b"an item", b"another item"]
 <% elif cookiecutter.shape == "feed" %>
-# The entries of the feed at first, and later; the messages of the first. (test_download.py has a whole feed.)
+# The feed's entries at first and later; the messages of the first. (A whole feed: test_download.py.)
 OLD = [{"id": "1", "title": "One"}, {"id": "2", "title": "Two"}]
 NEW = [*OLD, {"id": "3", "title": "Three"}]
 BODIES = [b'{"id":"1","title":"One"}', b'{"id":"2","title":"Two"}']
 <% elif cookiecutter.shape == "pages" %>
-# The records of the source's pages at first, and later; the messages of the first. (test_download.py tests
+# The records of the source's pages at first and later; the messages of the first. (test_download.py tests
 # `download_page`.)
 OLD = [["a record", "another record"], ["a third one"]]
 NEW = [*OLD, ["a new record"]]
 BODIES = [b"a record", b"another record", b"a third one"]
 <% elif cookiecutter.shape == "list" %>
-# The whole list at first, and later; the messages of the first.
+# The complete list at first and later; the messages of the first.
 OLD = b"192.0.2.1\n"
 NEW = b"192.0.2.1\n192.0.2.2\n"
 BODIES = [OLD]
@@ -54,12 +54,12 @@ OLD = b"From: reports@feed.example\nSubject: A report\n\none record\n"
 NEW = b"From: reports@feed.example\nSubject: Another report\n\na newer record\n"
 BODIES = [b"one record\n"]
 <% endif %>
-WRONG_SAMPLES = "your code makes {} of the sample in OLD: replace OLD, NEW and BODIES at the top of this file"
+WRONG_SAMPLES = "your code makes {} from the sample in OLD: replace OLD, NEW and BODIES at the top of this file"
 
 
 def check_messages(result: RunResult) -> None:
-    """These are the messages that `OLD` makes."""
-    what = "something else than BODIES" if result.messages else "nothing"
+    """Check that these are the messages made from `OLD`."""
+    what = "other messages than BODIES" if result.messages else "nothing"
     assert result.bodies == BODIES, f"{WRONG_SAMPLES.format(what)}\n{result.text}"
     assert result.exit_code == 0, result.text
     for message in result.messages:
@@ -91,7 +91,7 @@ def test_contract(harness: CollectorHarness) -> None:
 <% if cookiecutter.shape == "email" %>
     """Wherever a run crashes, nothing is lost; the same mail always makes the same messages."""
 <% else %>
-    """Wherever a run crashes, nothing is lost; what was published once is not published again."""
+    """Wherever a run crashes, nothing is lost, and nothing is published twice."""
 <% endif %>
     check_messages(harness.run(OLD))
     harness.assert_stateful_contract(OLD, NEW)

@@ -104,7 +104,7 @@ class TestCron:
     """The cron line."""
 
     def test_quiet(self, baked: Bake) -> None:
-        """It leaves it to `--quiet-repeats` what cron mails."""
+        """`--quiet-repeats` decides what cron mails."""
         command = cron_command(baked().path / "deploy/cron/my_feed.cron")
         assert command.endswith("n6collector_myfeed --log-level warning run --quiet-repeats >/dev/null")
 

@@ -57,7 +57,7 @@ class TestShapes:
     @pytest.mark.parametrize("download", ["fill in", "http"])
     @pytest.mark.parametrize("shape", [shape for shape in SHAPES if shape != "email"])
     def test_style_and_types(self, shape: str, download: str, bake: Bake) -> None:
-        """Nothing has to be silenced in lint and types once the methods are written."""
+        """Lint and types are green once the methods are written, without any exceptions."""
         project = bake(shape=shape, download=download)
         if (shape, download) == ("pages", "http"):
             write_sample_page(project)
@@ -206,7 +206,7 @@ class TestSteps:
 
     @pytest.mark.sweep
     def test_readme_of_the_repository(self, bake: Bake) -> None:
-        """The example in the repository's README is green with what is said beside it."""
+        """The example in the repository's README is green with the changes described there."""
         project = bake()
         (example,) = re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text(), re.DOTALL)
         text = re.sub(

@@ -1,4 +1,4 @@
-"""A project takes over a newer template, and every way to bake gives the same."""
+"""A newer template is merged into a project, and every way to bake gives the same."""
 
 from __future__ import annotations
 
@@ -142,7 +142,7 @@ class TestCookiecutter:
         assert project.read("SECURITY.md") == "Write to CSIRT.\n"
 
     def test_another_answer(self, project: Project, env: dict[str, str], tools: Path) -> None:
-        """Another answer is taken over in the same way."""
+        """Another answer is merged in the same way."""
         replace(project.path / ".cookiecutter.json", ('"scheduler": "cron"', '"scheduler": "systemd"'))
         commit_all(project.path, "systemd from now on")
         self.follow_recipe(project, env, tools)

@@ -1,4 +1,4 @@
-"""What the base classes cost, beside loops written by hand that do the same: rows, and items.
+"""What the base classes cost, compared with hand-written loops that do the same: rows and items.
 
     python benchmarks/bases.py [COUNT]
 

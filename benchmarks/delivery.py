@@ -207,7 +207,7 @@ def set_up(kind: str, limit: int | None = None) -> None:
 
 
 def tear_down() -> None:
-    """Take both away."""
+    """Delete both."""
     connection = pika.BlockingConnection(pika.URLParameters(URL))
     channel = connection.channel()
     channel.queue_delete(NAME)

@@ -54,7 +54,7 @@ class Run(NamedTuple):
 
 
 class Collector(NamedTuple):
-    """The installed collector: its console command, and the project that it is run in."""
+    """The installed collector: its console command, and the project in which it is run."""
 
     command: Path
     project: Path
@@ -202,7 +202,7 @@ def are_unique(names: Sequence[str]) -> bool:
 
 
 def generate(directory: Path, url: str) -> Path:
-    """Bake the project, as a user would, but with nothing of the user's own defaults or files."""
+    """Bake the project, as a user would, but without the user's own defaults or files."""
     config = directory / "cookiecutter.yaml"
     temporary = directory / "tmp"  # where cookiecutter leaves its copies of the hooks
     temporary.mkdir()

@@ -79,11 +79,11 @@ class _Handler(BaseHTTPRequestHandler):
         return formatdate(self.server.clock() if timestamp is None else timestamp, usegmt=True)
 
     def log_request(self, code: int | str = "-", size: int | str = "-") -> None:
-        """Remember the status, and say nothing."""
+        """Remember the status, without logging."""
         self.server.answers.append(int(code))
 
     def log_message(self, format: str, *args: object) -> None:
-        """Say nothing of an error, either: it was asked for."""
+        """Do not log errors, either: they are intended."""
 
 
 @contextmanager

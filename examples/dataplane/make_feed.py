@@ -38,7 +38,7 @@ HOSTS = 2 * IPV4_HOSTS
 
 
 def seen(number: int) -> datetime:
-    """The time of sighting `number` (from 0). Sevens share it."""
+    """The time of sighting `number` (from 0); seven sightings share one."""
     return FIRST_TIME + timedelta(minutes=number // 7)
 
 

@@ -42,11 +42,11 @@ def write_feed(directory: Path, end: int, round_number: int = 0) -> list[str]:
         The uuid and the timestamp of each, with a blank between them.
     """
     events = [event(number, round_number) for number in range(end)]
-    for each in events:
-        (directory / f"{each['uuid']}.json").write_text(json.dumps({"Event": each}))
-    about = {each["uuid"]: {name: each[name] for name in ("info", "date", "timestamp")} for each in events}
+    for made in events:
+        (directory / f"{made['uuid']}.json").write_text(json.dumps({"Event": made}))
+    about = {made["uuid"]: {name: made[name] for name in ("info", "date", "timestamp")} for made in events}
     (directory / "manifest.json").write_text(json.dumps(about))
-    return [f"{each['uuid']} {each['timestamp']}" for each in events]
+    return [f"{made['uuid']} {made['timestamp']}" for made in events]
 
 
 if __name__ == "__main__":

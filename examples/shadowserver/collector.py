@@ -23,7 +23,7 @@ class ShadowserverCollector(BaseDownloadingCollector, BaseSimpleEmailCollector):
     config_spec = """
         [shadowserver]
         source :: str
-        ; nothing else is downloaded, whatever a mail says
+        ; other links in a mail are ignored
         url = https://dl.shadowserver.org/ :: str
     """
 

@@ -1,10 +1,10 @@
 """A finished collector of a TAXII 2.1 collection: JSON, page after page, oldest first.
 
-Each object becomes a message of its own. The cursor is what the server must be asked with: its `next` as long
-as there is more, and after that the time when the last object was added. Servers that do not follow the
-protocol: without the header that has this time, it is the time of the first answer. One that ignores
-`added_after` begins at the first object in each run; then pages that are not newer are skipped, and of the
-page that was the last one only what is new is published.
+Each object becomes a message of its own. The cursor holds the parameters of the next request: the server's
+`next` while there is more, after that the time when the last object was added. Some servers do not follow the
+protocol. If they do not send the header with this time, the time of the first answer is used. If they ignore
+`added_after`, they begin at the first object in each run; then pages that are not newer are skipped, and only
+new objects of the last page are published.
 
 The protocol: https://docs.oasis-open.org/cti/taxii/v2.1/taxii-v2.1.html (sections 3.4, 3.5 and 5.4). A login
 goes into the option `base_request_headers`.

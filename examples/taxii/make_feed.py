@@ -46,7 +46,7 @@ def indicator(number: int) -> dict[str, Any]:
 def feed(begin: int, end: int) -> bytes:
     """The lines for the objects from `begin` up to `end` (not included)."""
     objects = ({"added": added(number), "object": indicator(number)} for number in range(begin, end))
-    return "".join(f"{json.dumps(each)}\n" for each in objects).encode()
+    return "".join(f"{json.dumps(line)}\n" for line in objects).encode()
 
 
 if __name__ == "__main__":

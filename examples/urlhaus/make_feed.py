@@ -21,7 +21,7 @@ TIME = "%Y-%m-%d %H:%M:%S"
 
 
 def added(number: int) -> datetime:
-    """When record `number` (from 0) was added. Threes share their second."""
+    """When record `number` (from 0) was added; three records share a second."""
     return FIRST_TIME + timedelta(seconds=97 * (number // 3))
 
 

@@ -89,7 +89,7 @@ class BaseCollector(QueuedBase, AbstractBaseCollector):
     extra_config_options = "expect_every = :: str  ; how often it is to run, like 15m, 2h or 1d, for `status`"
     extra_config_specs: Sequence[str] = (
         JOURNAL_SPEC,
-        "[monitoring]\ntextfile_dir = :: str  ; where Prometheus' node_exporter looks for metrics",
+        "[monitoring]\ntextfile_dir = :: str ; a directory where Prometheus' node_exporter looks for metrics",
     )
     custom_converters: Mapping[str, Callable[[str], Any]] = {}
 

@@ -31,7 +31,7 @@ LOGGER = logging.getLogger(__name__)
 
 
 class WithJournal:
-    """What publishing and remembering share: the journal, and when which of the two uses it.
+    """What publishing and the state share: the journal, and the hooks by which one calls the other.
 
     Attributes:
         is_stateful: whether what is published is committed by `save_state`.

@@ -407,4 +407,4 @@ class AnswersExtension(Extension):
             check_answers, class_name, command_name, content_type, extras, gets_http, holes, list_problems,
             problem_with, raw_type, schedule, template_directory, template_repository, template_source, toml,
         ]  # fmt: skip
-        environment.filters.update({each.__name__: each for each in filters}, shell_quote=shlex.quote)
+        environment.filters.update({func.__name__: func for func in filters}, shell_quote=shlex.quote)

@@ -151,7 +151,7 @@ def main() -> None:
 
 def compare(kind: str, count: int) -> None:
     """The lines of one kind: a first run (of rows), and one with a thousand new."""
-    taken: dict[tuple[str, bool], list[tuple[float, float]]] = {}
+    measured: dict[tuple[str, bool], list[tuple[float, float]]] = {}
     clients = (f"{kind}-by-hand", kind)
     with tempfile.TemporaryDirectory() as directory:
         for again in (False, True):
@@ -169,7 +169,7 @@ def compare(kind: str, count: int) -> None:
                         [sys.executable, __file__, *argv], stdout=subprocess.PIPE, text=True, check=True
                     )
                     seconds, memory = map(float, done.stdout.split())
-                    taken.setdefault((what, again), []).append((seconds, memory))
+                    measured.setdefault((what, again), []).append((seconds, memory))
                     if first.exists():
                         shutil.rmtree(here)
                     else:
@@ -177,7 +177,7 @@ def compare(kind: str, count: int) -> None:
         (size,) = [path.stat().st_size for path in (Path(directory) / kind).rglob("*.pickle")]
     for again in (False, True) if kind == "rows" else (True,):
         (seconds, memory), (by_hand, memory_by_hand) = (
-            map(statistics.median, zip(*taken[what, again], strict=True)) for what in (kind, clients[0])
+            map(statistics.median, zip(*measured[what, again], strict=True)) for what in (kind, clients[0])
         )
         print(
             f"{kind:5}  {count:9,}  {'1,000 new' if again else 'first run'}  {seconds:6.2f} s, "

@@ -2,7 +2,7 @@
 
     python benchmarks/cold_start.py [--runs 21]
 
-Prints medians of whole processes and their ratios, all taken in one sitting, in turn (A B C A B C ...), so
+Prints medians of whole processes and their ratios, all measured in one sitting, in turn (A B C A B C ...), so
 that a machine whose speed drifts favours nobody. Needs the runtime installed. A run that publishes to
 RabbitMQ is a case of benchmarks/delivery.py.
 """
@@ -37,17 +37,17 @@ def main() -> None:
             "import n6_stateful": [sys.executable, "-c", "import n6_stateful"],
             "collector, one message into the outbox": collector(Path(directory), "outbox:"),
         }
-        taken: dict[str, list[tuple[float, float]]] = {name: [] for name in programs}
+        measured: dict[str, list[tuple[float, float]]] = {name: [] for name in programs}
         for count in range(runs + 1):
             for name, argv in programs.items():
                 figures = whole_process(argv)
                 if count:  # the first round warms up
-                    taken[name].append(figures)
+                    measured[name].append(figures)
 
     print(f"medians of {runs} whole processes, Python {sys.version.split()[0]}, {os.cpu_count()} cores")
     print(f"{'':45} {'wall ms':>8} {'CPU ms':>8} {'ratio':>7}")
-    yardstick = statistics.median(wall for wall, _ in taken[BARE])
-    for name, rows in taken.items():
+    yardstick = statistics.median(wall for wall, _ in measured[BARE])
+    for name, rows in measured.items():
         wall, cpu = (statistics.median(column) for column in zip(*rows, strict=True))
         print(f"{name:45} {wall * 1e3:8.1f} {cpu * 1e3:8.1f} {wall / yardstick:7.2f}")
 

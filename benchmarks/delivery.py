@@ -53,9 +53,9 @@ def raw_socket(count: int, size: int) -> float:
     body = bytes(size)
     started = time.perf_counter()
     publisher.publish(body, count)
-    taken = time.perf_counter() - started
+    measured = time.perf_counter() - started
     publisher.close()
-    return taken
+    return measured
 
 
 def n6_stateful(count: int, size: int) -> float:
@@ -104,9 +104,9 @@ def pika_blocking(count: int, size: int) -> float:
     for number, body in enumerate(bodies(count, size)):
         properties = pika.BasicProperties(delivery_mode=2, message_id=f"{number:032x}", type="stream")
         channel.basic_publish(NAME, "a.b", body, properties, mandatory=True)
-    taken = time.perf_counter() - started
+    measured = time.perf_counter() - started
     connection.close()
-    return taken
+    return measured
 
 
 def pika_pipelined(count: int, size: int) -> float:
@@ -133,7 +133,7 @@ def pika_pipelined(count: int, size: int) -> float:
         def on_confirmation(frame: Any) -> None:
             tag = frame.method.delivery_tag
             if frame.method.multiple:
-                unconfirmed.difference_update([each for each in unconfirmed if each <= tag])
+                unconfirmed.difference_update([other for other in unconfirmed if other <= tag])
             else:
                 unconfirmed.discard(tag)
             if len(unconfirmed) <= window // 2:
@@ -221,19 +221,19 @@ def compare(rounds: int) -> None:
     for kind in ("classic", "quorum"):
         set_up(kind)
         for case, (count, size) in CASES.items():
-            taken: dict[str, list[dict[str, float]]] = {client: [] for client in CLIENTS}
+            measured: dict[str, list[dict[str, float]]] = {client: [] for client in CLIENTS}
             order = deque(CLIENTS)
             for _ in range(rounds):
                 for client in order:
-                    taken[client].append(one(client, count, size))
+                    measured[client].append(one(client, count, size))
                 order.rotate()  # what a broker has still to do for one falls to the next
             print(
                 f"\n{case}, {kind} queue" + f"{'messages/s':>24} {'ratio':>7} {'CPU us each':>12} {'MiB':>7}"
             )
-            yardstick = statistics.median(each["seconds"] for each in taken["raw socket"])
-            for client, figures in taken.items():
+            yardstick = statistics.median(row["seconds"] for row in measured["raw socket"])
+            for client, figures in measured.items():
                 seconds, cpu, peak = (
-                    statistics.median(each[name] for each in figures) for name in ("seconds", "cpu", "peak")
+                    statistics.median(row[name] for row in figures) for name in ("seconds", "cpu", "peak")
                 )
                 print(
                     f"  {client:30} {count / seconds:14,.0f} {yardstick / seconds:7.2f} "
@@ -246,15 +246,15 @@ def compare_one(kind: str, rounds: int) -> None:
     """The table of whole processes that publish one message."""
     with tempfile.TemporaryDirectory() as directory:
         programs = clients(Path(directory), URL)
-        taken: dict[str, list[tuple[float, float]]] = {client: [] for client in programs}
+        measured: dict[str, list[tuple[float, float]]] = {client: [] for client in programs}
         for count in range(rounds + 1):
             for client, argv in programs.items():
                 figures = whole_process(argv)
                 if count:  # the first round warms up
-                    taken[client].append(figures)
+                    measured[client].append(figures)
     print(f"\none message, whole process ({rounds} each), {kind} queue   wall ms   ratio  CPU ms")
-    yardstick = statistics.median(wall for wall, _ in taken["pika, blocking"])
-    for client, rows in taken.items():
+    yardstick = statistics.median(wall for wall, _ in measured["pika, blocking"])
+    for client, rows in measured.items():
         wall, cpu = (statistics.median(column) for column in zip(*rows, strict=True))
         print(f"  {client:30} {'':20} {wall * 1e3:8.1f} {wall / yardstick:7.2f} {cpu * 1e3:7.1f}")
 
@@ -269,14 +269,14 @@ def growth(file: Path) -> None:
     # The same figures give the same file.
     pyplot.rcParams |= {"svg.hashsalt": "n6-stateful", "svg.fonttype": "none"}
     picture, (left, right) = pyplot.subplots(1, 2, figsize=(9, 3.2), layout="constrained")
-    each_cpu = [each["cpu"] / count * 1e6 for each, count in zip(figures, counts, strict=True)]
+    each_cpu = [row["cpu"] / count * 1e6 for row, count in zip(figures, counts, strict=True)]
     left.loglog(counts, each_cpu, "o-")
     left.set(
         xlabel="messages of 1 KiB in one run",
         ylabel="CPU, microseconds a message",
         ylim=(1, 2 * max(each_cpu)),
     )
-    right.semilogx(counts, [each["peak"] for each in figures], "o-")
+    right.semilogx(counts, [row["peak"] for row in figures], "o-")
     right.set(xlabel="messages of 1 KiB in one run", ylabel="peak memory, MiB", ylim=(0, None))
     for axes in (left, right):
         axes.grid(alpha=0.3)

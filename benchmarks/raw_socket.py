@@ -108,7 +108,7 @@ class RawPublisher:
         tag, multiple = struct.unpack_from(">QB", arguments)
         if multiple:
             self._up_to = max(self._up_to, tag)
-            self._beyond = {each for each in self._beyond if each > tag}
+            self._beyond = {other for other in self._beyond if other > tag}
         else:
             self._beyond.add(tag)
         while self._up_to + 1 in self._beyond:

@@ -40,7 +40,7 @@ def run(running: Running, *rows: str, **members: Any) -> Feed:
     """The rows that a run publishes when the source shows `rows`."""
     data = "\n".join(rows).encode("utf-8", "surrogateescape")
     arrived = running.run(**{"obtain_orig_data": lambda self: data, **members})
-    return [row for each in arrived for row in each.body.decode("utf-8", "surrogateescape").split("\n")]
+    return [row for message in arrived for row in message.body.decode("utf-8", "surrogateescape").split("\n")]
 
 
 def reading(read: Callable[[str], Any]) -> dict[str, Any]:

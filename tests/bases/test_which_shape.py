@@ -50,9 +50,9 @@ def collector(bases: str, *methods: str, option: str = "") -> Any:
     """A class with these base classes, and the examples that begin so."""
     blocks = re.findall(r"^( *)```python\n(.*?)^ *```", PAGE.read_text(), re.DOTALL | re.MULTILINE)
     examples = [re.sub(f"^{indent}", "", block, flags=re.MULTILINE) for indent, block in blocks]
-    found = [each for each in examples if each.startswith(tuple(f"    def {each}" for each in methods))]
-    assert len(found) == len(methods)
-    example = "\n".join(found)
+    chosen = [text for text in examples if text.startswith(tuple(f"    def {name}" for name in methods))]
+    assert len(chosen) == len(methods)
+    example = "\n".join(chosen)
     names: dict[str, Any] = {"__name__": __name__}
     exec(CLASS.format(bases=bases, option=option, example=example), names)  # noqa: S102
     return names["MyFeedCollector"]
@@ -96,9 +96,9 @@ class TestPages:
 
         def say(request: bytes, connection: socket.socket) -> None:
             after = int(re.findall(rb"after=(\d*)", request)[0] or 0)
-            found = [{"id": each} for each in ids if each > after]
+            newer = [{"id": number} for number in ids if number > after]
             is_forgotten = after and after not in ids
-            page = {"records": found[:2], "next": "a token" if found[2:] else None}
+            page = {"records": newer[:2], "next": "a token" if newer[2:] else None}
             connection.sendall(answer(json.dumps(page).encode(), status="410" if is_forgotten else "200"))
 
         server.says["/feed"] = say

@@ -33,7 +33,7 @@ OF_THE_CODE = [
 
 @pytest.mark.parametrize("exc", OF_A_SOURCE, ids=repr)
 def test_source(exc: BaseException) -> None:
-    """What well-known clients raise is the source's failure, 66, in one line without secrets."""
+    """Exceptions of well-known clients are failures of the source, 66, in one line without secrets."""
     code, text = failure_of(exc)
     assert (code, text[:19], "hunter2" in text, "\n" in text) == (66, "the source failed: ", False, False)
 

@@ -49,7 +49,7 @@ def test_dry_run(host: Host) -> None:
 
 
 def test_reader_gone(host: Host) -> None:
-    """Nobody has to read all of what is printed; there is no traceback."""
+    """If the reader of the output leaves early, there is no traceback."""
     host.feed.write_text("".join(f"{'x' * 100} {number}\n" for number in range(5_000)))
     with host.process("--dry-run", "--log-level", "error") as process:
         assert process.stdout
@@ -110,7 +110,7 @@ class TestFailures:
 
 
 def test_record(host: Host) -> None:
-    """A good run is recorded with all that it did, and nothing that it published."""
+    """A good run is recorded with all that it did, without any published data."""
     before = time.time()
     host()
     record = host.last_run
@@ -126,7 +126,7 @@ def test_record(host: Host) -> None:
 
 
 def test_no_record(host: Host, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch) -> None:
-    """What cannot be recorded is a warning."""
+    """A run that cannot be recorded is a warning."""
     monkeypatch.setattr(SampleCollector, "describe_state", lambda self: self.state["x"])
     host.configure("[monitoring]\ntextfile_dir = /no/such/directory")
     assert host().code == 0
@@ -158,7 +158,7 @@ def test_quiet_repeats(host: Host, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_progress(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A line of progress is written to a terminal, changes in place, and goes away; else there is none."""
+    """A progress line is shown at a terminal, updated in place, and removed; elsewhere there is none."""
     monkeypatch.setattr(progress, "FIRST_AFTER_SECONDS", 0)
     monkeypatch.setattr(progress, "SECONDS_BETWEEN", 0)
     shown = "\r\x1b[Kdelivering 5 ...\r\x1b[Kdelivering 9 ...\r\x1b[K"
@@ -181,7 +181,7 @@ class TestCheck:
         return done.code, dict(line.split(": ", 1) for line in done.out.splitlines())
 
     def test_all(self, host: Host) -> None:
-        """It tries everything but the source, says so, and makes nothing; with a failure it goes on."""
+        """It tries everything but the source, reports it, and creates nothing; it goes on after a failure."""
         before = sorted(host.directory.rglob("*"))
         code, lines = self.check(host)
         assert sorted(host.directory.rglob("*")) == before

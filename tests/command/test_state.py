@@ -118,7 +118,7 @@ class TestChange:
         host.fails(1, "not a time in ISO 8601", "state", "rewind", "yesterday", "--yes")
 
     def test_hooks(self, host: Host) -> None:
-        """A class says itself how it goes back; one that does not gets an error that names the method."""
+        """A class defines how it goes back; for others the error names the method to write."""
         host()
         host.fails(1, "write rewound(self, state, to)", "state", "rewind", "1", "--yes")
         host.fails(1, "no without_item()", "state", "forget", "x", "--yes")
@@ -181,7 +181,7 @@ class TestExportAndImport:
         assert (state_of(host), repr(state_of(host))) == (state, repr(state))
 
     def test_json(self, host: Host) -> None:
-        """In JSON, marks stand for what it lacks; what has no mark is a pickle."""
+        """Types that JSON lacks are marked; a state with other types is exported as a pickle."""
         put(host, {"ids": {2, 1}, "at": (datetime(2026, 1, 1, tzinfo=UTC), b"\xff"), 3: Decimal("1.50")})
         state = json.loads(host("state", "show", "--json").out)["state"]
         ((_, ids), (_, at), (three, price)) = state["$dict"]
@@ -189,7 +189,7 @@ class TestExportAndImport:
         assert at == {"$tuple": [{"$datetime": "2026-01-01T00:00:00+00:00"}, {"$bytes": "/w=="}]}
 
     def test_waits(self, host: Host) -> None:
-        """While messages of the state wait, it is not exported: elsewhere they would be missing."""
+        """A state is not exported while its messages wait, since they would be lost elsewhere."""
         host.down.touch()
         host()
         host.fails(69, "2 messages of this state still in the outbox", "state", "export", "x")
@@ -231,7 +231,7 @@ class TestEdit:
         return host("state", "edit")
 
     def test_saves(self, host: Host) -> None:
-        """What the editor leaves is saved, also types that JSON lacks; no change saves nothing."""
+        """The edited state is saved, including types that JSON lacks; without a change nothing is saved."""
         state = {"at": datetime(2026, 1, 1, tzinfo=UTC), "ids": {1, 2}, (1, 2): "ż"}
         put(host, state)
         self.edit(host, "file.write_text(file.read_text().replace('2026', '2027'))")

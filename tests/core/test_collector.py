@@ -104,7 +104,7 @@ def test_input_data(in_force: InForce) -> None:
 
 
 @pytest.mark.parametrize(
-    ("attributes", "told"),
+    ("attributes", "problem"),
     [
         ({"type": None}, "type is None"),
         ({"type": "strem"}, "stream, file, blacklist"),
@@ -113,9 +113,9 @@ def test_input_data(in_force: InForce) -> None:
         ({"config_spec": ""}, "declares no section"),
     ],
 )
-def test_wrong_class(attributes: dict[str, Any], told: str, in_force: InForce) -> None:
+def test_wrong_class(attributes: dict[str, Any], problem: str, in_force: InForce) -> None:
     """A class that breaks a rule of n6 is refused when it is made."""
-    with in_force(CONFIG), pytest.raises(CollectorError, match=told):
+    with in_force(CONFIG), pytest.raises(CollectorError, match=problem):
         variant(**attributes)()
 
 
@@ -193,7 +193,7 @@ class TestExtraConfigSpecs:
         }
 
     def test_problems(self, in_force: InForce) -> None:
-        """What is wrong in them is told with everything else."""
+        """Problems in them are reported with all others."""
         text = "[a_collector]\nsourec = x\n[memory]\ndays = many\n[telling]\nwher = x\n"
         with in_force(text), pytest.raises(ConfigError) as caught:
             self.make()

@@ -73,7 +73,7 @@ class TestSpec:
         assert f"config_spec: '{spec.splitlines()[-1]}' is not" in error(spec, "")
 
     def test_invalid_default(self) -> None:
-        """What is wrong in a spec is reported together with what is wrong in the files."""
+        """Problems in a spec are reported together with those in the files."""
         text = error("[s]\nx :: floot\ny = z :: int\nnumber :: int", "[s]\nx = 1\nnumber = n")
         assert text.startswith("3 problems")
         assert "there is no converter 'floot'" in text
@@ -81,7 +81,7 @@ class TestSpec:
 
 
 class TestFiles:
-    """Which files are read, and what they say."""
+    """Which files are read, and how."""
 
     def test_syntax(self) -> None:
         """Files are read as n6 reads them."""
@@ -270,7 +270,7 @@ class TestConverters:
 
 
 class TestProblems:
-    """What a user sees of what is wrong."""
+    """How problems are reported."""
 
     def test_all_at_once(self, tmp_path: Path) -> None:
         """Every problem of every section is listed, with the file that wins."""
@@ -295,7 +295,7 @@ class TestProblems:
 
     @given(st.text(st.characters(exclude_categories=("C", "Z"), exclude_characters=";"), min_size=1))
     def test_percent(self, text: str) -> None:
-        """Any value is read as it is once its percent signs are doubled."""
+        """Any value is read unchanged if its percent signs are doubled."""
         assert value("str", text.replace("%", "%%")) == text
 
     @pytest.mark.parametrize("text", ["a = http://a/%20b", "a = %(nothing)s", "a = %(b)s\nb = %(a)s"])
@@ -329,7 +329,7 @@ class TestSecrets:
     @example(before="", after="token=")
     def test_any_secret(self, text: str, before: str, after: str) -> None:
         """Whatever characters a secret has, it is not shown."""
-        if text == "x = SECRET":  # nothing but its surroundings shows that it is one
+        if text == "x = SECRET":  # only its surroundings show that it is a secret
             before = f"https://feed.example/?api_key={before}"
         if text == "x = user:SECRET@host":  # after // it would be the user of a URL, if a password follows
             after = after.replace(":", "")
@@ -353,7 +353,7 @@ class TestSecrets:
 
     @pytest.mark.parametrize("before", ["/", "a://", "a.", "/?", "url: /", "/a1"])
     def test_long_text(self, before: str) -> None:
-        """A long text, whatever it consists of, is masked in no time."""
+        """Any long text is masked in no time."""
         assert masked_url_text(before * 200_000 + " http://u:hunter2@h/").endswith(" http://u:***@h/")
 
     @pytest.mark.parametrize(
@@ -375,6 +375,6 @@ class TestSecrets:
         ],
     )
     def test_text(self, text: str, shown: str) -> None:
-        """Of the URLs in a text the secrets are hidden, and nothing else."""
+        """Only the secrets in the URLs of a text are hidden."""
         assert masked_url_text(text) == shown
         assert masked_url_text(shown) == shown

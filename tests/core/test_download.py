@@ -1,4 +1,4 @@
-"""What `_download` hands over."""
+"""What `_download` returns."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ def test_bytes(body: bytes) -> None:
 
 
 @pytest.mark.parametrize(
-    ("body", "time_utc", "told"),
+    ("body", "time_utc", "problem"),
     [("text", 1, "as bytes, not str"), (5, 1, "as bytes, not int"), (b"x", None, "take everything again")],
 )
-def test_slips(body: Any, time_utc: Any, told: str) -> None:
-    """What would publish something else than was meant, or everything at each run, is refused."""
-    with pytest.raises(CollectorError, match=told):
+def test_slips(body: Any, time_utc: Any, problem: str) -> None:
+    """Mistakes that would publish the wrong thing, or everything in each run, are refused."""
+    with pytest.raises(CollectorError, match=problem):
         Download(body, time_utc=time_utc)

@@ -22,7 +22,7 @@ class Body(bytes):
     time_utc = "2026-01-01T00:00:00"
 
 
-# From here to the blank line before `_url` it is the guide's text, letter by letter.
+# From here to the blank line before `_url` this is the guide's text, letter by letter.
 # mypy: disable-error-code="no-untyped-def, no-untyped-call"
 # fmt: off
 class MyStatefullCollector(CollectorWithStateMixin, BaseCollector):

@@ -73,7 +73,7 @@ class TestBody:
 
     @pytest.mark.parametrize("body", ["text", 5, None, {"a": 1}, [b"x"], io.BytesIO(b"x"), b""])
     def test_other(self, body: Any) -> None:
-        """Anything else is refused, and an empty body is."""
+        """Anything else is refused, and so is an empty body."""
         with pytest.raises(CollectorError, match=r"must be bytes|is empty; raise NothingNew"):
             as_body(body)
 
@@ -118,7 +118,7 @@ class TestProperties:
         ],
     )
     def test_impossible(self, name: str, value: Any) -> None:
-        """What AMQP or the journal cannot hold is refused by the name of the property."""
+        """A value that AMQP or the journal cannot hold is refused, with the name of the property."""
         with pytest.raises(CollectorError, match=f"AMQP.*{name}.*nothing was published"):
             checked_properties({name: value})
 

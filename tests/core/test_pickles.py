@@ -87,7 +87,7 @@ class TestAllowed:
 
     @pytest.mark.parametrize("named", [Path, f"{type(Path()).__module__}.{type(Path()).__qualname__}"])
     def test_state_classes(self, named: type | str) -> None:
-        """Classes of other packages that the collector names, be it as a class or by name."""
+        """Classes of other packages that the collector lists, as classes or by name."""
         allow_list = AllowList("my_feed", [named, type(Path())])
         assert load(dump(Path("/a"), 5, allow_list), allow_list) == Path("/a")
 
@@ -122,11 +122,11 @@ ATTACKS = {
 
 
 class TestRefused:
-    """What is not allowed ends the load before it is called."""
+    """A class that is not allowed ends the load before it is called."""
 
     @pytest.mark.parametrize("attack", ATTACKS)
     def test_call(self, attack: str, tmp_path: Path) -> None:
-        """A pickle that wants to call anything else is refused by name, and nothing has happened."""
+        """A pickle that calls anything else is refused by name, before the call."""
         file = tmp_path / "made"
         data = ATTACKS[attack].replace(b"{file}", str(file).encode())
         with pytest.raises((NotAllowedError, pickle.UnpicklingError)):
@@ -141,7 +141,7 @@ class TestRefused:
             load(ATTACKS["system"], NOTHING)
 
     def test_persistent_id_and_extension(self) -> None:
-        """Nor does a pickle get in by a persistent id or an extension code."""
+        """Persistent ids and extension codes are refused, too."""
         for data in (b"\x80\x04\x8c\x01aQ.", b"\x80\x02\x82\x01."):
             with pytest.raises((pickle.UnpicklingError, ValueError)):
                 load(data, OWN)
@@ -177,7 +177,7 @@ class TestDump:
             dump(state, 5, OWN)
 
     def test_names_no_more(self) -> None:
-        """What is dumped names no global but those that are allowed."""
+        """A dumped state names only globals that are allowed."""
         names = {
             arg for _, arg, _ in pickletools.genops(dump({"a": {1}}, 2, NOTHING)) if isinstance(arg, str)
         }
@@ -197,6 +197,6 @@ class TestPython2:
         assert load(path.read_bytes(), NOTHING, LOSSLESS) is not None
 
     def test_lossless(self) -> None:
-        """Bytes that are not UTF-8 become surrogates, from which they can be had again."""
+        """Bytes that are not UTF-8 become surrogates, which can be converted back."""
         text = load(b"\x80\x02U\x02\xc5\xff.", NOTHING, LOSSLESS)
         assert text.encode("utf-8", "surrogateescape") == b"\xc5\xff"

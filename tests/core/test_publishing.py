@@ -47,7 +47,7 @@ class Publisher(BaseCollector):
 
 
 def run(collector_class: type[CountingCollector]) -> CountingCollector:
-    """Run it as a process of its own would."""
+    """Run it as a separate process would."""
     collector = collector_class()
     try:
         collector.run_handling()
@@ -283,7 +283,7 @@ class TestStateless:
         assert memory.bodies == [b"x"]
 
     def test_in_turn(self, in_force: InForce, memory: MemoryBroker, caplog: pytest.LogCaptureFixture) -> None:
-        """While another process delivers, a run commits, warns and ends well; the other looks once more."""
+        """While another process delivers, a run commits, warns and succeeds; the other looks again."""
         with in_force(CONFIG):
             first, second = Publisher(lambda self: self.publish_output("a.b", b"1")), Publisher()
             original = memory.send
@@ -393,7 +393,7 @@ class TestLimits:
         assert memory.bodies == big
 
     def test_full_disk(self, in_force: InForce, memory: MemoryBroker, tmp_path: Path) -> None:
-        """On a full disk a run ends with 74, nothing saved or published; with room again it goes on."""
+        """On a full disk a run ends with 74, nothing saved or published; with free space it goes on."""
         with in_force(CONFIG):
             run(with_records(1))
             big = [b"record 0", *(b"%d" % number + bytes(100_000) for number in range(30))]

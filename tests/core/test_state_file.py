@@ -1,4 +1,4 @@
-"""The state file: whether it or the journal counts, and that it never says more than the broker."""
+"""The state file: whether it or the journal counts, and that it is never ahead of the broker."""
 
 from __future__ import annotations
 
@@ -156,7 +156,7 @@ class TestTable:
         assert ("is damaged" in caplog.text) == (damage is not None)
 
     def test_file_of_n6_beside_journal(self, host: Host, caplog: pytest.LogCaptureFixture) -> None:
-        """A file of n6's beside a journal is imported, with a warning, before the source is asked."""
+        """A state file of n6 next to a journal is imported, with a warning, before the source is asked."""
         host.run()
         host.put(1)
         assert host.run() == 1
@@ -164,7 +164,7 @@ class TestTable:
         assert host.run() == 3
 
     def test_imported_before_source(self, host: Host) -> None:
-        """What is imported is safe in the journal even if the run dies at the source."""
+        """An imported state is safe in the journal even if the run dies at the source."""
         host.run()
         host.put(1)
 
@@ -227,7 +227,7 @@ class TestTable:
 
 
 class TestDamage:
-    """What damage cannot do."""
+    """Effects of damage."""
 
     def test_every_bit(self, host: Host) -> None:
         """A flipped bit or a cut anywhere in a state file never yields another state."""
@@ -310,14 +310,14 @@ def test_second_run(host: Host) -> None:
 
 
 class History:
-    """Whatever happens to a host, at random, in this order."""
+    """Random events on a host, in this order."""
 
     STEPS = ["run"] * 5 + ["kill"] * 5
     STEPS += ["put_file_of_n6", "put_back", "lose_file", "damage_file", "lose_journal", "reset"]
 
     def __init__(self, host: Host, seed: int, monkeypatch: pytest.MonkeyPatch) -> None:
         self.host, self.random, self.monkeypatch = host, random.Random(seed), monkeypatch
-        self.vouched = 0  # so many records somebody else claims to have collected
+        self.vouched = 0  # how many records another program claims to have collected
         self.backup: bytes | None = None
         self.log: list[str] = []
 
@@ -401,8 +401,8 @@ class History:
     "seed", [*range(10), *(pytest.param(seed, marks=pytest.mark.sweep) for seed in range(10, 150))]
 )
 def test_histories(seed: int, host: Host, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Whatever happens, in whatever order, each run begins with what the rule says, the file never says more
-    than the broker has confirmed, and in the end every record has arrived that nobody else vouched for."""
+    """After any events in any order, each run begins with the state that the rule demands, the file is never
+    ahead of the broker, and in the end every record has arrived that no other program claimed."""
     history = History(host, seed, monkeypatch)
     for _ in range(25):
         history.step()

@@ -196,7 +196,7 @@ class TestFeeds:
         example.assert_each_once()
 
     def test_lasting_errors(self, example: Example) -> None:
-        """An error that stays is one clear line, and the next run collects everything."""
+        """A permanent error is one clear line, and the next run collects everything."""
         example.show(example.make_feed(0, 20))
         for faults, text in (
             ([404], "answered 404 Not Found"),
@@ -214,7 +214,7 @@ class TestFeeds:
 
     @only("urlhaus", "dataplane")
     def test_rolls(self, example: Example) -> None:
-        """Records that roll out of the feed and return are not published again, whatever the order."""
+        """Records that leave the feed and return are not published again, in any order."""
         for begin, end in ((0, 100), (50, 150), (0, 150), (140, 240)):
             example.show(shuffled(example.make_feed(begin, end)))
             example.run_well()
@@ -290,7 +290,7 @@ class TestTaxii:
     @pytest.mark.parametrize("dates", [True, False], ids=["dates", "no dates"])
     @pytest.mark.parametrize("filters", [True, False], ids=["added_after", "no added_after"])
     def test_other_servers(self, example: Example, dates: bool, filters: bool) -> None:
-        """A server without dates, or one that ignores `added_after`, is read all the same, each object once;
+        """A server without dates, or one that ignores `added_after`, is still read, each object once;
         one that does both is an error that says what to do."""
         assert isinstance(example.server, TaxiiServer)
         example.server.dates, example.server.filters = dates, filters

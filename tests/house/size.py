@@ -1,4 +1,4 @@
-"""How much there is to read: code lines, without blank lines, comments and docstrings.
+"""The amount of code to read: code lines, without blank lines, comments and docstrings.
 
     python tests/house/size.py
 

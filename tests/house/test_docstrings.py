@@ -15,7 +15,7 @@ WITH_EXAMPLES = [name for name, path in modules().items() if ">>> " in Path(path
 
 @pytest.mark.parametrize("name", WITH_EXAMPLES)
 def test_examples(name: str) -> None:
-    """They give what they say."""
+    """They return what they show."""
     failed, tried = doctest.testmod(importlib.import_module(name))
     assert tried
     assert not failed

@@ -28,7 +28,7 @@ SHAPES = ("download", "rows", "items", "pages", "feed", "list", "email")
 
 Done = subprocess.CompletedProcess[str]
 
-# Methods as their owner would write them.
+# Methods as the owner would write them.
 FILLED_IN = {
     "_download": """url = f"{self.config['url']}&since={only_newer_than}"
 with urllib.request.urlopen(url) as answer:  # noqa: S310
@@ -115,7 +115,7 @@ def files_in(directory: Path) -> set[str]:
 
 
 def replace(path: Path, *pairs: tuple[str, str]) -> None:
-    """Replace text in a file, which has to have it."""
+    """Replace text that must be in a file."""
     text = path.read_text()
     for old, new in pairs:
         assert old in text, f"{path}: {old}"

@@ -57,7 +57,7 @@ class TestNames:
         assert accepted("collector_name", *good) == good
 
     def test_source(self) -> None:
-        """A source has to fit n6's pattern, and has at most 32 characters."""
+        """A source must fit n6's pattern, and has at most 32 characters."""
         for name in ("source_provider", "source_channel"):
             assert accepted(name, *HOSTILE, "two.parts", "under_score") == []
         assert not problems(source_provider="a" * 15, source_channel="b" * 16)
@@ -104,7 +104,7 @@ class TestUrl:
 
 
 class TestTogether:
-    """Answers that have to fit each other."""
+    """Answers that must fit each other."""
 
     def test_types(self) -> None:
         """Type and content type follow from the shape, unless they are given."""

@@ -1,7 +1,7 @@
 """What is generated: exactly the expected files, well-formed, green at once, for every answer.
 
 The sweep bakes every pair of answers, and tries projects on every Python and with the oldest tools that they
-allow; with N6_STATEFUL_DRIFT=1 with the newest tools, whatever the bounds are.
+allow; with N6_STATEFUL_DRIFT=1 also with the newest tools, beyond the bounds.
 """
 
 from __future__ import annotations

@@ -54,7 +54,7 @@ OLD = b"From: reports@feed.example\nSubject: A report\n\none record\n"
 NEW = b"From: reports@feed.example\nSubject: Another report\n\na newer record\n"
 BODIES = [b"one record\n"]
 <% endif %>
-WRONG_SAMPLES = "your code makes {} from the sample in OLD: replace OLD, NEW and BODIES at the top of this file"
+WRONG_SAMPLES = "your code makes {} from the sample OLD: replace OLD, NEW and BODIES at the top of this file"
 
 
 def check_messages(result: RunResult) -> None:

@@ -148,7 +148,8 @@ class _Connection:
     ) -> None:
         self._where, self._exchanges, self._options, self._outbox = broker.where, exchanges, options, outbox
         self._waiting = outbox.waiting()
-        self._next = next(self._waiting, None)
+        self._next: Waiting | None = None
+        self._has_more = True
         self._on_way: dict[int, Waiting] = {}  # by delivery tag
         self._returned: dict[int, str] = {}
         self._last_tag = self._bytes = self._unwritten = 0
@@ -172,7 +173,7 @@ class _Connection:
             PublishError: the connection could not be made, or it broke.
         """
         with closing(self):
-            while self._next or self._on_way or not self._is_ready:
+            while self._has_more or self._on_way or not self._is_ready:
                 if self._end:
                     self._blame(*_described(self._end))
                     return False
@@ -223,13 +224,17 @@ class _Connection:
         self._loop.stop()
 
     def _send(self) -> None:
-        """Fill the window."""
-        while self._next and self._has_room_for(self._next):
+        """Fill the window. Once it is full the next message is not read, which may be large."""
+        while not self._on_way or self._bytes < self._options["window_bytes"]:
+            self._next = self._next or next(self._waiting, None)
+            self._has_more = self._next is not None
+            if not self._next or not self._has_room_for(self._next):
+                break
+            message, self._next = self._next, None
             try:
-                self._publish(self._next)
+                self._publish(message)
             except Exception as exc:  # pika's encoding may raise anything
-                self._outbox.done(self._next, f"AMQP cannot hold it: {exc}")
-            self._next = next(self._waiting, None)
+                self._outbox.done(message, f"AMQP cannot hold it: {exc}")
 
     def _has_room_for(self, message: Waiting) -> bool:
         """Whether another message fits into the window."""
@@ -247,7 +252,7 @@ class _Connection:
         exchange, routing_key = message[2:4]
         self._channel.basic_publish(exchange, routing_key, message.body, properties, mandatory=True)
         self._last_tag += 1
-        self._on_way[self._last_tag] = message
+        self._on_way[self._last_tag] = message._replace(body=b"")
         self._bytes += message.size
 
     def _on_return(self, channel: Any, method: Any, properties: Any, body: bytes) -> None:
@@ -255,9 +260,9 @@ class _Connection:
         if self._options["unroutable"] == "warn":
             self._outbox.lost += 1
             return
-        returned = properties.message_id, method.exchange, method.routing_key, body
+        returned = properties.message_id, method.exchange, method.routing_key, len(body)
         for tag, message in self._on_way.items():
-            if (*message[1:4], message.body) == returned and tag not in self._returned:
+            if (*message[1:4], message.size) == returned and tag not in self._returned:
                 self._returned[tag] = f"{method.reply_text}: no queue is bound for {method.routing_key!r}"
                 break
 

@@ -106,6 +106,10 @@ class Waiting(NamedTuple):
     size: int
 
 
+def _waiting(row: Sequence[Any]) -> Waiting:
+    return Waiting(*row)._replace(properties=json.loads(row[4]))
+
+
 class Backlog(NamedTuple):
     """The number of waiting messages, their total size in bytes, how many of them the broker has refused, and
     when the oldest was queued (seconds since the epoch; None if there is none)."""
@@ -266,7 +270,7 @@ class Journal(SQLite):
                 "the last save is published; deliver the outbox, raise the limit, or save more often"
             )
         try:
-            self._buffer((self._key, size, message_id, *message[:2], text, message.body, time.time()))
+            self._buffer((self._key, size, message_id, *message[:2], text, time.time()), message.body)
         except OSError as exc:
             self._ended = StateError(
                 f"{self.where}: a message could not be buffered ({exc}); nothing since the last save is "
@@ -284,16 +288,17 @@ class Journal(SQLite):
             self._file.close()
         self._file, self.buffered, self._buffered_bytes = BytesIO(), 0, 0
 
-    def _buffer(self, row: tuple[Any, ...]) -> None:
+    def _buffer(self, row: tuple[Any, ...], body: bytes) -> None:
         """Add a row to the buffer: in memory, beyond 16 MiB in an unnamed file."""
-        packed, end = marshal.dumps(row), self._file.seek(0, os.SEEK_END)  # reading may have ended anywhere
-        if isinstance(self._file, BytesIO) and end + len(packed) > BUFFER_IN_MEMORY:
+        end = self._file.seek(0, os.SEEK_END)  # reading may have ended anywhere
+        if isinstance(self._file, BytesIO) and end + len(body) > BUFFER_IN_MEMORY:
             from tempfile import TemporaryFile  # here, since it is slow to import
 
             memory, directory = self._file, self.path.parent if self.is_file else None
             self._file = TemporaryFile(dir=directory)  # noqa: SIM115 - `discard` closes it
             self._file.write(memory.getbuffer())
-        self._file.write(packed)
+        self._file.write(marshal.dumps(row))
+        self._file.write(body)
         self.buffered += 1
         self._buffered_bytes += row[1]
 
@@ -303,11 +308,13 @@ class Journal(SQLite):
         rows: list[tuple[Any, ...]] = []
         size = 0
         for _ in range(self.buffered):
-            rows.append(marshal.load(self._file))  # noqa: S302 - ours; no other process can open it
-            size += rows[-1][1]
+            *row, queued = marshal.load(self._file)  # noqa: S302 - ours; no other process can open it
+            rows.append((*row, self._file.read(row[1]), queued))
+            size += row[1]
             if len(rows) == ROWS_AT_ONCE or size > BYTES_AT_ONCE:
                 yield rows
-                rows, size = [], 0
+                rows.clear()  # large bodies are not held twice
+                size = 0
         yield rows
 
     def commit(self, pickle: bytes | None = None, *, run: str = "", at_least: int = 0) -> int:
@@ -407,8 +414,9 @@ class Journal(SQLite):
                 select = (
                     f"SELECT id, {MESSAGE}, refused, size {WAITING.format(null=null)} AND id <= ? ORDER BY id"
                 )
-                for row in self._select(select, self._key, last, ids[-1]):
-                    yield Waiting(*row)._replace(properties=json.loads(row[4]))
+                rows = self._select(select, self._key, last, ids[-1])[::-1]
+                while rows:  # a large body is not held here while it is sent
+                    yield _waiting(rows.pop())
                 last = ids[-1]
 
     def _next_batch(self, null: str, last: int) -> list[int]:

@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pytest
 
+from n6_stateful import sqlite
 from n6_stateful.errors import StateError
 from n6_stateful.journal import CorruptError, Journal, journals_in
 from tests.journal.conftest import MakeJournal
@@ -50,7 +51,9 @@ class TestFile:
             assert path.stat().st_mode & 0o777 == 0o600
         assert journal.path.parent.stat().st_mode & 0o777 == 0o700
 
-    def test_single_file(self, journal: Journal, make_journal: MakeJournal) -> None:
+    def test_single_file(
+        self, journal: Journal, make_journal: MakeJournal, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
         """At rest there is one file and its lock, which can be copied under any name; its commits survive a
         power cut, and it shrinks again."""
         for number in range(40):
@@ -61,6 +64,7 @@ class TestFile:
         values = [journal._execute(f"PRAGMA {name}").fetchone()[0] for name in names]
         assert values == [16384, 2, 3, 0, "delete"]
         assert journal.path.stat().st_size > 40 << 20
+        monkeypatch.setattr(sqlite, "FREE_PAGES", 64)
         journal.delivered(ids(journal))
         assert journal.path.stat().st_size < 1 << 20
         copy = make_journal("Copy")

@@ -22,7 +22,7 @@ APPLICATION_ID = 0x6E364A4E  # "n6JN", in the header of the file
 # Without secure_delete=OFF, some systems' SQLite overwrites deleted data, and needs disk space for it.
 NEW_FILE = ("page_size=16384", "auto_vacuum=INCREMENTAL")  # on an existing file the second would always write
 PRAGMAS = ("synchronous=EXTRA", "secure_delete=OFF")
-FREE_PAGES = 64  # how many may stay free: 1 MiB
+FREE_PAGES = 16_384  # 256 MiB; to free what the next run needs again would take it half a second
 UNKNOWN = "either all of it was saved or nothing; the next run finds out which"
 
 

@@ -177,7 +177,7 @@ class TestEmail:
         assert run(attachment=whole, subtype="zip") == [b"a,b\n"]
         bad = (b"no zip file", whole.replace(b"a,b", b"a;b"), whole.replace(b".csv", b".xls"), encrypted)
         for attachment in bad:
-            with pytest.raises(SourceError, match="not contain exactly one CSV file"):
+            with pytest.raises(SourceError, match="not a zip file with exactly one CSV file"):
                 run(attachment=attachment, subtype="zip")
         with pytest.raises(SourceError, match="no zip file is attached"):
             self.run("packed", b"", "report.txt", tmp_path, maintype="text", subtype="plain")

@@ -69,7 +69,7 @@ class TestSize:
     """How much there is to read."""
 
     # What there is. Fewer is better: the design wants 1,200, 1,600 and 3,800.
-    LIMITS: Mapping[str, int] = {"journal": 1_560, "core": 2_005, "everything": 4_625}
+    LIMITS: Mapping[str, int] = {"journal": 1_560, "core": 2_010, "everything": 4_630}
 
     @pytest.mark.parametrize("part", LIMITS)
     def test_limit(self, part: str) -> None:

@@ -190,10 +190,12 @@ class QueuedBase(WithJournal):
             self._progress.end()
 
     def inner_stop(self) -> None:
-        """Declare that nothing more will be published in this run; as `stop`, called on Ctrl+C."""
+        """Declare that nothing more will be published in this run."""
         self._publishing = False
 
-    stop = inner_stop
+    def stop(self) -> None:
+        """Clean up after an interrupted `run()`."""
+        self.inner_stop()
 
     def publish_output(
         self,

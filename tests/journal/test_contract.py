@@ -307,5 +307,5 @@ class TestLock:
         lock_when_free(make_journal())
 
     def test_many_at_once(self, make_journal: MakeJournal) -> None:
-        """Of many first runs at once one makes the tables and runs, and the others end with 75."""
-        assert at_once(20, lambda: make_journal().lock()) == [0] + [75] * 19
+        """Of fifty first runs at once one makes the tables and runs, and the others end with 75."""
+        assert at_once(50, lambda: make_journal().lock()) == [0] + [75] * 49
